@@ -1,0 +1,1 @@
+"""The wire: requests, signal vectors, rejections, control events, heartbeats."""

@@ -1,0 +1,1 @@
+"""Research code shared by training and serving: bars, features, models, weights."""

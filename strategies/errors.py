@@ -1,0 +1,122 @@
+"""Errors of the strategies room.
+
+Owns: one class for each way in which bars, expressions, bundles or constructions cannot honestly give an answer.
+Must not know: streams, codes on the wire, databases; `worker/serving/rejections.py` maps these classes to wire codes.
+Invariant: a message names the thing, the value found and the limit.
+"""
+
+from datetime import date
+
+
+class StrategyError(Exception):
+    """A request that these bars and this bundle cannot honestly answer."""
+
+
+class UnknownSymbols(StrategyError):
+    """Symbols that the snapshot has no bars of."""
+
+    def __init__(self, symbols: tuple[str, ...], known: int) -> None:
+        super().__init__(f"unknown symbols {', '.join(symbols)}: the snapshot has {known} symbols, none of these")
+        self.symbols, self.known = symbols, known
+
+
+class AsOfBeforeData(StrategyError):
+    """The as-of session lies before the first session of the snapshot."""
+
+    def __init__(self, as_of: date, first: date) -> None:
+        super().__init__(f"as_of {as_of} lies before the snapshot's first session {first}")
+        self.as_of, self.first = as_of, first
+
+
+class AsOfInFuture(StrategyError):
+    """The as-of date or instant lies after now."""
+
+    def __init__(self, as_of: str, now: str) -> None:
+        super().__init__(f"as_of {as_of} lies in the future, now is {now}")
+        self.as_of, self.now = as_of, now
+
+
+class CalendarRange(StrategyError):
+    """A date outside the range that the exchange calendar covers."""
+
+    def __init__(self, day: date, first: date, last: date) -> None:
+        super().__init__(f"{day} lies outside the exchange calendar, which covers {first} to {last}")
+        self.day, self.first, self.last = day, first, last
+
+
+class StaleSnapshot(StrategyError):
+    """The snapshot's bars end before the as-of session."""
+
+    def __init__(self, as_of: date, last: date) -> None:
+        super().__init__(f"the as-of session is {as_of}, but the snapshot's bars end at {last}")
+        self.as_of, self.last = as_of, last
+
+
+class StaleSymbols(StrategyError):
+    """Symbols whose last bar is older than the as-of session allows."""
+
+    def __init__(self, stale: dict[str, int], limit: int) -> None:
+        listed = ", ".join(f"{symbol} ({sessions})" for symbol, sessions in stale.items())
+        super().__init__(f"stale bars, in sessions behind the as-of session: {listed}; at most {limit} allowed")
+        self.stale, self.limit = stale, limit
+
+
+class HistoryTooShort(StrategyError):
+    """Symbols with fewer bars up to the as-of session than the feature set looks back."""
+
+    def __init__(self, bars: dict[str, int], lookback: int) -> None:
+        listed = ", ".join(f"{symbol} ({count})" for symbol, count in bars.items())
+        super().__init__(f"too little history, in bars up to the as-of session: {listed}; lookback is {lookback}")
+        self.bars, self.lookback = bars, lookback
+
+
+class NothingToPrice(StrategyError):
+    """Every requested symbol was left out, so there is nothing to rank."""
+
+    def __init__(self, requested: int, reasons: str) -> None:
+        super().__init__(f"none of the {requested} requested symbols can be priced: {reasons}")
+        self.requested = requested
+
+
+class InfeasibleConstruction(StrategyError):
+    """Predictions or parameters from which no portfolio can be made."""
+
+
+class DataError(Exception):
+    """Files that cannot become bars: a missing folder, a wrong column, an unreadable table."""
+
+
+class SnapshotNotFound(DataError):
+    """No complete snapshot under the data directory, or not the one asked for."""
+
+
+class ExpressionError(Exception):
+    """An expression that cannot be parsed, compiled or served; names the column and the expression."""
+
+
+class BundleError(Exception):
+    """A model bundle that must not serve."""
+
+
+class BundleNotFound(BundleError):
+    """No bundle at the given path."""
+
+
+class DigestMismatch(BundleError):
+    """A file of the bundle differs from the digest its manifest states."""
+
+    def __init__(self, name: str, expected: str, was: str) -> None:
+        super().__init__(f"{name} has SHA-256 {was}, the bundle states {expected}")
+        self.name, self.expected, self.was = name, expected, was
+
+
+class FeatureSetMismatch(BundleError):
+    """The bundle's feature set is not the one this engine computes, or not the one the booster was trained on."""
+
+
+class GoldenSampleMismatch(BundleError):
+    """Replaying the golden sample gave another feature or prediction than training saw."""
+
+
+class MalformedModel(BundleError):
+    """Model bytes that do not parse, or parse into something that cannot predict."""

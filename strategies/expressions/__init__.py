@@ -1,0 +1,1 @@
+"""Qlib expressions: parse, share, compile, evaluate."""

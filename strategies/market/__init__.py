@@ -1,0 +1,1 @@
+"""Bars, sessions and snapshots."""

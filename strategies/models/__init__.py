@@ -1,0 +1,1 @@
+"""Model bundles: their type, their files, their training and their evaluation."""

@@ -1,0 +1,1 @@
+"""The edges: streams, registry, processes, command line."""

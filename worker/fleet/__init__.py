@@ -1,0 +1,1 @@
+"""The life of processes: heartbeat, health, metrics, retention."""

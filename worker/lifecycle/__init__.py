@@ -1,0 +1,1 @@
+"""Which model serves: registry, control channel, proof, publisher."""

@@ -1,0 +1,1 @@
+"""The hot path: one request in, one outcome out."""

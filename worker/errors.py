@@ -1,0 +1,66 @@
+"""Errors of the worker room.
+
+Owns: one class for each way in which an edge fails: settings, server, registry, slots.
+Must not know: codes on the wire (`worker/serving/rejections.py` maps).
+Invariant: driver errors are translated where the driver is called, with their cause kept.
+"""
+
+
+class WorkerError(Exception):
+    """An edge that failed."""
+
+
+class SettingsError(WorkerError):
+    """Settings that cannot be true; said in one sentence before any connection is made."""
+
+
+class StreamUnavailable(WorkerError):
+    """The stream server cannot take or give entries now; the work stays pending and is tried again.
+
+    Attributes:
+        reason: The error's class as the server or the driver names it (`READONLY`, `ConnectionError`, …).
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+class GroupVanished(StreamUnavailable):
+    """The consumer group is gone (`NOGROUP`): a flush, an older server, or a destroyed group."""
+
+
+class RegistryUnavailable(WorkerError):
+    """The model registry cannot be asked now; what is serving goes on serving."""
+
+
+class UnknownStrategy(WorkerError):
+    """A strategy that the registry has no version of."""
+
+    def __init__(self, strategy: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"unknown strategy {strategy}: the registry knows {', '.join(known) or 'none'}")
+        self.strategy, self.known = strategy, known
+
+
+class StrategyNotServed(WorkerError):
+    """A strategy that this worker is not configured to serve."""
+
+
+class NoActiveBundle(WorkerError):
+    """A strategy of which no version is active, or whose active version did not load."""
+
+
+class NoSnapshot(WorkerError):
+    """No complete snapshot of bars is loaded."""
+
+
+class DeadlineExceeded(WorkerError):
+    """The request's deadline passed before its vector could be published."""
+
+
+class DeliveriesExhausted(WorkerError):
+    """The entry was delivered too often without an outcome."""
+
+
+class RequestTimeout(WorkerError):
+    """No outcome of a request appeared within the time the caller gave."""

@@ -1,0 +1,128 @@
+"""Settings of every command, read once from the environment.
+
+Owns: names, units, defaults and bounds of all settings; the only place that reads the environment.
+Must not know: connections, streams, models.
+Invariant: an unknown `SIGNALS_…` name is refused by name, so that a typing error never runs with a default.
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from typing_extensions import Annotated
+
+from worker.errors import SettingsError
+
+PREFIX = "SIGNALS_"
+
+
+class Settings(BaseSettings):
+    """All settings; each is `SIGNALS_<NAME>` in the environment, but for the two URLs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    #: Redis or Valkey; unset: the embedded one of `local_dir`.
+    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+    #: PostgreSQL; unset: the embedded one of `local_dir`.
+    database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    #: MLflow tracking store; unset: a local file store under the artifacts directory.
+    mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+
+    #: Prefix of every key; `{signals}` on a cluster, so that all keys share a slot.
+    namespace: str = Field(default="signals", pattern=r"^(\{[A-Za-z0-9_.-]{1,40}\}|[A-Za-z0-9_.-]{1,40})$")
+    #: Snapshots: `adjusted/<date>/` and `quarantine/<date>/` lie below it.
+    data_dir: Path = Path("data")
+    #: Model bundles lie below it; a registry path outside is refused.
+    artifacts_dir: Path = Path("artifacts")
+    #: The embedded servers' files.
+    local_dir: Path = Path(".local")
+
+    #: Strategies this worker serves, comma-separated; empty: every strategy with an active version.
+    strategies: Annotated[tuple[str, ...], NoDecode] = ()
+    #: Exchange calendar, a code of `exchange_calendars`.
+    calendar: str = "XNYS"
+    #: Minutes after the close until a session counts as complete.
+    settle_minutes: int = Field(default=0, ge=0, le=1440)
+    #: As-of of a request that names none: the calendar's last complete session, or the snapshot's last one.
+    default_as_of: Literal["calendar", "snapshot"] = "calendar"
+    #: Sessions by which a symbol's last bar may lie behind the as-of session.
+    stale_after_sessions: int = Field(default=0, ge=0, le=250)
+    #: Whether bare models without a golden sample may serve.
+    allow_unproven: bool = False
+    #: Most symbols in one request.
+    max_symbols: int = Field(default=5000, ge=1, le=50_000)
+    #: Largest entry that is decoded, in bytes of names and values.
+    max_entry_bytes: int = Field(default=262_144, ge=1024, le=16_777_216)
+    #: Threads that compute features.
+    threads: int = Field(default=2, ge=1, le=64)
+
+    #: Name of this consumer in the group; unset: host, process id and a nonce.
+    worker_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.:-]{1,100}$")
+    #: Most entries read at once.
+    batch_count: int = Field(default=16, ge=1, le=1000)
+    #: Longest blocking read.
+    block_ms: int = Field(default=2000, ge=10, le=60_000)
+    #: Idle time after which another worker may claim an entry.
+    lease_ms: int = Field(default=15_000, ge=100, le=3_600_000)
+    #: Pause between two looks for entries of dead workers.
+    claim_interval_ms: int = Field(default=5000, ge=50, le=600_000)
+    #: Deliveries after which an entry is rejected as `deliveries_exhausted`.
+    max_deliveries: int = Field(default=5, ge=1, le=100)
+    #: How long a request id is remembered.
+    dedupe_seconds: int = Field(default=86_400, ge=1, le=31_536_000)
+    #: Pause between two comparisons with the registry.
+    reconcile_seconds: float = Field(default=300.0, gt=0, le=86_400)
+    #: Pause between two heartbeats.
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=300)
+    #: Time that SIGTERM leaves for what was read.
+    shutdown_timeout_seconds: float = Field(default=20.0, gt=0, le=600)
+    #: Longest wait between two tries to reach a server that is away.
+    backoff_max_seconds: float = Field(default=5.0, gt=0, le=300)
+    #: Approximate length at which the control and events streams are cut.
+    control_maxlen: int = Field(default=10_000, ge=100)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    #: `auto`: coloured on a terminal, JSON elsewhere.
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("strategies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Return the settings of this environment, with the command line's overrides on top.
+
+    Raises:
+        SettingsError: An unknown name or an impossible value, named.
+    """
+    _refuse_unknown(os.environ)  # noqa: TID251 - this is the one place
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # validated by the model itself
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"setting {name}: {first['msg']} (was {first['input']!r})") from error
+
+
+def setting_names() -> frozenset[str]:
+    """Return the name of every setting as the environment spells it."""
+    return frozenset(
+        str(field.validation_alias or f"{PREFIX}{name.upper()}") for name, field in Settings.model_fields.items()
+    )
+
+
+def _refuse_unknown(environment: "os._Environ[str]") -> None:
+    known = setting_names()
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise SettingsError(f"unknown setting {name}{hint}")

@@ -1,1 +1,30 @@
 """The wire: requests, signal vectors, rejections, control events, heartbeats."""
+
+from contracts.control import ControlEvent, ControlType, FleetEvent, FleetEventType
+from contracts.errors import ContractError
+from contracts.heartbeats import Heartbeat, WorkerState
+from contracts.rejections import Rejection, RejectionCode
+from contracts.requests import IneligiblePolicy, SignalRequest
+from contracts.signals import Excluded, PredictionKind, Signal, SignalVector, weights_digest
+from contracts.streams import GROUP, StreamNames
+
+__all__ = [
+    "GROUP",
+    "ContractError",
+    "ControlEvent",
+    "ControlType",
+    "Excluded",
+    "FleetEvent",
+    "FleetEventType",
+    "Heartbeat",
+    "IneligiblePolicy",
+    "PredictionKind",
+    "Rejection",
+    "RejectionCode",
+    "Signal",
+    "SignalRequest",
+    "SignalVector",
+    "StreamNames",
+    "WorkerState",
+    "weights_digest",
+]

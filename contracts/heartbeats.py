@@ -1,0 +1,56 @@
+"""The life sign of one worker.
+
+Owns: `Heartbeat`, the fields of `signals:worker:<name>`.
+Must not know: how the numbers are gathered.
+Invariant: flat text, so that `HGETALL signals:worker:<name>` is readable.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.fields import Instant
+
+
+class WorkerState(StrEnum):
+    """What a worker is doing."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    PAUSED = "paused"
+    #: The stream server is away.
+    WAITING = "waiting"
+    DRAINING = "draining"
+
+
+class Heartbeat(BaseModel):
+    """One worker's state, written every few seconds, gone when it stops writing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    worker: str
+    state: WorkerState
+    host: str
+    pid: int
+    started_at: Instant
+    beaten_at: Instant
+    code_version: str
+    #: `strategy=version#activation`, comma-separated.
+    models: str = ""
+    snapshot_id: str = ""
+    snapshot_last_session: str = ""
+    #: Entries read and not yet answered.
+    in_flight: Annotated[int, Field(ge=0)] = 0
+    answered: Annotated[int, Field(ge=0)] = 0
+    rejected: Annotated[int, Field(ge=0)] = 0
+    #: Outcomes that another worker had already published, or whose lease was lost.
+    dropped: Annotated[int, Field(ge=0)] = 0
+    reconnects: Annotated[int, Field(ge=0)] = 0
+    #: Entries of the group not yet delivered; absent where the server cannot say.
+    lag: int | None = None
+    pending: int | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    #: Why the worker cannot answer everything, in one sentence.
+    reason: str = ""

@@ -1,0 +1,127 @@
+"""What gateways read: target weights and where they came from.
+
+Owns: `Signal`, `Excluded` and `SignalVector`, and the digest of a vector's weights.
+Must not know: how predictions and weights are made.
+Invariant: frozen; a full vector replaces the book; readers tolerate fields they do not know.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contracts.fields import (
+    AsOf,
+    Digest,
+    Instant,
+    RequestId,
+    Sentence,
+    Strategy,
+    Symbol,
+    TraceParent,
+    TraceState,
+    Version,
+)
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class PredictionKind(StrEnum):
+    """What `predicted_return` is."""
+
+    #: A return over the vector's horizon, as a fraction.
+    RETURN = "return"
+    #: A score: its order means something, its size does not.
+    SCORE = "score"
+
+
+class Signal(BaseModel):
+    """One symbol's prediction, rank and target weight."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    symbol: Symbol
+    #: The model's own output, never rescaled by which other symbols were asked.
+    predicted_return: Finite
+    #: 1 = highest predicted return; ties by symbol.
+    rank: Annotated[int, Field(ge=1)]
+    #: Fraction of one leg's capital: longs sum to +1, shorts to -1.
+    target_weight: Annotated[float, Field(ge=-1, le=1)]
+
+
+class Excluded(BaseModel):
+    """A requested symbol that was left out, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    symbol: Symbol
+    #: A rejection code, e.g. `history_too_short`.
+    code: str
+    reason: Sentence
+
+
+class SignalVector(BaseModel):
+    """All signals that answer one request, with their lineage."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    v: Literal["1"] = "1"
+    request_id: RequestId
+    strategy: Strategy
+    model_version: Version
+    #: SHA-256 of the model file.
+    model_sha256: Digest
+    #: SHA-256 of the bundle's manifest, which states the digest of every other file of it.
+    bundle_sha256: Digest | None = None
+    #: Number of the activation that made this version serve.
+    activation: Annotated[int, Field(ge=0)]
+    #: Whether the model reproduced its golden sample on the worker before it served.
+    proven: bool
+    feature_set: str
+    feature_set_sha256: Digest
+    #: Content hash of the bars.
+    snapshot_id: str
+    #: As the request said; absent: the latest complete session was asked.
+    requested_as_of: AsOf | None = None
+    #: Last session whose bars were used.
+    as_of: date
+    generated_at: Instant
+    #: Close of the session in which the vector may be traded; later it is worthless.
+    valid_until: Instant
+    prediction_kind: PredictionKind
+    #: Over which closes `predicted_return` runs; T is the as-of session.
+    horizon: str
+    requested_top_n: Annotated[int, Field(ge=0)]
+    requested_bottom_n: Annotated[int, Field(ge=0)]
+    #: Smaller than requested where the universe is too small for both sides.
+    used_top_n: Annotated[int, Field(ge=0)]
+    used_bottom_n: Annotated[int, Field(ge=0)]
+    #: SHA-256 over `weights_digest`'s text of the signals.
+    weights_sha256: Digest
+    #: In rank order.
+    weights: tuple[Signal, ...]
+    excluded: tuple[Excluded, ...] = ()
+    #: Name of the worker that answered.
+    worker: str
+    #: Version of the code that answered.
+    code_version: str
+    #: Milliseconds from the request's XADD until a worker had read it.
+    queue_ms: Annotated[float, Field(ge=0)]
+    #: Milliseconds from decoding to the finished vector.
+    compute_ms: Annotated[float, Field(ge=0)]
+    deliveries: Annotated[int, Field(ge=1)] = 1
+    traceparent: TraceParent | None = None
+    tracestate: TraceState | None = None
+
+
+def weights_digest(signals: Sequence[Signal]) -> str:
+    """Return the SHA-256 over symbol, prediction, rank and weight of each signal, in rank order.
+
+    Equal answers have equal digests on every machine: floats are spelt as the shortest text that reads back exactly.
+    """
+    rows = [[signal.symbol, signal.predicted_return, signal.rank, signal.target_weight] for signal in signals]
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":"), allow_nan=False).encode()).hexdigest()

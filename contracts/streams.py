@@ -1,0 +1,56 @@
+"""Names on the server.
+
+Owns: the key of every stream and hash, under one namespace.
+Must not know: clients, commands, contents.
+Invariant: every key begins with the namespace, so that `{signals}` puts all of them into one cluster slot.
+"""
+
+from dataclasses import dataclass
+
+#: The consumer group of all workers on the requests stream.
+GROUP = "workers"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamNames:
+    """The keys of one namespace."""
+
+    namespace: str = "signals"
+
+    @property
+    def requests(self) -> str:
+        """Stream that producers XADD to."""
+        return f"{self.namespace}:requests"
+
+    @property
+    def results(self) -> str:
+        """Stream of signal vectors that may be traded, and of nothing else."""
+        return f"{self.namespace}:results"
+
+    @property
+    def rejections(self) -> str:
+        """Stream of requests that could not be answered."""
+        return f"{self.namespace}:rejections"
+
+    @property
+    def control(self) -> str:
+        """Stream of hints that something changed; every worker reads it for itself."""
+        return f"{self.namespace}:control"
+
+    @property
+    def events(self) -> str:
+        """Stream of what workers did."""
+        return f"{self.namespace}:events"
+
+    @property
+    def shadow(self) -> str:
+        """Stream of vectors of models in testing; never traded."""
+        return f"{self.namespace}:shadow"
+
+    def request(self, request_id: str) -> str:
+        """Hash with the outcome of one request id."""
+        return f"{self.namespace}:request:{request_id}"
+
+    def worker(self, name: str) -> str:
+        """Hash with the heartbeat of one worker."""
+        return f"{self.namespace}:worker:{name}"

@@ -1,0 +1,216 @@
+import contextlib
+from datetime import UTC, date, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts import Excluded, IneligiblePolicy, Rejection, RejectionCode, Signal, SignalRequest, SignalVector
+from contracts.codec import decode, decode_request, encode, pairs_of, printable, request_id_of
+from contracts.errors import (
+    ContractError,
+    DuplicateSymbols,
+    EmptySymbols,
+    EntryTooLarge,
+    MalformedAsOf,
+    MalformedEntry,
+    TooManySymbols,
+    UnknownField,
+    UnsupportedVersion,
+)
+from contracts.signals import PredictionKind, weights_digest
+
+ENTRY = "1700000000000-0"
+SIGNALS = (
+    Signal(symbol="AAPL", predicted_return=0.1 + 0.2, rank=1, target_weight=1.0),
+    Signal(symbol="BRK.B", predicted_return=-1e-17, rank=2, target_weight=-1.0),
+)
+
+
+def request_of(**fields):
+    return decode_request(pairs_of({"strategy": "alpha_baseline"} | fields), ENTRY)
+
+
+def make_vector(**changes):
+    values = {
+        "request_id": "r-1",
+        "strategy": "alpha_baseline",
+        "model_version": "v1",
+        "model_sha256": "a" * 64,
+        "activation": 3,
+        "proven": True,
+        "feature_set": "alpha158",
+        "feature_set_sha256": "b" * 64,
+        "snapshot_id": "c" * 64,
+        "as_of": date(2013, 2, 1),
+        "generated_at": datetime(2013, 2, 1, 22, tzinfo=UTC),
+        "valid_until": datetime(2013, 2, 4, 21, tzinfo=UTC),
+        "prediction_kind": PredictionKind.RETURN,
+        "horizon": "close of T+1 to close of T+2",
+        "requested_top_n": 3,
+        "requested_bottom_n": 3,
+        "used_top_n": 1,
+        "used_bottom_n": 1,
+        "weights_sha256": weights_digest(SIGNALS),
+        "weights": SIGNALS,
+        "excluded": (Excluded(symbol="FB", code="history_too_short", reason="[12 bars]"),),
+        "worker": "w",
+        "code_version": "0.1.0",
+        "queue_ms": 0.25,
+        "compute_ms": 1.5,
+    }
+    return SignalVector(**values | changes)
+
+
+def test_two_words_typed_by_hand_are_a_full_request():
+    request = request_of(symbols="AAPL,MSFT,IBM")
+
+    assert request.symbols == ("AAPL", "MSFT", "IBM")
+    assert request.request_id == ENTRY
+    assert request.as_of is None
+
+
+def test_absent_symbols_mean_the_universe():
+    assert request_of().symbols is None
+
+
+def test_every_field_of_a_request_survives_the_wire():
+    request = SignalRequest(
+        request_id="r:1",
+        strategy="alpha_baseline",
+        symbols=("A", "BF.B"),
+        as_of=datetime(2013, 2, 1, 21, tzinfo=UTC),
+        top_n=2,
+        bottom_n=0,
+        on_ineligible=IneligiblePolicy.EXCLUDE,
+        deadline=datetime(2013, 2, 1, 22, tzinfo=UTC),
+        traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        tracestate="k=v",
+    )
+
+    assert decode_request(pairs_of(encode(request)), ENTRY) == request
+
+
+def test_every_field_of_a_vector_survives_the_wire():
+    vector = make_vector()
+
+    assert decode(SignalVector, pairs_of(encode(vector))) == vector
+
+
+def test_rejection_survives_the_wire():
+    rejection = Rejection(
+        request_id="r",
+        code=RejectionCode.UNKNOWN_FIELD,
+        reason="[symbol]",
+        entry_id=ENTRY,
+        rejected_at=datetime(2013, 2, 1, tzinfo=UTC),
+        worker="w",
+        fields={"symbol": "{AAPL"},
+    )
+
+    assert decode(Rejection, pairs_of(encode(rejection))) == rejection
+
+
+def test_readers_of_results_tolerate_additions():
+    fields = encode(make_vector()) | {"added_later": "[1"}
+
+    assert decode(SignalVector, pairs_of(fields)) == make_vector()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "sentence"),
+    [
+        ({"symbol": "AAPL"}, UnknownField, r"unknown field 'symbol'; did you mean symbols\?"),
+        ({"qwertz": "1"}, UnknownField, "unknown field 'qwertz'$"),
+        ({"symbols": ""}, EmptySymbols, "symbols was ''"),
+        ({"symbols": "A,,B"}, EmptySymbols, "empty place"),
+        ({"symbols": "A,B,A"}, DuplicateSymbols, "names A more than once"),
+        ({"symbols": "A$"}, MalformedEntry, "symbols was 'A\\$'"),
+        ({"as_of": "yesterday"}, MalformedAsOf, "as_of was 'yesterday'"),
+        ({"as_of": "2013-02-30"}, MalformedAsOf, "neither a date"),
+        ({"as_of": "2013-02-01T21:00:00"}, MalformedAsOf, "without a time zone"),
+        ({"as_of": "0001-01-01T00:00:00+14:00"}, MalformedAsOf, "neither a date"),
+        ({"deadline": "soon"}, MalformedEntry, "deadline was 'soon'"),
+        ({"deadline": "2013-02-01T21:00:00"}, MalformedEntry, "timezone"),
+        ({"top_n": "three"}, MalformedEntry, "top_n was 'three'"),
+        ({"top_n": "-1"}, MalformedEntry, "top_n was '-1'"),
+        ({"strategy": "../etc"}, MalformedEntry, "strategy was '../etc'"),
+        ({"request_id": "a b"}, MalformedEntry, "request_id was 'a b'"),
+        ({"v": "2"}, UnsupportedVersion, "v is '2', this reader speaks version 1"),
+        ({"on_ineligible": "guess"}, MalformedEntry, "on_ineligible was 'guess'"),
+    ],
+)
+def test_bad_field_is_refused_with_the_value_found(fields, error, sentence):
+    with pytest.raises(error, match=sentence):
+        request_of(**fields)
+
+
+def test_missing_strategy_is_named():
+    with pytest.raises(MalformedEntry, match="strategy is missing"):
+        decode_request(pairs_of({"symbols": "AAPL"}), ENTRY)
+
+
+def test_doubled_field_is_refused_instead_of_taking_the_last():
+    pairs = [(b"strategy", b"alpha_baseline"), (b"symbols", b"A"), (b"symbols", b"B")]
+
+    with pytest.raises(MalformedEntry, match="'symbols' is given twice"):
+        decode_request(pairs, ENTRY)
+
+
+def test_bytes_that_are_no_text_are_refused():
+    with pytest.raises(MalformedEntry, match="symbols is not UTF-8"):
+        decode_request([(b"strategy", b"a"), (b"symbols", b"\xff\xfe")], ENTRY)
+
+
+def test_one_megabyte_field_is_refused_before_decoding():
+    with pytest.raises(EntryTooLarge, match="at most 262144"):
+        decode_request([(b"strategy", b"a"), (b"symbols", b"A" * 1_000_000)], ENTRY)
+
+
+def test_too_many_symbols_are_counted_and_refused():
+    pairs = pairs_of({"strategy": "a", "symbols": ",".join(f"S{i}" for i in range(11))})
+
+    with pytest.raises(TooManySymbols, match="has 11 symbols, at most 10"):
+        decode_request(pairs, ENTRY, max_symbols=10)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=40), st.binary(max_size=80)), max_size=8))
+def test_any_bytes_become_a_request_or_a_contract_error(pairs):
+    with contextlib.suppress(ContractError):
+        decode_request([(b"strategy", b"alpha_baseline"), *pairs], ENTRY)
+
+    assert len(printable(pairs)) <= len(pairs)
+    assert request_id_of(pairs, ENTRY)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(SignalRequest.model_fields)), st.text(max_size=60), max_size=8))
+def test_any_text_in_known_fields_never_raises_anything_else(fields):
+    texts = {name: text.encode("utf-8", "ignore").decode() for name, text in fields.items()}
+
+    try:
+        outcome = str(decode_request(pairs_of({"strategy": "a"} | texts), ENTRY).request_id)
+    except ContractError as error:
+        outcome = str(error)
+
+    assert 0 < len(outcome) < 1000
+
+
+@given(st.binary(max_size=200), st.binary(max_size=2000))
+def test_any_bytes_are_printable_and_short(name, value):
+    shown = printable([(name, value)])
+
+    assert all(len(text.encode("utf-8")) < 4000 and "\x00" not in text for text in shown.values())
+
+
+def test_a_request_id_that_is_not_allowed_falls_back_to_the_entry():
+    assert request_id_of([(b"request_id", b"r1")], ENTRY) == "r1"
+    assert request_id_of([(b"request_id", b"a b")], ENTRY) == ENTRY
+    assert request_id_of([(b"request_id", b"\xff")], ENTRY) == ENTRY
+    assert request_id_of([(b"request_id", b"a"), (b"request_id", b"b")], ENTRY) == ENTRY
+
+
+def test_digest_changes_with_any_bit_of_a_weight():
+    other = (SIGNALS[0].model_copy(update={"predicted_return": 0.3}), SIGNALS[1])
+
+    assert weights_digest(SIGNALS) != weights_digest(other)
+    assert weights_digest(SIGNALS) == weights_digest(make_vector().weights)

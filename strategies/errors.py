@@ -86,6 +86,14 @@ class DataError(Exception):
     """Files that cannot become bars: a missing folder, a wrong column, an unreadable table."""
 
 
+class UnknownCalendar(DataError):
+    """A calendar code that `exchange_calendars` does not know."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"unknown exchange calendar {name!r}: exchange_calendars has none of that name")
+        self.name = name
+
+
 class SnapshotNotFound(DataError):
     """No complete snapshot under the data directory, or not the one asked for."""
 

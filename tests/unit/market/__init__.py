@@ -1,0 +1,1 @@
+"""The market room: calendar, import, snapshots, checks."""

@@ -7,7 +7,7 @@ the as-of session is ever inside a window.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from types import MappingProxyType
 
@@ -45,6 +45,15 @@ class Window:
         as_of: date = self.sessions[-1].astype(object)
         return as_of
 
+    def take(self, rows: IntArray) -> "Window":
+        """Return the window of these rows, in this order."""
+        return Window(
+            symbols=tuple(self.symbols[row] for row in rows),
+            sessions=self.sessions,
+            fields=MappingProxyType({name: _frozen(values[rows]) for name, values in self.fields.items()}),
+            first=self.first[rows],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
@@ -62,6 +71,12 @@ class Panel:
     last: IntArray
     #: Content hash of the snapshot.
     snapshot_id: str
+    #: Symbol to row; made from `symbols`.
+    index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index = MappingProxyType({symbol: row for row, symbol in enumerate(self.symbols)})
+        object.__setattr__(self, "index", index)
 
     def rows(self, symbols: Sequence[str]) -> IntArray:
         """Return the row of each symbol.
@@ -69,7 +84,7 @@ class Panel:
         Raises:
             UnknownSymbols: At least one symbol has no bars in this panel.
         """
-        index = self._index()
+        index = self.index
         unknown = tuple(symbol for symbol in symbols if symbol not in index)
         if unknown:
             raise UnknownSymbols(unknown, len(self.symbols))
@@ -106,9 +121,6 @@ class Panel:
             fields=MappingProxyType(fields),
             first=np.clip(self.first[rows] - start, 0, stop - start),
         )
-
-    def _index(self) -> dict[str, int]:
-        return {symbol: row for row, symbol in enumerate(self.symbols)}
 
 
 def _frozen(values: FloatArray) -> FloatArray:

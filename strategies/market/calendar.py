@@ -6,7 +6,7 @@ Invariant: an answer is a session inside the covered range or a `CalendarRange` 
 """
 
 import warnings
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any
 
 import exchange_calendars
@@ -47,6 +47,7 @@ class SessionCalendar:
         self._sessions.setflags(write=False)
         closes = calendar.closes.dt.tz_convert(None).to_numpy()
         self._closes: IntArray = closes.astype("datetime64[s]").astype(np.int64)
+        self._zone: tzinfo = calendar.tz
 
     @property
     def sessions(self) -> SessionArray:
@@ -104,6 +105,16 @@ class SessionCalendar:
         self._refuse_uncovered(settled.date())
         closed = int(np.searchsorted(self._closes, np.floor(settled.timestamp()), side="right"))
         return self._session(closed - 1, settled.date())
+
+    def local_date(self, instant: datetime) -> date:
+        """Return which day it is at the exchange at that instant.
+
+        Raises:
+            ValueError: The instant has no time zone.
+        """
+        if instant.tzinfo is None:
+            raise ValueError(f"instant {instant.isoformat()} has no time zone")
+        return instant.astimezone(self._zone).date()
 
     def sessions_between(self, first: date, last: date) -> SessionArray:
         """Return the sessions from `first` to `last`, both included; empty where `last` lies before `first`.

@@ -34,6 +34,38 @@ class RegistryUnavailable(WorkerError):
     """The model registry cannot be asked now; what is serving goes on serving."""
 
 
+class RegistryRefusal(WorkerError):
+    """The model registry answered, and the answer is no; the same call will not succeed later by itself."""
+
+
+class UnknownVersion(RegistryRefusal):
+    """A strategy or version that the registry does not hold."""
+
+
+class VersionExists(RegistryRefusal):
+    """A version that is registered already; versions are immutable."""
+
+
+class InvalidRegistration(RegistryRefusal):
+    """A name, path or document that the registry does not take; says which and why."""
+
+    def __init__(self, sentence: str, constraint: str | None = None) -> None:
+        super().__init__(sentence)
+        self.constraint = constraint
+
+
+class IllegalTransition(RegistryRefusal):
+    """A change of status that the registry's state machine forbids."""
+
+
+class ReasonMissing(RegistryRefusal):
+    """A change that is only allowed with a reason."""
+
+
+class MigrationFailed(WorkerError):
+    """A migration that the database refused; the files before it stay applied."""
+
+
 class UnknownStrategy(WorkerError):
     """A strategy that the registry has no version of."""
 

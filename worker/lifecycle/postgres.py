@@ -1,0 +1,128 @@
+"""Connections to PostgreSQL, and what its errors mean.
+
+Owns: time limits and names of connections, the translation of driver errors.
+Must not know: which statements are made.
+Invariant: no driver error leaves the room; what the registry refuses and what keeps it from answering are told apart
+by SQLSTATE, never by reading a message.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import structlog
+from psycopg.rows import DictRow, dict_row
+
+from worker.errors import (
+    IllegalTransition,
+    InvalidRegistration,
+    ReasonMissing,
+    RegistryRefusal,
+    RegistryUnavailable,
+    UnknownVersion,
+    VersionExists,
+    WorkerError,
+)
+
+Connection = psycopg.Connection[DictRow]
+
+#: Longest time a connection may take to be made, in seconds.
+CONNECT_SECONDS = 5
+#: Longest time a statement may run, in milliseconds; waiting for another activation counts.
+STATEMENT_MS = 10_000
+
+#: What the functions of `migrations/` and the table's constraints raise.
+_REFUSALS: dict[str, type[RegistryRefusal]] = {
+    "SW001": UnknownVersion,
+    "SW002": IllegalTransition,
+    "SW003": ReasonMissing,
+    "SW004": IllegalTransition,
+    "23505": VersionExists,
+}
+#: No such table, column, function or schema.
+_NOT_MIGRATED = frozenset({"42P01", "42703", "42883", "3F000"})
+
+_log = structlog.get_logger()
+
+
+def connect(database_url: str, name: str, *, statement_ms: int = STATEMENT_MS) -> Connection:
+    """Return a connection in autocommit, for one thread, whose every wait has an end.
+
+    Args:
+        database_url: `postgresql://` URL or a libpq connection string.
+        name: Shown by `pg_stat_activity`.
+        statement_ms: Longest run of one statement; 0 for no limit.
+
+    Raises:
+        RegistryUnavailable: The server is away, starting, full, or refuses the login.
+    """
+    with translated():
+        connection = psycopg.connect(
+            database_url,
+            autocommit=True,
+            row_factory=dict_row,
+            application_name=name,
+            connect_timeout=CONNECT_SECONDS,
+            keepalives=1,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            # A peer that vanished without a word is noticed by what was sent to it and never confirmed.
+            tcp_user_timeout=15_000,
+        )
+        # Not by `options` at connecting: poolers refuse it, and it would replace the URL's own.
+        connection.execute(f"SET statement_timeout = {int(statement_ms)}; SET TIME ZONE 'UTC'")
+    return connection
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn driver errors into ours.
+
+    Raises:
+        RegistryRefusal: The registry answered no; the subclass says why.
+        RegistryUnavailable: Anything else that keeps it from answering.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _translation(error) from error
+    except UnicodeEncodeError as error:
+        raise InvalidRegistration(f"{error.object!r} is not text that the database can store") from error
+
+
+class Outage:
+    """One line when the database goes, one when it is back."""
+
+    def __init__(self) -> None:
+        """Start with the database taken to be there."""
+        self.lasting = False
+
+    def away(self, error: RegistryUnavailable) -> None:
+        """Note a failed try."""
+        if not self.lasting:
+            _log.warning("registry_away", detail=str(error))
+        self.lasting = True
+
+    def back(self) -> None:
+        """Note a try that worked."""
+        if self.lasting:
+            _log.info("registry_back")
+        self.lasting = False
+
+
+def _translation(error: psycopg.Error) -> WorkerError:
+    sentence = error.diag.message_primary or str(error).strip() or type(error).__name__
+    refusal = _REFUSALS.get(error.sqlstate or "")
+    if refusal is not None:
+        return refusal(_with_hint(sentence, error.diag))
+    if isinstance(error, psycopg.DataError | psycopg.errors.CheckViolation):
+        return InvalidRegistration(sentence, error.diag.constraint_name)
+    if error.sqlstate in _NOT_MIGRATED:
+        return RegistryUnavailable(f"the registry is not migrated ({sentence}): run signal-worker db migrate")
+    return RegistryUnavailable(" ".join(sentence.split()))
+
+
+def _with_hint(sentence: str, diagnosis: Any) -> str:  # noqa: ANN401 - the driver's own type is private
+    return f"{sentence}. {diagnosis.message_hint}" if diagnosis.message_hint else sentence

@@ -110,6 +110,10 @@ class BundleNotFound(BundleError):
     """No bundle at the given path."""
 
 
+class BundleExists(BundleError):
+    """A bundle of this strategy and version is already there, and bundles never change."""
+
+
 class DigestMismatch(BundleError):
     """A file of the bundle differs from the digest its manifest states."""
 
@@ -128,3 +132,7 @@ class GoldenSampleMismatch(BundleError):
 
 class MalformedModel(BundleError):
     """Model bytes that do not parse, or parse into something that cannot predict."""
+
+
+class TrainingError(Exception):
+    """Bars and settings from which no model can be trained or judged; names the setting and the value found."""

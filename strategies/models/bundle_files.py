@@ -1,0 +1,107 @@
+"""Bytes of a bundle's files, read and written with suspicion.
+
+Owns: size limits, refusal of links and of anything that is no plain file, digests, the write that appears whole or not.
+Must not know: what the bytes mean.
+Invariant: a file is opened once; what was measured and hashed is what the caller gets.
+"""
+
+import hashlib
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from strategies.errors import BundleError, BundleExists, BundleNotFound, DigestMismatch
+
+#: Largest file of a bundle that is read, in bytes.
+SIZE_LIMITS = {
+    "bundle.json": 16 * 1024**2,
+    "model.txt": 512 * 1024**2,
+    "golden.parquet": 64 * 1024**2,
+    "reference.parquet": 64 * 1024**2,
+}
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of the bytes, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_limited(path: Path, limit_bytes: int) -> bytes:
+    """Return the bytes of a plain file of at most `limit_bytes`.
+
+    Raises:
+        BundleNotFound: There is no such file.
+        BundleError: A link, a device, a pipe, a folder, a file too large, or one that cannot be read.
+    """
+    try:
+        # Not blocking, as opening a pipe would wait for a writer; not following, as a link may lead anywhere.
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise BundleNotFound(f"there is no {path}") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be opened: {error.strerror}") from error
+    with os.fdopen(opened, "rb") as file:
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path} is no plain file")
+        content = file.read(limit_bytes + 1) if status.st_size <= limit_bytes else b""
+    if status.st_size > limit_bytes or len(content) > limit_bytes:
+        raise BundleError(f"{path} has {status.st_size} bytes, at most {limit_bytes} are read")
+    return content
+
+
+def read_checked(path: Path, limit_bytes: int, expected_sha256: str) -> bytes:
+    """Return the bytes of a plain file that has the expected digest.
+
+    Raises:
+        DigestMismatch: The bytes have another digest.
+        BundleError: See `read_limited`.
+    """
+    content = read_limited(path, limit_bytes)
+    was = digest(content)
+    if was != expected_sha256:
+        raise DigestMismatch(path.name, expected_sha256, was)
+    return content
+
+
+def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder that appears with all its files or not at all, and never replaces one.
+
+    Raises:
+        BundleExists: There is something at the target already.
+    """
+    if os.path.lexists(target):
+        raise BundleExists(f"{target} is already there, and bundles never change: choose another version")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    temporary.mkdir()
+    try:
+        for name, content in files.items():
+            _write(temporary / name, content)
+        _sync_folder(temporary)
+        # Fails where another writer was quicker: a folder is never renamed onto one that holds files.
+        temporary.rename(target)
+    except OSError as error:
+        raise BundleExists(f"{target} could not be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _sync_folder(target.parent)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    path.chmod(0o444)
+
+
+def _sync_folder(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

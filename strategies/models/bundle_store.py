@@ -1,0 +1,236 @@
+"""Model bundles on disk: `artifacts/models/<strategy>/<version>/`.
+
+Owns: saving a bundle whole and once, loading one with suspicion, the bare LightGBM file as the plainest case.
+Must not know: registries, MLflow, settings, which version serves.
+Invariant: digests are checked before anything is parsed, a child process parses the model before this one does, and a
+bundle that `load_bundle` returns as proven has computed its golden sample again, bit for bit.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import lightgbm as lgb
+
+from strategies.construction import Construction
+from strategies.errors import BundleError, BundleNotFound, ExpressionError, FeatureSetMismatch, MalformedModel
+from strategies.expressions.feature_sets import FeatureSet, define, feature_set
+from strategies.models.bundle import ALPHA158_LABEL, Bundle, LabelSpec, check_booster
+from strategies.models.bundle_files import SIZE_LIMITS, digest, read_checked, read_limited, write_folder
+from strategies.models.golden import GoldenSample, replay_golden
+from strategies.models.manifest import (
+    GOLDEN_FILE,
+    MODEL_FILE,
+    REFERENCE_FILE,
+    BundleManifest,
+    FileRecord,
+    Lineage,
+    VwapStandIn,
+    decode_manifest,
+    encode_manifest,
+)
+from strategies.models.model_check import check_model_bytes
+from strategies.models.reference import Distribution
+from strategies.models.tables import decode_golden, decode_reference, encode_golden, encode_reference
+
+MANIFEST_FILE = "bundle.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleContent:
+    """All that a bundle is made of, before it has a place and digests."""
+
+    lineage: Lineage
+    #: Text of the LightGBM model.
+    model: str
+    golden: GoldenSample
+    reference: tuple[Distribution, ...]
+
+
+def bundle_path(artifacts_dir: Path, strategy: str, version: str) -> Path:
+    """Return where the bundle of this strategy and version lies."""
+    return artifacts_dir / "models" / strategy / version
+
+
+def next_version(artifacts_dir: Path, strategy: str) -> str:
+    """Return `v<N>`, N one above the highest that lies under the artifacts directory."""
+    folder = artifacts_dir / "models" / strategy
+    taken = [re.fullmatch(r"v(\d{1,9})", path.name) for path in folder.iterdir()] if folder.is_dir() else []
+    return f"v{max((int(match[1]) for match in taken if match), default=0) + 1}"
+
+
+def save_bundle(artifacts_dir: Path, content: BundleContent) -> Path:
+    """Write the bundle under a temporary name, rename it into place, and return its folder.
+
+    Raises:
+        BundleExists: The strategy has this version already.
+    """
+    files = {
+        MODEL_FILE: content.model.encode("ascii"),
+        GOLDEN_FILE: encode_golden(content.golden, content.lineage.feature_set.names),
+        REFERENCE_FILE: encode_reference(content.reference),
+    }
+    records = {name: FileRecord(sha256=digest(data), size_bytes=len(data)) for name, data in files.items()}
+    manifest = BundleManifest(**dict(content.lineage), files=records)
+    path = bundle_path(artifacts_dir, manifest.strategy, manifest.version)
+    write_folder(path, {**files, MANIFEST_FILE: encode_manifest(manifest)})
+    return path
+
+
+def load_bundle(path: Path, *, check: bool = True, prove: bool = True, expected_sha256: str | None = None) -> Bundle:
+    """Return the bundle of a folder.
+
+    Order: size limits and digests of all files, manifest, feature set, child process, parse, golden sample. The model
+    is parsed from the very bytes that were hashed.
+
+    Args:
+        path: Folder of the bundle.
+        check: Whether a child process parses the model first; False only for bytes this process has just written.
+        prove: Whether the golden sample is replayed; without it the bundle says `proven=False`.
+        expected_sha256: Digest that `bundle.json` must have, where the registry knows it.
+
+    Raises:
+        BundleNotFound: No folder, or a file of it is missing.
+        DigestMismatch: A file differs from its digest.
+        FeatureSetMismatch: This engine computes other features than the manifest states, or the booster other ones.
+        MalformedModel: The model does not parse, has no trees, or predicts something that is not finite.
+        GoldenSampleMismatch: A feature or prediction differs from what training saw.
+        BundleError: Anything else that must not serve.
+    """
+    manifest, manifest_sha256 = _read_manifest(path, expected_sha256)
+    contents = {name: _read(path, name, manifest) for name in (MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE)}
+    features = _feature_set(manifest)
+    booster = _booster(contents[MODEL_FILE], features, check=check)
+    bundle = _bundle(manifest, manifest_sha256, features, booster)
+    if not prove:
+        return bundle
+    replay_golden(bundle, decode_golden(contents[GOLDEN_FILE], features.names))
+    return replace(bundle, proven=True)
+
+
+def load_golden(path: Path, bundle: Bundle) -> GoldenSample:
+    """Return the golden sample of a loaded bundle, from the folder it was loaded from.
+
+    Raises:
+        DigestMismatch: The file differs from the digest in the bundle's manifest.
+        BundleError: The bundle is a bare model, or the file is no golden sample.
+    """
+    content = _read(path, GOLDEN_FILE, _stated(bundle))
+    return decode_golden(content, bundle.feature_set.names)
+
+
+def load_reference(path: Path, bundle: Bundle) -> tuple[Distribution, ...]:
+    """Return the reference distributions of a loaded bundle, from the folder it was loaded from.
+
+    Raises:
+        DigestMismatch: The file differs from the digest in the bundle's manifest.
+        BundleError: The bundle is a bare model, or the file holds no distributions.
+    """
+    return decode_reference(_read(path, REFERENCE_FILE, _stated(bundle)))
+
+
+def load_bare_model(
+    path: Path, strategy: str, version: str, *, check: bool = True, vwap_stand_in: VwapStandIn = "typical_price"
+) -> Bundle:
+    """Return a LightGBM text file without a bundle as Alpha158 by its 158 features, never proven.
+
+    Raises:
+        BundleNotFound: No such file.
+        FeatureSetMismatch: Not 158 features, or others than Alpha158's in its order.
+        MalformedModel: The model does not parse, has no trees, or predicts something that is not finite.
+        BundleError: A link, or a file that is too large.
+    """
+    content = read_limited(path, SIZE_LIMITS[MODEL_FILE])
+    features = feature_set("alpha158", vwap_stand_in=vwap_stand_in)
+    sha256 = digest(content)
+    return Bundle(
+        strategy=strategy,
+        version=version,
+        model_sha256=sha256,
+        bundle_sha256=sha256,
+        feature_set=features,
+        label=ALPHA158_LABEL,
+        prediction_kind="return",
+        vwap_stand_in=vwap_stand_in,
+        construction=Construction(),
+        calendar="XNYS",
+        universe=(),
+        proven=False,
+        manifest=None,
+        processors=(),
+        booster=_booster(content, features, check=check),
+    )
+
+
+def parse_booster(content: bytes) -> lgb.Booster:
+    """Return the booster of model bytes that a child process has already parsed.
+
+    Raises:
+        MalformedModel: LightGBM refuses them.
+    """
+    try:
+        return lgb.Booster(model_str=content.decode("ascii"))
+    except (lgb.basic.LightGBMError, ValueError, TypeError) as error:
+        raise MalformedModel(f"LightGBM cannot read the model: {error}") from error
+
+
+def _read_manifest(path: Path, expected_sha256: str | None) -> tuple[BundleManifest, str]:
+    if not path.is_dir():
+        raise BundleNotFound(f"there is no bundle folder {path}")
+    limit = SIZE_LIMITS[MANIFEST_FILE]
+    file = path / MANIFEST_FILE
+    content = read_checked(file, limit, expected_sha256) if expected_sha256 else read_limited(file, limit)
+    return decode_manifest(content), digest(content)
+
+
+def _read(path: Path, name: str, manifest: BundleManifest) -> bytes:
+    return read_checked(path / name, SIZE_LIMITS[name], manifest.files[name].sha256)
+
+
+def _feature_set(manifest: BundleManifest) -> FeatureSet:
+    record = manifest.feature_set
+    try:
+        features = define(record.name, tuple(zip(record.names, record.expressions, strict=True)))
+    except ExpressionError as error:
+        raise FeatureSetMismatch(f"this engine cannot compute the bundle's features: {error}") from error
+    for name, expected, was in (
+        ("hash", record.sha256, features.sha256),
+        ("lookback", record.lookback, features.lookback),
+    ):
+        if expected != was:
+            raise FeatureSetMismatch(f"feature set {record.name} has {name} {was} here, the bundle states {expected}")
+    return features
+
+
+def _booster(content: bytes, features: FeatureSet, *, check: bool) -> lgb.Booster:
+    if check:
+        check_model_bytes(content)
+    booster = parse_booster(content)
+    check_booster(booster, features.names)
+    return booster
+
+
+def _bundle(manifest: BundleManifest, sha256: str, features: FeatureSet, booster: lgb.Booster) -> Bundle:
+    return Bundle(
+        strategy=manifest.strategy,
+        version=manifest.version,
+        model_sha256=manifest.files[MODEL_FILE].sha256,
+        bundle_sha256=sha256,
+        feature_set=features,
+        label=LabelSpec(**manifest.label.model_dump()),
+        prediction_kind=manifest.prediction_kind,
+        vwap_stand_in=manifest.feature_set.vwap_stand_in,
+        construction=Construction(**manifest.construction.model_dump()),
+        calendar=manifest.training.calendar,
+        universe=manifest.training.universe,
+        proven=False,
+        manifest=manifest,
+        processors=manifest.processors,
+        booster=booster,
+    )
+
+
+def _stated(bundle: Bundle) -> BundleManifest:
+    if bundle.manifest is None:
+        raise BundleError(f"{bundle.strategy} {bundle.version} is a bare model, it has no other files")
+    return bundle.manifest

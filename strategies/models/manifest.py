@@ -1,0 +1,161 @@
+"""The manifest of a model bundle: what `bundle.json` says.
+
+Owns: every field of `bundle.json`, with its bounds, and how it is spelt as bytes.
+Must not know: where bundles lie, how they are loaded.
+Invariant: frozen, bounded, unknown fields refused; the same content gives the same bytes, so no clock stands in it.
+"""
+
+from datetime import date
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from strategies.construction import MAX_SIDE
+from strategies.errors import BundleError
+from strategies.models.processors import Processor
+
+#: Files that every bundle holds beside `bundle.json`.
+MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE = "model.txt", "golden.parquet", "reference.parquet"
+BUNDLE_FILES = frozenset({MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE})
+MAX_FEATURES = 5000
+
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+StrategyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+VersionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Expression = Annotated[str, StringConstraints(min_length=1, max_length=5000)]
+Text = Annotated[str, StringConstraints(max_length=500)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Side = Annotated[int, Field(ge=0, le=MAX_SIDE)]
+PredictionKind = Literal["return", "score"]
+VwapStandIn = Literal["none", "typical_price", "close"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRecord(_Record):
+    """One file of the bundle."""
+
+    sha256: Digest
+    size_bytes: Annotated[int, Field(ge=1)]
+
+
+class FeatureSetRecord(_Record):
+    """The feature set by its text: names and expressions in the order of the model's columns."""
+
+    name: Name
+    #: What stands in for `$vwap` in the expressions; `none` = the bars' own.
+    vwap_stand_in: VwapStandIn
+    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES)]
+    expressions: Annotated[tuple[Expression, ...], Field(min_length=1, max_length=MAX_FEATURES)]
+    sha256: Digest
+    #: Sessions up to and including the as-of session that a row needs.
+    lookback: Annotated[int, Field(ge=1, le=10_000)]
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.names) != len(self.expressions):
+            raise ValueError(f"{len(self.names)} names, but {len(self.expressions)} expressions")
+        return self
+
+
+class LabelRecord(_Record):
+    """What the model was trained to predict."""
+
+    name: Name
+    expression: Expression
+    #: In words, e.g. "close of T+1 to close of T+2", T being the as-of session.
+    horizon: Text
+    sessions_ahead: Annotated[int, Field(ge=1, le=1000)]
+
+
+class ConstructionRecord(_Record):
+    """Construction that a request without overrides gets."""
+
+    top_n: Side
+    bottom_n: Side
+
+
+class Period(_Record):
+    """Sessions from the first to the last, both included."""
+
+    first: date
+    last: date
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.last < self.first:
+            raise ValueError(f"the period ends at {self.last}, before it starts at {self.first}")
+        return self
+
+
+class TrainingRecord(_Record):
+    """Data and parameters that the model came from."""
+
+    snapshot_id: Text
+    calendar: Name
+    universe: Annotated[tuple[Name, ...], Field(min_length=1, max_length=50_000)]
+    train: Period
+    valid: Period
+    test: Period
+    #: Sessions left out between two periods, so that no label of one reads a bar of the next.
+    gap_sessions: Annotated[int, Field(ge=0)]
+    train_rows: Annotated[int, Field(ge=1)]
+    valid_rows: Annotated[int, Field(ge=1)]
+    seed: int
+    parameters: Annotated[dict[Name, bool | int | Finite | str], Field(max_length=200)]
+    #: Boosting rounds kept.
+    best_iteration: Annotated[int, Field(ge=1)]
+
+
+class Lineage(_Record):
+    """All that a bundle states of itself but the digests of its files."""
+
+    format: Literal[1] = 1
+    strategy: StrategyName
+    version: VersionName
+    feature_set: FeatureSetRecord
+    label: LabelRecord
+    #: Fitted state; empty for the baseline, as trees need none.
+    processors: Annotated[tuple[Processor, ...], Field(max_length=20)] = ()
+    prediction_kind: PredictionKind
+    construction: ConstructionRecord
+    training: TrainingRecord
+    #: Of the held-out test period; None = not measurable there.
+    metrics: Annotated[dict[Name, Finite | None], Field(max_length=200)]
+    #: Python and libraries that trained the model.
+    versions: Annotated[dict[Name, Text], Field(max_length=50)]
+    git_revision: Text | None = None
+
+
+class BundleManifest(Lineage):
+    """All that `bundle.json` holds."""
+
+    files: dict[Name, FileRecord]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if set(self.files) != BUNDLE_FILES:
+            raise ValueError(f"files are {sorted(self.files)}, they must be {sorted(BUNDLE_FILES)}")
+        return self
+
+
+def encode_manifest(manifest: BundleManifest) -> bytes:
+    """Return the bytes of `bundle.json`: UTF-8, indented, fields in the order of the classes above."""
+    return (manifest.model_dump_json(indent=2) + "\n").encode()
+
+
+def decode_manifest(content: bytes) -> BundleManifest:
+    """Return the manifest that these bytes spell.
+
+    Raises:
+        BundleError: Not JSON, a field missing, unknown or out of bounds; the first one is named.
+    """
+    try:
+        return BundleManifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise BundleError(f"bundle.json, {place}: {first['msg']} ({error.error_count()} faults in all)") from error

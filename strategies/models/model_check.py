@@ -1,0 +1,169 @@
+"""The child process that parses untrusted model bytes first, so that a crash or a hang never meets the worker.
+
+Owns: limits of memory and time, what makes the bytes of a model acceptable, the verdict.
+Must not know: bundles, feature sets, registries.
+Invariant: the worker parses only bytes that a fresh process has parsed, walked and predicted with, as LightGBM dies by
+SIGSEGV or loops for ever on some malformed texts. Exec'd, never forked: OpenMP hangs after a fork.
+"""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.errors import MalformedModel
+
+if TYPE_CHECKING:
+    import lightgbm
+
+#: Enough for a model of 200 MB on a busy machine.
+TIMEOUT_SECONDS = 60.0
+#: Address space of the child: libraries and their thread stacks take about 1 GiB of it before a model is read.
+MEMORY_BYTES = 4 * 1024**3
+#: Values with which every feature is probed; NaN follows the default direction of each split.
+PROBES = (0.0, 1.0, -1.0, 1e30, -1e30, float("nan"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSummary:
+    """What the child found in the model."""
+
+    num_trees: int
+    num_features: int
+
+
+def check_model_bytes(
+    content: bytes, *, timeout_seconds: float = TIMEOUT_SECONDS, memory_bytes: int = MEMORY_BYTES
+) -> ModelSummary:
+    """Parse the bytes of a LightGBM text model in a fresh child process under limits, and return its summary.
+
+    Raises:
+        MalformedModel: The child refused the bytes, was killed by them, or ran out of time or memory.
+    """
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", __name__, str(memory_bytes), str(int(timeout_seconds) + 1)],
+            input=content,
+            capture_output=True,
+            timeout=timeout_seconds,
+            cwd=Path(__file__).parents[2],
+            # One thread: each more costs address space, and nothing else of this process's environment is needed.
+            env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MalformedModel(f"model of {len(content)} bytes did not parse within {timeout_seconds} s") from error
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise MalformedModel(f"model of {len(content)} bytes killed the process that parsed it: {name}")
+    return _summary(child.stdout, len(content))
+
+
+def inspect_model(text: str) -> ModelSummary:
+    """Parse, walk and probe a model in this process; only the child may call it with untrusted text.
+
+    Raises:
+        MalformedModel: The text is no LightGBM model, a tree is no tree, or a prediction is not finite.
+    """
+    booster = _parse(text)
+    summary = ModelSummary(num_trees=booster.num_trees(), num_features=booster.num_feature())
+    if summary.num_trees < 1:
+        raise MalformedModel("the model has 0 trees, at least 1 is needed")
+    check_trees(text, summary)
+    probes = np.repeat(np.array(PROBES)[:, None], summary.num_features, axis=1)
+    predictions = np.asarray(booster.predict(probes, num_threads=1))
+    if not np.isfinite(predictions).all():
+        raise MalformedModel(f"the model predicts {predictions[~np.isfinite(predictions)][0]}, it must be finite")
+    return summary
+
+
+def check_trees(text: str, summary: ModelSummary) -> None:
+    """Refuse a tree whose nodes do not form one tree, which LightGBM would follow out of bounds or for ever.
+
+    Raises:
+        MalformedModel: Names the tree, and what is wrong with it.
+    """
+    blocks = re.split(r"^Tree=", text, flags=re.MULTILINE)[1:]
+    if len(blocks) != summary.num_trees:
+        raise MalformedModel(f"the text holds {len(blocks)} trees, LightGBM read {summary.num_trees}")
+    for number, block in enumerate(blocks):
+        fault = _tree_fault(dict(line.split("=", 1) for line in block.splitlines() if "=" in line), summary)
+        if fault:
+            raise MalformedModel(f"tree {number}: {fault}")
+
+
+def _tree_fault(fields: dict[str, str], summary: ModelSummary) -> str | None:
+    leaves = int(fields["num_leaves"])
+    values = _numbers(fields, "leaf_value")
+    if len(values) != leaves or leaves < 1:
+        return f"{leaves} leaves, but {len(values)} leaf values"
+    if not np.isfinite(values).all():
+        return f"leaf value {values[~np.isfinite(values)][0]}, it must be finite"
+    if leaves == 1:
+        return None
+    children = np.stack([_numbers(fields, "left_child"), _numbers(fields, "right_child")])
+    features = _numbers(fields, "split_feature")
+    if children.shape[1] != leaves - 1 or len(features) != leaves - 1:
+        return f"{leaves} leaves, but {children.shape[1]} splits of {len(features)} features"
+    if features.min() < 0 or features.max() >= summary.num_features:
+        return f"splits feature {features.max():.0f} of {summary.num_features}"
+    if sorted(children.ravel()) != [*range(-leaves, 0), *range(1, leaves - 1)]:
+        return "a node is missing or has two parents"
+    # LightGBM numbers a split when it makes it, so a child split always has the higher number: no cycle is left.
+    parents = np.broadcast_to(np.arange(leaves - 1), children.shape)
+    return "a node is its own ancestor" if (children[children >= 0] <= parents[children >= 0]).any() else None
+
+
+def _numbers(fields: dict[str, str], name: str) -> NDArray[np.float64]:
+    return np.array(fields.get(name, "").split(), dtype=np.float64)
+
+
+def _parse(text: str) -> "lightgbm.Booster":
+    # Not at the head of the module: the child limits its memory before LightGBM is loaded.
+    import lightgbm as lgb  # noqa: PLC0415
+
+    try:
+        return lgb.Booster(model_str=text)
+    except (lgb.basic.LightGBMError, ValueError, TypeError) as error:
+        raise MalformedModel(f"LightGBM cannot read the model: {error}") from error
+
+
+def _summary(output: bytes, size_bytes: int) -> ModelSummary:
+    try:
+        verdict = json.loads(output)
+    except ValueError as error:
+        raise MalformedModel(f"model of {size_bytes} bytes ended the process that parsed it") from error
+    if "refused" in verdict:
+        raise MalformedModel(verdict["refused"])
+    return ModelSummary(**verdict)
+
+
+def main(memory_bytes: int, cpu_seconds: int) -> None:
+    """Read a model from standard input and print the verdict as JSON on standard output."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # LightGBM prints to the C library's standard output, where only the verdict may stand.
+    verdict_fd = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # Optional parts of LightGBM, 1.1 of the 1.4 seconds that its import takes.
+    for name in ("pandas", "sklearn", "dask", "matplotlib", "graphviz", "pyarrow", "cffi"):
+        sys.modules[name] = None  # type: ignore[assignment]  # Python's own way to say: cannot be imported
+    try:
+        verdict = asdict(inspect_model(sys.stdin.buffer.read().decode("ascii")))
+    except (MalformedModel, ValueError, KeyError, MemoryError) as error:
+        verdict = {"refused": str(error) if isinstance(error, MalformedModel) else f"{type(error).__name__}: {error}"}
+    os.write(verdict_fd, json.dumps(verdict).encode())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,250 @@
+"""Quarantine: which rows of raw bars cannot be true, and why.
+
+Owns: the reasons, and the rule behind each.
+Must not know: files, folders, how a row is stored.
+Invariant: whether a row's values are accepted depends on rows of the same or earlier dates alone, so that history is
+cleaned by what was known on each day; no row is repaired.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.market.adjustment import PRICES
+from strategies.market.bars import FloatArray, IntArray, SessionArray
+from strategies.market.calendar import SessionCalendar
+
+BoolArray = NDArray[np.bool_]
+
+#: Every reason, in the order in which a row lists them.
+REASONS = (
+    "missing_date",
+    "after_run_date",
+    "outside_calendar",
+    "not_a_session",
+    "duplicate_date",
+    "conflicting_date",
+    "out_of_order",
+    "missing_price",
+    "non_positive_price",
+    "missing_volume",
+    "negative_volume",
+    "missing_factor",
+    "non_positive_factor",
+    "adjusted_out_of_bounds",
+    "non_positive_vwap",
+    "high_below_low",
+    "open_outside_range",
+    "close_outside_range",
+    "unexplained_move",
+)
+#: Reasons that leave a row without a place of its own on the calendar.
+_PLACELESS = REASONS[: REASONS.index("missing_price")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What makes a row untrue; the bounds that are a matter of judgement."""
+
+    #: Largest believable change of the adjusted close from one accepted bar to the next, as a fraction.
+    max_move: float = 0.5
+    #: How far open and close may stand outside [low, high], as a fraction of the bound. Multiplying one row by one
+    #: factor keeps its order exactly, so this only forgives vendors that pass some columns through float32 (6e-8).
+    range_tolerance: float = 1e-6
+    #: (symbol, session) of moves that somebody has looked at and found real.
+    confirmed_moves: frozenset[tuple[str, date]] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspects:
+    """One symbol's rows before judgement."""
+
+    symbol: str
+    #: `[rows]`, in the order of the file; NaT where there is none.
+    dates: SessionArray
+    #: Field to values as read, `[rows]`.
+    raw: Mapping[str, FloatArray]
+    #: Field to adjusted values, `[rows]`.
+    adjusted: Mapping[str, FloatArray]
+    #: `[rows]`.
+    factor: FloatArray
+
+
+def judge(rows: Suspects, calendar: SessionCalendar, run_date: date, rules: Rules) -> dict[str, BoolArray]:
+    """Return reason to the rows it holds for, `[rows]`, for every reason that holds at least once.
+
+    Dates: a row is out of order if it is not among the most rows that can be kept in ascending order; a file that
+    descends from start to end is in order. Rows of one date that agree in every value are duplicates but for the
+    first; where they differ nothing says which is true, so all of them are in conflict.
+
+    Moves: a close is compared with the last accepted one. A row beyond the bound is flagged; the row after it is
+    accepted if it stands within the bound of the last accepted close (the flagged one was a bad print) or of the
+    flagged one (the level has shifted). So a bad print costs its own row, a spin-off one row, neither costs the rest.
+    """
+    flags = _date_flags(rows.dates, calendar, run_date)
+    flags |= _repeat_flags(rows.dates, rows.raw)
+    flags["out_of_order"] = _out_of_order(rows.dates, ~_any(flags, len(rows.dates)))
+    flags |= _value_flags(rows.raw, rows.factor, rows.adjusted)
+    flags |= _range_flags(rows.raw, rows.adjusted, rules.range_tolerance)
+    flags["unexplained_move"] = _unexplained_moves(rows, flags, rules)
+    return {reason: flags[reason] for reason in REASONS if flags[reason].any()}
+
+
+def reason_texts(flags: Mapping[str, BoolArray], rows: IntArray) -> list[str]:
+    """Return all reasons of each of these rows, joined by semicolons."""
+    return [";".join(reason for reason, flag in flags.items() if flag[row]) for row in rows]
+
+
+def _date_flags(dates: SessionArray, calendar: SessionCalendar, run_date: date) -> dict[str, BoolArray]:
+    missing: BoolArray = np.isnat(dates)
+    early: BoolArray = dates < np.datetime64(calendar.first, "D")
+    late: BoolArray = dates > np.datetime64(calendar.last, "D")
+    after: BoolArray = dates > np.datetime64(run_date, "D")
+    return {
+        "missing_date": missing,
+        "after_run_date": after,
+        "outside_calendar": early | late,
+        "not_a_session": ~(missing | early | late | np.isin(dates, calendar.sessions)),
+    }
+
+
+def _repeat_flags(dates: SessionArray, values: Mapping[str, FloatArray]) -> dict[str, BoolArray]:
+    duplicate, conflicting = np.zeros(len(dates), bool), np.zeros(len(dates), bool)
+    known = np.flatnonzero(~np.isnat(dates))
+    order = known[np.argsort(dates[known], kind="stable")]
+    opens = np.concatenate(([True], dates[order][1:] != dates[order][:-1]))[: len(order)]
+    group = np.cumsum(opens) - 1
+    first = order[opens][group]
+    torn = np.zeros(int(opens.sum()), bool)
+    for column in values.values():
+        one, other = column[order], column[first]
+        torn[group[(one != other) & ~(np.isnan(one) & np.isnan(other))]] = True
+    conflicting[order] = torn[group]
+    duplicate[order] = ~opens & ~torn[group]
+    return {"duplicate_date": duplicate, "conflicting_date": conflicting}
+
+
+def _out_of_order(dates: SessionArray, placed: BoolArray) -> BoolArray:
+    out = np.zeros(len(dates), bool)
+    rows = np.flatnonzero(placed)
+    days = dates[rows].astype(np.int64)
+    steps = np.diff(days)
+    if (steps > 0).all() or (steps < 0).all():
+        return out
+    out[rows] = True
+    out[rows[_longest_ascent(days)]] = False
+    return out
+
+
+def _longest_ascent(days: IntArray) -> list[int]:
+    """Return the positions of a longest strictly ascending subsequence.
+
+    Source: Fredman (1975), "On computing the length of longest increasing subsequences" (patience sorting).
+    """
+    tails: list[int] = []
+    tail_positions: list[int] = []
+    previous: list[int] = []
+    for position, day in enumerate(days.tolist()):
+        length = bisect_left(tails, day)
+        previous.append(tail_positions[length - 1] if length else -1)
+        if length == len(tails):
+            tails.append(day)
+            tail_positions.append(position)
+        else:
+            tails[length], tail_positions[length] = day, position
+    ascent, position = [], tail_positions[-1]
+    while position >= 0:
+        ascent.append(position)
+        position = previous[position]
+    return ascent[::-1]
+
+
+def _value_flags(
+    raw: Mapping[str, FloatArray], factor: FloatArray, adjusted: Mapping[str, FloatArray]
+) -> dict[str, BoolArray]:
+    prices = np.stack([raw[name] for name in PRICES])
+    missing: BoolArray = np.logical_or.reduce(np.isnan(prices))
+    non_positive: BoolArray = np.logical_or.reduce(prices <= 0)
+    sound = ~missing & ~non_positive & (raw["volume"] >= 0) & (factor > 0)
+    outcome = np.stack([adjusted[name] for name in PRICES])
+    bounded = np.isfinite(outcome).all(axis=0) & (outcome > 0).all(axis=0) & np.isfinite(adjusted["volume"])
+    # With no close there is no factor to miss; the missing price says it all.
+    priced = raw["close"] > 0
+    return {
+        "missing_price": missing,
+        "non_positive_price": non_positive,
+        "missing_volume": np.isnan(raw["volume"]),
+        "negative_volume": raw["volume"] < 0,
+        "missing_factor": priced & np.isnan(factor),
+        "non_positive_factor": factor <= 0,
+        "adjusted_out_of_bounds": sound & ~bounded,
+        "non_positive_vwap": raw.get("vwap", np.ones_like(factor)) <= 0,
+    }
+
+
+def _range_flags(
+    raw: Mapping[str, FloatArray], adjusted: Mapping[str, FloatArray], tolerance: float
+) -> dict[str, BoolArray]:
+    # Comparisons with NaN are false: a missing price is its own reason, not also a range of its own.
+    return {
+        "high_below_low": _below(raw, "high", "low") | _below(adjusted, "high", "low"),
+        "open_outside_range": _outside(raw, "open", tolerance) | _outside(adjusted, "open", tolerance),
+        "close_outside_range": _outside(raw, "close", tolerance) | _outside(adjusted, "close", tolerance),
+    }
+
+
+def _below(values: Mapping[str, FloatArray], name: str, other: str) -> BoolArray:
+    below: BoolArray = values[name] < values[other]
+    return below
+
+
+def _outside(values: Mapping[str, FloatArray], name: str, tolerance: float) -> BoolArray:
+    above = values[name] > values["high"] * (1 + tolerance)
+    below = values[name] < values["low"] * (1 - tolerance)
+    outside: BoolArray = above | below
+    return outside
+
+
+def _unexplained_moves(rows: Suspects, flags: Mapping[str, BoolArray], rules: Rules) -> BoolArray:
+    close, count = rows.adjusted["close"], len(rows.dates)
+    placed = ~_any({reason: flags[reason] for reason in _PLACELESS}, count) & (close > 0) & np.isfinite(close)
+    order = np.flatnonzero(placed)[np.argsort(rows.dates[placed], kind="stable")]
+    flagged = _any(flags, count)
+    with np.errstate(over="ignore"):
+        moves = np.abs(close[order][1:] / close[order][:-1] - 1)
+    if not flagged[order].any() and not (moves > rules.max_move).any():
+        return np.zeros(count, bool)
+    with np.errstate(over="ignore"):
+        return _scan(order, close, flagged, _confirmed(rows, rules), rules.max_move)
+
+
+def _scan(order: IntArray, close: FloatArray, flagged: BoolArray, confirmed: BoolArray, max_move: float) -> BoolArray:
+    """Return the rows that moved too far; `order` is ascending in time, `flagged` rows are never a reference."""
+    moved = np.zeros(len(close), bool)
+    accepted = doubted = np.nan
+    for row in order:
+        price = close[row]
+        believed = np.isnan(accepted) or confirmed[row] or abs(price / accepted - 1) <= max_move
+        if flagged[row]:
+            moved[row] = not believed
+        elif believed or abs(price / doubted - 1) <= max_move:
+            accepted, doubted = price, np.nan
+        else:
+            moved[row], doubted = True, price
+    return moved
+
+
+def _confirmed(rows: Suspects, rules: Rules) -> BoolArray:
+    days = [np.datetime64(day, "D") for symbol, day in rules.confirmed_moves if symbol == rows.symbol]
+    return np.isin(rows.dates, np.array(days, dtype="datetime64[D]"))
+
+
+def _any(flags: Mapping[str, BoolArray], count: int) -> BoolArray:
+    together = np.zeros(count, bool)
+    for flag in flags.values():
+        together |= flag
+    return together

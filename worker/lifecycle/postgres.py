@@ -71,8 +71,12 @@ def connect(database_url: str, name: str, *, statement_ms: int = STATEMENT_MS) -
             # A peer that vanished without a word is noticed by what was sent to it and never confirmed.
             tcp_user_timeout=15_000,
         )
-        # Not by `options` at connecting: poolers refuse it, and it would replace the URL's own.
-        connection.execute(f"SET statement_timeout = {int(statement_ms)}; SET TIME ZONE 'UTC'")
+        try:
+            # Not by `options` at connecting: poolers refuse it, and it would replace the URL's own.
+            connection.execute(f"SET statement_timeout = {int(statement_ms)}; SET TIME ZONE 'UTC'")
+        except psycopg.Error:
+            connection.close()
+            raise
     return connection
 
 

@@ -8,11 +8,10 @@ Invariant: an unknown `SIGNALS_…` name is refused by name, so that a typing er
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from typing_extensions import Annotated
 
 from worker.errors import SettingsError
 
@@ -117,6 +116,11 @@ def setting_names() -> frozenset[str]:
     return frozenset(
         str(field.validation_alias or f"{PREFIX}{name.upper()}") for name, field in Settings.model_fields.items()
     )
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return this process's environment, for children that run the same command line."""
+    return dict(os.environ)  # noqa: TID251 - this is the one place
 
 
 def _refuse_unknown(environment: "os._Environ[str]") -> None:

@@ -1,0 +1,112 @@
+"""A consumer on a real server with a real small model, for tests of the hot path."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from contracts import GROUP, Rejection, SignalVector, StreamNames
+from contracts.codec import decode
+from strategies.market.bars import Panel
+from worker.server import Client, Outage, Patience, connect
+from worker.serving.consumer import Consumer, Identity, Limits
+from worker.serving.entries import RequestStream
+from worker.serving.leases import Leases
+from worker.serving.pipeline import Rules
+from worker.serving.results import Results
+from worker.serving.slots import ActiveBundle, Slots
+from worker.telemetry import Counters
+
+#: Well after the close of the last session that the builders make.
+NOW = datetime(2013, 3, 2, 12, 0, tzinfo=UTC)
+
+
+class Streams:
+    """The streams of one namespace as a test writes and reads them."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        self.names = StreamNames(namespace)
+        self.client: Client = connect(url, "test")
+
+    def add(self, fields: Mapping[bytes | str, bytes | str], *, times: int = 1) -> list[str]:
+        """Add a request as a producer would, and return the entry ids."""
+        return [self.client.xadd(self.names.requests, dict(fields)).decode() for _ in range(times)]  # type: ignore[arg-type]  # the driver's dict is invariant
+
+    def results(self) -> list[SignalVector]:
+        """Return every vector."""
+        return [decode(SignalVector, pairs) for pairs in self._entries(self.names.results)]
+
+    def rejections(self) -> list[Rejection]:
+        """Return every rejection."""
+        return [decode(Rejection, pairs) for pairs in self._entries(self.names.rejections)]
+
+    def pending(self) -> int:
+        """Return how many entries are delivered and not acknowledged."""
+        return int(self.client.xpending(self.names.requests, GROUP)["pending"])
+
+    def deliveries(self) -> dict[str, int]:
+        """Return entry id to delivery count of what is pending."""
+        rows = self.client.xpending_range(self.names.requests, GROUP, min="-", max="+", count=1000)
+        return {row["message_id"].decode(): row["times_delivered"] for row in rows}
+
+    def _entries(self, stream: str) -> list[tuple[tuple[bytes, bytes], ...]]:
+        rows = self.client.xrange(stream)
+        return [tuple(zip(flat[::2], flat[1::2], strict=True)) for _, flat in rows]  # type: ignore[misc]  # raw replies
+
+
+def make_limits(**changes: float) -> Limits:
+    """Return limits that let a test run fast."""
+    values: dict[str, float] = {
+        "batch_count": 16,
+        "block_ms": 50,
+        "lease_ms": 300,
+        "claim_interval_ms": 50,
+        "max_deliveries": 5,
+        "max_entry_bytes": 262_144,
+        "max_symbols": 5000,
+        "shutdown_timeout_seconds": 5.0,
+        "retry_pause_ms": 10,
+    }
+    return Limits(**{**values, **changes})  # type: ignore[arg-type]  # ints and floats as the fields want them
+
+
+class Bench:
+    """One consumer, built as the composition root builds it, with the clock in the test's hand."""
+
+    def __init__(
+        self, url: str, names: StreamNames, rules: Rules, *, name: str = "w1", limits: Limits | None = None
+    ) -> None:
+        self.names, self.rules, self.stop = names, rules, threading.Event()
+        self.limits = limits or make_limits()
+        commands = connect(url, f"{name}:commands")
+        self.stream = RequestStream(
+            connect(url, f"{name}:reader", block_ms=self.limits.block_ms),
+            commands,
+            names,
+            name,
+            lease_ms=self.limits.lease_ms,
+        )
+        self.leases = Leases(connect(url, f"{name}:heartbeat"), names, name)
+        self.results = Results(commands, names, name, dedupe_seconds=3600)
+        self.slots, self.counters, self.outage = Slots(), Counters(), Outage("requests")
+        self.now = NOW
+        self.consumer = Consumer(
+            identity=Identity(worker=name, code_version="test"),
+            names=names,
+            stream=self.stream,
+            results=self.results,
+            leases=self.leases,
+            slots=self.slots,
+            rules=rules,
+            limits=self.limits,
+            counters=self.counters,
+            patience=Patience(self.stop, self.outage, 0.2),
+            clock=lambda: self.now,
+        )
+
+    def serve(self, panel: Panel | None, active: Sequence[ActiveBundle], *, known: Sequence[str] = ()) -> None:
+        """Let a snapshot and bundles serve."""
+        if panel is not None:
+            self.slots.put_panel(panel)
+        for one in active:
+            self.slots.put(one)
+        self.slots.know(frozenset([*known, *(one.bundle.strategy for one in active)]))

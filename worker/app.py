@@ -1,0 +1,237 @@
+"""The composition root: builds one worker from its settings and runs it.
+
+Owns: which parts there are, which connection belongs to which thread, the order of starting and stopping.
+Must not know: what any part does.
+Invariant: the process ends when told to (0), when a thread of it dies (1), or when its settings cannot be (2).
+"""
+
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date, timedelta
+from importlib import metadata
+from types import FrameType
+
+import structlog
+
+from contracts import FleetEventType, StreamNames, WorkerState
+from strategies.market.calendar import SessionCalendar
+from worker.embedded import Endpoints
+from worker.errors import StreamUnavailable
+from worker.fleet.heartbeat import HeartbeatThread
+from worker.lifecycle.control import ControlListener
+from worker.lifecycle.events import Events
+from worker.lifecycle.reconciler import Reconciler, Sources
+from worker.lifecycle.registry import Registry
+from worker.server import Client, Outage, Patience, connect
+from worker.serving.consumer import Consumer, Identity, Limits, utc_now
+from worker.serving.entries import RequestStream
+from worker.serving.leases import Leases
+from worker.serving.pipeline import Rules
+from worker.serving.results import Results
+from worker.serving.slots import Slots
+from worker.settings import Settings
+from worker.telemetry import Counters
+
+#: First day the calendar knows.
+CALENDAR_START = date(1990, 1, 1)
+
+_log = structlog.get_logger()
+
+
+def code_version() -> str:
+    """Return the version of this code."""
+    return metadata.version("signal-worker")
+
+
+def session_calendar(name: str) -> SessionCalendar:
+    """Return the exchange's sessions from 1990 to a year ahead."""
+    return SessionCalendar(name, first=CALENDAR_START, last=utc_now().date() + timedelta(days=366))
+
+
+class Worker:
+    """One worker process: a consumer on the main thread, a control thread, a heartbeat thread."""
+
+    def __init__(self, settings: Settings, endpoints: Endpoints) -> None:
+        """Build every part; nothing is connected before `run`."""
+        self._settings, self._endpoints = settings, endpoints
+        self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._names = StreamNames(settings.namespace)
+        self._stop, self._leaving = threading.Event(), threading.Event()
+        self._ready = threading.Event()
+        self._stack = ExitStack()
+        self._slots = Slots(settings.strategies)
+        self._counters, self._outage = Counters(), Outage("requests")
+        self._rules = Rules(
+            calendar=session_calendar(settings.calendar),
+            settle_minutes=settings.settle_minutes,
+            stale_after_sessions=settings.stale_after_sessions,
+            default_as_of=settings.default_as_of,
+            threads=settings.threads,
+        )
+        commands = self._connect("commands")
+        self._stream = RequestStream(
+            self._connect("reader", settings.block_ms), commands, self._names, self.name, lease_ms=settings.lease_ms
+        )
+        heart = self._connect("heartbeat")
+        self._leases = Leases(heart, self._names, self.name)
+        self._results = Results(commands, self._names, self.name, dedupe_seconds=settings.dedupe_seconds)
+        self._events = Events(commands, self._names, self.name, maxlen=settings.control_maxlen)
+        self._consumer = self._make_consumer()
+        self._control = self._make_control()
+        self._heartbeat = self._make_heartbeat(heart)
+
+    def run(self) -> int:
+        """Serve until told to stop.
+
+        Returns:
+            The exit code: 0 after a stop, 1 if a thread died.
+        """
+        with self._stack, self._signals():
+            self._heartbeat.start()
+            try:
+                self._serve()
+            except StreamUnavailable as error:
+                # Told to stop while the server was away: what was read stays pending, and its lease runs out.
+                _log.warning("stopped_while_server_away", reason=error.reason)
+            finally:
+                self._stop.set()
+                self._heartbeat.end()
+            return 1 if self._dead_thread() else 0
+
+    def stop(self) -> None:
+        """Stop reading, finish or give back what was read, leave."""
+        self._leaving.set()
+        self._stop.set()
+
+    def _serve(self) -> None:
+        self._control.begin()
+        if self._stop.is_set():
+            return
+        self._events.say(FleetEventType.STARTED)
+        self._ready.set()
+        self._control.start()
+        watch = threading.Thread(target=self._watch, name="watch", daemon=True)
+        watch.start()
+        self._consumer.run(self._stop)
+        self._stream.leave()
+        self._events.say(FleetEventType.DRAINED)
+        self._control.join()
+
+    def _watch(self) -> None:
+        """Stop the worker when a thread of it died."""
+        while not self._stop.wait(0.5):
+            if self._dead_thread():
+                self._stop.set()
+
+    def _dead_thread(self) -> bool:
+        return self._control.error is not None or self._heartbeat.error is not None
+
+    def _state(self) -> tuple[WorkerState, str]:
+        if self._leaving.is_set():
+            return WorkerState.DRAINING, ""
+        if self._outage.lasting:
+            return WorkerState.WAITING, "the stream server is away"
+        if not self._ready.is_set():
+            return WorkerState.STARTING, ""
+        if self._consumer.paused.is_set():
+            return WorkerState.PAUSED, "paused by a control event"
+        if self._slots.panel is None:
+            return WorkerState.SERVING, "no snapshot of bars is loaded"
+        return WorkerState.SERVING, "" if self._slots.active else "no model is active"
+
+    def _connect(self, role: str, block_ms: int = 0) -> Client:
+        client = connect(self._endpoints.redis_url, f"{self.name}:{role}", block_ms=block_ms)
+        self._stack.callback(client.close)
+        return client
+
+    def _patience(self, outage: Outage) -> Patience:
+        return Patience(self._stop, outage, self._settings.backoff_max_seconds)
+
+    def _make_consumer(self) -> Consumer:
+        settings = self._settings
+        return Consumer(
+            identity=Identity(worker=self.name, code_version=code_version()),
+            names=self._names,
+            stream=self._stream,
+            results=self._results,
+            leases=self._leases,
+            slots=self._slots,
+            rules=self._rules,
+            limits=Limits(
+                batch_count=settings.batch_count,
+                block_ms=settings.block_ms,
+                lease_ms=settings.lease_ms,
+                claim_interval_ms=settings.claim_interval_ms,
+                max_deliveries=settings.max_deliveries,
+                max_entry_bytes=settings.max_entry_bytes,
+                max_symbols=settings.max_symbols,
+                shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
+            ),
+            counters=self._counters,
+            patience=self._patience(self._outage),
+            clock=utc_now,
+        )
+
+    def _make_control(self) -> ControlListener:
+        settings = self._settings
+        events = Events(self._connect("control"), self._names, self.name, maxlen=settings.control_maxlen)
+        registry = Registry(self._endpoints.database_url)
+        self._stack.callback(registry.close)
+        sources = Sources(
+            artifacts_dir=settings.artifacts_dir,
+            data_dir=settings.data_dir,
+            calendar=self._rules.calendar,
+            allow_unproven=settings.allow_unproven,
+        )
+        return ControlListener(
+            worker=self.name,
+            names=self._names,
+            reader=self._connect("listener", settings.block_ms),
+            reconciler=Reconciler(registry, self._slots, events, sources),
+            events=events,
+            paused=self._consumer.paused,
+            patience=self._patience(Outage("control")),
+            stop=self._stop,
+            reconcile_seconds=settings.reconcile_seconds,
+            block_ms=settings.block_ms,
+            on_drain=self.stop,
+        )
+
+    def _make_heartbeat(self, commands: Client) -> HeartbeatThread:
+        return HeartbeatThread(
+            worker=self.name,
+            code_version=code_version(),
+            names=self._names,
+            commands=commands,
+            leases=self._leases,
+            slots=self._slots,
+            counters=self._counters,
+            outage=Outage("heartbeat"),
+            state=self._state,
+            clock=utc_now,
+            beat_seconds=self._settings.heartbeat_seconds,
+            lease_ms=self._settings.lease_ms,
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT; only the main thread may ask for that."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def told(number: int, _frame: FrameType | None) -> None:
+            _log.info("stop_signal", signal=signal.Signals(number).name)
+            self.stop()
+
+        before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

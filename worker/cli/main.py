@@ -1,0 +1,36 @@
+"""`signal-worker`: every verb of the command line.
+
+Owns: which verbs there are and in which file each lives.
+Must not know: what a verb does.
+Invariant: a verb imports what it needs when it is called, so that `run` starts without training code and Qlib.
+"""
+
+import typer
+
+from worker.cli import data, db, local, models
+from worker.cli.demo import demo
+from worker.cli.publish import publish_registry
+from worker.cli.request import request
+from worker.cli.run import run
+from worker.cli.train import train
+
+app = typer.Typer(
+    name="signal-worker",
+    help="Answer signal requests from Redis Streams with weights from a proven model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.command()(request)
+app.command("publish-registry")(publish_registry)
+app.command()(train)
+app.command()(demo)
+app.add_typer(data.app, name="data")
+app.add_typer(models.app, name="models")
+app.add_typer(db.app, name="db")
+app.add_typer(local.app, name="local")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

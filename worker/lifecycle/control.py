@@ -1,0 +1,164 @@
+"""The control thread: reads hints, reconciles, obeys operators.
+
+Owns: the cursor on the control stream and what each control event means.
+Must not know: how a model is loaded or an entry answered.
+Invariant: no event is needed for correctness; a cursor that the stream lost, or that lies ahead of it, ends in a
+reconcile, as does every pause of `reconcile_seconds`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+
+from contracts import ControlEvent, ControlType, FleetEventType, StreamNames
+from contracts.codec import decode
+from contracts.errors import ContractError
+from worker.errors import StreamUnavailable
+from worker.lifecycle.events import Events
+from worker.lifecycle.reconciler import Reconciler
+from worker.server import Client, Patience, pairs_of, say, translated
+
+_log = structlog.get_logger()
+
+_RECONCILING = frozenset(
+    {
+        ControlType.RELOAD,
+        ControlType.MODEL_ACTIVATED,
+        ControlType.MODEL_DEACTIVATED,
+        ControlType.MODEL_FAILED,
+        ControlType.DATA_REFRESHED,
+    }
+)
+
+
+class ControlListener(threading.Thread):
+    """Reads the control stream for one worker; ends when told to stop."""
+
+    def __init__(  # noqa: PLR0913 - the composition root hands in every part; none is optional
+        self,
+        *,
+        worker: str,
+        names: StreamNames,
+        reader: Client,
+        reconciler: Reconciler,
+        events: Events,
+        paused: threading.Event,
+        patience: Patience,
+        stop: threading.Event,
+        reconcile_seconds: float,
+        block_ms: int,
+        on_drain: Callable[[], None],
+    ) -> None:
+        """Take every part from the composition root; the connections belong to this thread from now on."""
+        super().__init__(name="control", daemon=True)
+        self._worker, self._names, self._reader, self._reconciler = worker, names, reader, reconciler
+        self._events, self._paused, self._patience, self._stop_event = events, paused, patience, stop
+        self._reconcile_seconds, self._block_ms, self._on_drain = reconcile_seconds, block_ms, on_drain
+        self._cursor = "0-0"
+        self._due = 0.0
+        self.malformed = 0
+        self.error: Exception | None = None
+
+    def begin(self) -> None:
+        """Take the cursor, then reconcile once: what is activated between the two is still read.
+
+        Returns only when the registry has answered once, or the worker is told to stop.
+        """
+        self._cursor = self._patience.call(self._end_of_stream)
+        while not self._reconcile() and not self._stop_event.wait(1.0):
+            pass
+
+    def run(self) -> None:
+        """Read and obey until told to stop."""
+        try:
+            while not self._stop_event.is_set():
+                self._step()
+        except Exception as error:  # noqa: BLE001 - a thread's loop
+            # Told to the main thread, which ends the process: a worker that no longer hears must not go on.
+            if not (isinstance(error, StreamUnavailable) and self._stop_event.is_set()):
+                _log.exception("control_thread_died")
+                self.error = error
+
+    def _step(self) -> None:
+        try:
+            rows = self._read()
+        except StreamUnavailable:
+            self._patience.call(self._heal)
+            return
+        for entry_id, pairs in rows:
+            self._cursor = entry_id
+            self._obey(entry_id, pairs)
+        if time.monotonic() >= self._due:
+            self._patience.call(self._heal)
+
+    def _read(self) -> list[tuple[str, tuple[tuple[bytes, bytes], ...]]]:
+        with translated():
+            reply = say(
+                self._reader,
+                "XREAD",
+                "COUNT",
+                100,
+                "BLOCK",
+                self._block_ms,
+                "STREAMS",
+                self._names.control,
+                self._cursor,
+            )
+        rows = reply[0][1] if reply else []
+        return [(entry_id.decode(), pairs_of(flat)) for entry_id, flat in rows]
+
+    def _heal(self) -> None:
+        """Put a cursor that lies ahead of the stream back to its end, and reconcile: hints may have been lost."""
+        end = self._end_of_stream()
+        if _order(end) < _order(self._cursor):
+            _log.warning("control_stream_went_back", cursor=self._cursor, end=end)
+            self._cursor = end
+        self._reconcile()
+
+    def _end_of_stream(self) -> str:
+        with translated():
+            if not self._reader.exists(self._names.control):
+                return "0-0"
+            info = self._reader.xinfo_stream(self._names.control)
+        last = info["last-generated-id"]
+        return last.decode() if isinstance(last, bytes) else str(last)
+
+    def _obey(self, entry_id: str, pairs: tuple[tuple[bytes, bytes], ...]) -> None:
+        try:
+            event = decode(ControlEvent, pairs)
+        except ContractError as error:
+            self.malformed += 1
+            _log.warning("control_event_malformed", entry=entry_id, reason=str(error))
+            return
+        if event.worker in {None, self._worker}:
+            self._act(event, entry_id)
+
+    def _act(self, event: ControlEvent, entry_id: str) -> None:
+        _log.info("control_event", entry=entry_id, kind=event.type.value, strategy=event.strategy)
+        if event.type in _RECONCILING:
+            self._reconcile(control_id=entry_id, force=event.type is ControlType.RELOAD)
+        elif event.type is ControlType.PAUSE:
+            self._paused.set()
+            self._events.say(FleetEventType.PAUSED, control_id=entry_id)
+        elif event.type is ControlType.RESUME:
+            self._paused.clear()
+            self._events.say(FleetEventType.RESUMED, control_id=entry_id)
+        elif event.type is ControlType.PING:
+            self._events.say(FleetEventType.PONG, control_id=entry_id)
+        elif event.type is ControlType.DRAIN:
+            self._on_drain()
+
+    def _reconcile(self, *, control_id: str | None = None, force: bool = False) -> bool:
+        self._due = time.monotonic() + self._reconcile_seconds
+        asked = self._reconciler.reconcile(control_id=control_id, force=force)
+        if not asked:
+            # The registry is away: look again soon, not in five minutes.
+            self._due = min(self._due, time.monotonic() + 5.0)
+        return asked
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)

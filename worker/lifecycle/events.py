@@ -1,0 +1,34 @@
+"""What this worker did, said on the events stream.
+
+Owns: appending to the events stream.
+Must not know: why things happened.
+Invariant: an event that cannot be said is logged and forgotten; saying something never stops the work.
+"""
+
+import structlog
+
+from contracts import FleetEvent, FleetEventType, StreamNames
+from contracts.codec import encode
+from worker.errors import StreamUnavailable
+from worker.server import Client, translated
+from worker.serving.consumer import utc_now
+
+_log = structlog.get_logger()
+
+
+class Events:
+    """The voice of one worker; not safe to share between threads."""
+
+    def __init__(self, commands: Client, names: StreamNames, worker: str, *, maxlen: int) -> None:
+        """Take the connection of the thread that speaks."""
+        self._commands, self._names, self._worker, self._maxlen = commands, names, worker, maxlen
+
+    def say(self, kind: FleetEventType, **facts: str | float | None) -> None:
+        """Append one event."""
+        event = FleetEvent(type=kind, worker=self._worker, at=utc_now(), **facts)
+        _log.info("fleet_event", kind=kind.value, **{name: value for name, value in facts.items() if value is not None})
+        try:
+            with translated():
+                self._commands.xadd(self._names.events, encode(event), maxlen=self._maxlen, approximate=True)  # type: ignore[arg-type]  # invariant dict
+        except StreamUnavailable as error:
+            _log.warning("fleet_event_lost", kind=kind.value, reason=error.reason)

@@ -1,0 +1,51 @@
+"""The proof of a bundle: nothing serves before it has reproduced here what training saw.
+
+Owns: the step from a registry row to a bundle that may serve.
+Must not know: which bundle serves now, and what happens to a refused one.
+Invariant: the path lies under the artifact root, and what lies there is the version that the registry names.
+"""
+
+from pathlib import Path
+
+from strategies.errors import BundleError, BundleNotFound
+from strategies.models.bundle import Bundle
+from strategies.models.bundle_store import load_bare_model, load_bundle
+from worker.lifecycle.registry import ActiveModel
+
+
+def prove(model: ActiveModel, artifacts_dir: Path, *, allow_unproven: bool) -> Bundle:
+    """Return the bundle of an active version, proven on this worker.
+
+    Raises:
+        BundleNotFound: Nothing stands at the path.
+        BundleError: The path leaves the artifact root, a digest differs, the model does not parse, or the golden
+            sample comes out otherwise.
+    """
+    path = artifact_path(model.model_path, artifacts_dir)
+    if path.is_file():
+        if not allow_unproven:
+            raise BundleError(f"{model.model_path} is a bare model without a golden sample; allow_unproven is off")
+        return load_bare_model(path, model.strategy, model.version)
+    bundle = load_bundle(path)
+    if (bundle.strategy, bundle.version) != (model.strategy, model.version):
+        raise BundleError(
+            f"{model.model_path} holds {bundle.strategy} {bundle.version}, "
+            f"the registry says {model.strategy} {model.version}"
+        )
+    return bundle
+
+
+def artifact_path(model_path: str, artifacts_dir: Path) -> Path:
+    """Return where a registry path lies on this machine.
+
+    Raises:
+        BundleError: It leaves the artifact root, by `..`, a link or an absolute path.
+        BundleNotFound: Nothing stands there.
+    """
+    root = artifacts_dir.resolve()
+    path = (root / model_path).resolve()
+    if not path.is_relative_to(root):
+        raise BundleError(f"model_path {model_path} lies outside the artifact root {root}")
+    if not path.exists():
+        raise BundleNotFound(f"nothing stands at {path}")
+    return path

@@ -1,0 +1,160 @@
+"""Making what serves equal to what the registry and the data directory say.
+
+Owns: the comparison, and the order of proving, swapping and telling.
+Must not know: streams of requests, how a bundle is proven.
+Invariant: a bundle that fails its proof changes nothing that serves; lost, late, doubled and reordered hints all end in
+the same state, since only the registry decides.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from contracts import FleetEventType
+from strategies.errors import BundleError, BundleNotFound, DataError, SnapshotNotFound
+from strategies.market.calendar import SessionCalendar
+from strategies.market.snapshots import latest_snapshot, load_panel
+from worker.errors import RegistryUnavailable
+from worker.lifecycle.events import Events
+from worker.lifecycle.proving import prove
+from worker.lifecycle.registry import ActiveModel, Registry
+from worker.serving.consumer import utc_now
+from worker.serving.slots import ActiveBundle, Slots
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where bundles and bars lie."""
+
+    artifacts_dir: Path
+    data_dir: Path
+    calendar: SessionCalendar
+    allow_unproven: bool
+
+
+class Reconciler:
+    """Belongs to the control thread, as do its registry connection and its events."""
+
+    def __init__(self, registry: Registry, slots: Slots, events: Events, sources: Sources) -> None:
+        """Take every part from the composition root."""
+        self._registry, self._slots, self._events, self._sources = registry, slots, events, sources
+        self._refused: dict[str, int] = {}
+        self.registry_away = False
+        self.snapshot_refused = ""
+
+    def reconcile(self, *, control_id: str | None = None, force: bool = False) -> bool:
+        """Load what is new, drop what was deactivated.
+
+        Args:
+            control_id: The control event that asked, for the answer on the events stream.
+            force: Try again what failed its proof before.
+
+        Returns:
+            Whether the registry could be asked.
+        """
+        self._refresh_snapshot()
+        if force:
+            self._refused.clear()
+        try:
+            active = self._registry.active_models()
+            known = self._registry.strategies()
+            withdrawn = [
+                name
+                for name, serving in self._slots.active.items()
+                if name not in active and self._registry.withdrawn(name, serving.bundle.version)
+            ]
+        except RegistryUnavailable as error:
+            if not self.registry_away:
+                _log.warning("registry_away", reason=str(error), serving=sorted(self._slots.active))
+            self.registry_away = True
+            return False
+        if self.registry_away:
+            _log.info("registry_back")
+        self.registry_away = False
+        self._slots.know(frozenset(known))
+        for strategy in withdrawn:
+            self._slots.remove(strategy)
+            self._events.say(FleetEventType.MODEL_REMOVED, strategy=strategy, control_id=control_id)
+        for model in active.values():
+            if self._slots.serves(model.strategy):
+                self._activate(model, control_id)
+        return True
+
+    def _activate(self, model: ActiveModel, control_id: str | None) -> None:
+        serving = self._slots.active.get(model.strategy)
+        if serving is not None and serving.activation == model.activation:
+            return
+        if self._refused.get(model.strategy) == model.activation:
+            return
+        begun = time.perf_counter()
+        try:
+            bundle = prove(model, self._sources.artifacts_dir, allow_unproven=self._sources.allow_unproven)
+        except BundleError as error:
+            self._refuse(model, error, control_id)
+            return
+        self._slots.put(ActiveBundle(bundle=bundle, activation=model.activation, since=utc_now()))
+        self._refused.pop(model.strategy, None)
+        self._events.say(
+            FleetEventType.MODEL_LOADED,
+            strategy=model.strategy,
+            version=model.version,
+            activation=model.activation,
+            duration_ms=round((time.perf_counter() - begun) * 1000, 3),
+            control_id=control_id,
+        )
+
+    def _refuse(self, model: ActiveModel, error: BundleError, control_id: str | None) -> None:
+        """Tell why a version does not serve; what served before goes on."""
+        first_time = self._refused.get(model.strategy) != model.activation
+        self._refused[model.strategy] = model.activation
+        if first_time:
+            self._events.say(
+                FleetEventType.MODEL_FAILED,
+                strategy=model.strategy,
+                version=model.version,
+                activation=model.activation,
+                reason=str(error)[:2000],
+                control_id=control_id,
+            )
+        if isinstance(error, BundleNotFound):
+            # A folder that is not mounted here says nothing about the model: look again, and fail it for nobody else.
+            del self._refused[model.strategy]
+            return
+        try:
+            self._registry.fail(model.strategy, model.version, str(error)[:2000])
+        except RegistryUnavailable as unavailable:
+            _log.warning("model_failure_not_recorded", strategy=model.strategy, reason=str(unavailable))
+
+    def _refresh_snapshot(self) -> None:
+        serving = self._slots.panel
+        begun = time.perf_counter()
+        try:
+            latest = latest_snapshot(self._sources.data_dir)
+            if serving is not None and serving.snapshot_id == latest.id:
+                return
+            self._slots.put_panel(load_panel(latest, self._sources.calendar))
+        except SnapshotNotFound as error:
+            self._tell_snapshot(str(error), missing=True)
+            return
+        except DataError as error:
+            self._tell_snapshot(str(error), missing=False)
+            return
+        self.snapshot_refused = ""
+        self._events.say(
+            FleetEventType.SNAPSHOT_LOADED,
+            snapshot_id=latest.id,
+            duration_ms=round((time.perf_counter() - begun) * 1000, 3),
+        )
+
+    def _tell_snapshot(self, reason: str, *, missing: bool) -> None:
+        if reason == self.snapshot_refused:
+            return
+        self.snapshot_refused = reason
+        if missing:
+            _log.warning("snapshot_missing", reason=reason)
+        else:
+            self._events.say(FleetEventType.SNAPSHOT_FAILED, reason=reason[:2000])

@@ -1,0 +1,17 @@
+-- Renew the leases of entries that this consumer is still working on.
+--
+-- KEYS[1] stream of requests
+-- ARGV[1] group   ARGV[2] consumer   ARGV[3..] entry ids
+--
+-- Returns the ids that this consumer no longer owns. Ownership is tested first: XCLAIM with a minimum idle time of 0
+-- would steal an entry back from the consumer that claimed it. JUSTID leaves the delivery count alone.
+local lost = {}
+for place = 3, #ARGV do
+  local owned = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[place], ARGV[place], 1, ARGV[2])
+  if #owned == 0 then
+    lost[#lost + 1] = ARGV[place]
+  else
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[place], 'JUSTID')
+  end
+end
+return lost

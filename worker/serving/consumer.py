@@ -1,0 +1,262 @@
+"""The loop: read, answer, commit; entry by entry, whatever they hold.
+
+Owns: the order of reading and the fate of every entry that was read.
+Must not know: how an answer is computed, how a commit works.
+Invariant: an entry that was read ends as committed, given back, or left to its lease; one bad entry costs no other.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from contracts import Rejection, SignalRequest, StreamNames
+from contracts.codec import decode_request, printable, request_id_of
+from worker.errors import DeadlineExceeded, DeliveriesExhausted, GroupVanished, StreamUnavailable
+from worker.server import Patience
+from worker.serving.entries import Entry, RequestStream
+from worker.serving.leases import Leases
+from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.serving.rejections import REJECTED, code_of
+from worker.serving.results import Commit, CommitStatus, Outcome, Results
+from worker.serving.slots import Slots
+from worker.telemetry import Counters
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of the loop, from the settings."""
+
+    batch_count: int
+    block_ms: int
+    lease_ms: int
+    claim_interval_ms: int
+    max_deliveries: int
+    max_entry_bytes: int
+    max_symbols: int
+    shutdown_timeout_seconds: float
+    retry_pause_ms: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who answers."""
+
+    worker: str
+    code_version: str
+
+
+class Consumer:
+    """One consumer of the group; `run` belongs to one thread."""
+
+    def __init__(  # noqa: PLR0913 - the composition root hands in every part; none is optional
+        self,
+        *,
+        identity: Identity,
+        names: StreamNames,
+        stream: RequestStream,
+        results: Results,
+        leases: Leases,
+        slots: Slots,
+        rules: Rules,
+        limits: Limits,
+        counters: Counters,
+        patience: Patience,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """Take every part from the composition root."""
+        self._identity, self._names, self._stream, self._results = identity, names, stream, results
+        self._leases, self._slots, self._rules, self._limits = leases, slots, rules, limits
+        self._counters, self._patience, self._clock = counters, patience, clock
+        self._next_claim = 0.0
+        self._recover = True
+        self.paused = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """Answer requests until told to stop, then finish or give back what was read.
+
+        Raises:
+            StreamUnavailable: The server was still away when the worker was told to stop.
+        """
+        self._patience.call(self._stream.ensure_group)
+        self._take(self._patience.call(lambda: self._stream.recover(count_again=True)), stop)
+        self._recover = False
+        while not stop.is_set():
+            if self.paused.is_set():
+                stop.wait(0.1)
+                continue
+            self._take(self._patience.call(self._read), stop)
+
+    def run_once(self) -> None:
+        """Answer what can be read now, without waiting for more."""
+        self._stream.ensure_group()
+        self._take(self._stream.recover(self._leases.held()), threading.Event())
+        claimed = self._stream.claim()
+        while claimed is not None:
+            self._take([claimed], threading.Event())
+            claimed = self._stream.claim()
+        entries = self._stream.read(self._limits.batch_count, 1)
+        while entries:
+            self._take(entries, threading.Event())
+            entries = self._stream.read(self._limits.batch_count, 1)
+
+    def _read(self) -> list[Entry]:
+        """Return what to work on next: what a lost reply left behind, what dead workers left, what is new."""
+        try:
+            if self._recover:
+                recovered = self._stream.recover(self._leases.held())
+                self._recover = False
+                if recovered:
+                    return recovered
+            claimed = self._claim_when_due()
+            return [claimed] if claimed else self._stream.read(self._limits.batch_count, self._limits.block_ms)
+        except GroupVanished as error:
+            self._recover = True
+            # At the stream's beginning: remembered ids absorb what was answered before.
+            self._stream.ensure_group()
+            _log.warning("group_recreated", detail=str(error))
+            return []
+        except StreamUnavailable:
+            # Its reply may have been lost with entries in it.
+            self._recover = True
+            raise
+
+    def _claim_when_due(self) -> Entry | None:
+        if time.monotonic() < self._next_claim:
+            return None
+        claimed = self._stream.claim()
+        if claimed is None and self._stream.looked_everywhere:
+            self._next_claim = time.monotonic() + self._limits.claim_interval_ms / 1000
+        return claimed
+
+    def _take(self, entries: list[Entry], stop: threading.Event) -> None:
+        self._leases.hold(entry.id for entry in entries)
+        give_back_at: float | None = None
+        for entry in entries:
+            if stop.is_set() and give_back_at is None:
+                give_back_at = time.monotonic() + self._limits.shutdown_timeout_seconds
+            try:
+                if give_back_at is not None and time.monotonic() > give_back_at:
+                    self._give_back(entry, tried=False)
+                else:
+                    self._handle(entry)
+            finally:
+                self._leases.drop(entry.id)
+
+    def _handle(self, entry: Entry) -> None:
+        read_at = time.perf_counter()
+        try:
+            outcome, deadline_ms = self._outcome(entry, read_at)
+        except Exception as error:  # noqa: BLE001 - around one entry
+            # A bug, not a bad request: tried again after a pause, by whoever claims it, until deliveries run out.
+            _log.exception("request_failed", entry=entry.id, deliveries=entry.deliveries)
+            self._counters.failed += 1
+            self._give_back(entry, tried=True, error=f"{type(error).__name__}: {error}")
+            return
+        commit = self._patience.call(lambda: self._commit(entry, outcome, deadline_ms))
+        if commit.status is CommitStatus.LATE:
+            late = DeadlineExceeded(f"the deadline {deadline_ms} ms passed before the vector could be published")
+            outcome = self._rejection(entry, late)
+            commit = self._patience.call(lambda: self._commit(entry, outcome, None))
+        self._say(entry, outcome, commit, read_at)
+
+    def _commit(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> Commit:
+        try:
+            return self._results.commit(entry, outcome, deadline_ms=deadline_ms)
+        except GroupVanished:
+            # The entry is delivered again from the new group; whoever reads it then commits.
+            self._stream.ensure_group()
+            self._recover = True
+            return Commit(CommitStatus.FENCED, "")
+
+    def _outcome(self, entry: Entry, read_at: float) -> tuple[Outcome, int | None]:
+        try:
+            self._require_deliveries_left(entry)
+            request = decode_request(
+                entry.pairs,
+                entry.id,
+                max_bytes=self._limits.max_entry_bytes,
+                max_symbols=self._limits.max_symbols,
+            )
+            return self._vector(request, entry, read_at), _epoch_ms(request.deadline)
+        except REJECTED as error:
+            return self._rejection(entry, error), None
+
+    def _vector(self, request: SignalRequest, entry: Entry, read_at: float) -> Outcome:
+        now = self._clock()
+        if request.deadline is not None and now > request.deadline:
+            raise DeadlineExceeded(f"the deadline {request.deadline.isoformat()} has passed, now is {now.isoformat()}")
+        found = answer(request, self._slots.bundle(request.strategy), self._slots.require_panel(), self._rules, now)
+        delivery = Delivery(
+            worker=self._identity.worker,
+            code_version=self._identity.code_version,
+            queue_ms=max(0.0, round(now.timestamp() * 1000 - entry.added_ms, 3)),
+            compute_ms=round((time.perf_counter() - read_at) * 1000, 3),
+            deliveries=entry.deliveries,
+        )
+        return signal_vector(found, delivery, self._rules, now)
+
+    def _require_deliveries_left(self, entry: Entry) -> None:
+        if entry.deliveries > self._limits.max_deliveries:
+            last_error = self._patience.call(lambda: self._stream.last_error(self._key(entry)))
+            raise DeliveriesExhausted(
+                f"tried {entry.deliveries - 1} times without an outcome, at most {self._limits.max_deliveries} are "
+                f"allowed; last error: {last_error}"
+            )
+
+    def _rejection(self, entry: Entry, error: Exception) -> Rejection:
+        fields = printable(entry.pairs)
+        return Rejection(
+            request_id=request_id_of(entry.pairs, entry.id),
+            code=code_of(error),
+            reason=str(error)[:2000],
+            entry_id=entry.id,
+            rejected_at=self._clock(),
+            deliveries=entry.deliveries,
+            worker=self._identity.worker,
+            fields=fields,
+        )
+
+    def _give_back(self, entry: Entry, *, tried: bool, error: str = "") -> None:
+        pause = min(self._limits.retry_pause_ms * 2 ** (entry.deliveries - 1), self._limits.lease_ms) if tried else 0
+        self._patience.call(
+            lambda: self._stream.give_back(entry, self._key(entry), pause_ms=pause, tried=tried, error=error[:500])
+        )
+
+    def _key(self, entry: Entry) -> str:
+        return self._names.request(request_id_of(entry.pairs, entry.id))
+
+    def _say(self, entry: Entry, outcome: Outcome, commit: Commit, read_at: float) -> None:
+        total_ms = round((time.perf_counter() - read_at) * 1000, 3)
+        self._counters.count(outcome, commit.status, total_ms)
+        known = {"request_id": outcome.request_id, "entry": entry.id, "deliveries": entry.deliveries}
+        if commit.status is not CommitStatus.COMMITTED:
+            _log.info("outcome_dropped", status=commit.status.value, outcome=commit.outcome_id, **known)
+        elif isinstance(outcome, Rejection):
+            _log.info("request_rejected", code=outcome.code.value, reason=outcome.reason, total_ms=total_ms, **known)
+        else:
+            _log.info(
+                "request_answered",
+                strategy=outcome.strategy,
+                model_version=outcome.model_version,
+                as_of=outcome.as_of.isoformat(),
+                symbols=len(outcome.weights),
+                queue_ms=outcome.queue_ms,
+                compute_ms=outcome.compute_ms,
+                total_ms=total_ms,
+                **known,
+            )
+
+
+def utc_now() -> datetime:
+    """Return the instant of now, UTC."""
+    return datetime.now(UTC)
+
+
+def _epoch_ms(instant: datetime | None) -> int | None:
+    return None if instant is None else int(instant.timestamp() * 1000)

@@ -1,0 +1,171 @@
+"""The requests stream as this consumer sees it: read, recover, claim, give back.
+
+Owns: the consumer group's commands and the type of an entry.
+Must not know: what an entry means.
+Invariant: every entry that was ever read is either being worked on, given back, or recovered by its consumer or
+another; reading never raises a delivery count because the server was away.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+import structlog
+
+from contracts import GROUP, StreamNames
+from worker.server import Client, pairs_of, say, script, translated
+
+Pairs = tuple[tuple[bytes, bytes], ...]
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One delivery of one entry of the requests stream."""
+
+    id: str
+    #: Field names and values in the order they came, doubled names included.
+    pairs: Pairs
+    #: How often it was delivered, this time included.
+    deliveries: int
+
+    @property
+    def added_ms(self) -> int:
+        """Server time at which the producer added it, in epoch milliseconds."""
+        return int(self.id.split("-", 1)[0])
+
+
+class RequestStream:
+    """The commands of one consumer on the requests stream; not safe to share between threads."""
+
+    def __init__(self, reader: Client, commands: Client, names: StreamNames, consumer: str, *, lease_ms: int) -> None:
+        """Take one connection that may block and one that may not."""
+        self._reader, self._commands, self._names = reader, commands, names
+        self._consumer, self._lease_ms = consumer, lease_ms
+        self._give_back = script(commands, "give_back")
+        self._cursor = "0-0"
+
+    def ensure_group(self) -> bool:
+        """Create the group at the stream's beginning, so that nothing added before the first worker is lost.
+
+        Returns:
+            Whether it was missing.
+        """
+        with translated():
+            try:
+                self._commands.xgroup_create(self._names.requests, GROUP, id="0", mkstream=True)
+            except redis.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+                return False
+        return True
+
+    def read(self, count: int, block_ms: int) -> list[Entry]:
+        """Return entries that were never delivered, waiting for the first."""
+        with translated():
+            reply = say(
+                self._reader, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count, "BLOCK", block_ms,
+                "STREAMS", self._names.requests, ">",
+            )  # fmt: skip
+        return _entries(reply[0][1]) if reply else []
+
+    def recover(self, in_hand: Iterable[str] = (), *, count_again: bool = False) -> list[Entry]:
+        """Return entries pending under this consumer's name that nobody has in hand.
+
+        Args:
+            in_hand: Ids that are being worked on.
+            count_again: Raise their delivery count: a former process of this name may have died of them. After a lost
+                reply it stays as it is, since nothing was tried.
+        """
+        held = set(in_hand)
+        with translated():
+            pending = self._commands.xpending_range(
+                self._names.requests, GROUP, min="-", max="+", count=1000, consumername=self._consumer
+            )
+        rows = [(_text(row["message_id"]), int(row["times_delivered"])) for row in pending]
+        entries = []
+        for entry_id, deliveries in rows:
+            if entry_id not in held:
+                entries += self._claim(entry_id, deliveries + int(count_again))
+        return entries
+
+    def claim(self) -> Entry | None:
+        """Return one entry whose lease ran out, whoever held it; the next call looks further on.
+
+        One at a time: an entry that killed its worker must not take others with it again.
+        """
+        with translated():
+            cursor, claimed, *deleted = say(
+                self._commands, "XAUTOCLAIM", self._names.requests, GROUP, self._consumer, self._lease_ms,
+                self._cursor, "COUNT", 1,
+            )  # fmt: skip
+            self._cursor = _text(cursor)
+            deliveries = self._deliveries(claimed[0][0]) if claimed and claimed[0] else 0
+        if any(deleted):
+            _log.error("entries_trimmed_while_pending", entries=[_text(entry_id) for entry_id in deleted[0]])
+        # A server before 7.0 answers nil for an entry that was trimmed away; later ones list it in `deleted`.
+        entries = _entries([row for row in claimed if row], deliveries)
+        return entries[0] if entries else None
+
+    @property
+    def looked_everywhere(self) -> bool:
+        """Whether the last `claim` reached the end of what is pending."""
+        return self._cursor == "0-0"
+
+    def give_back(self, entry: Entry, key: str, *, pause_ms: int, tried: bool, error: str = "") -> bool:
+        """Make an entry claimable by any worker, at once or after a pause.
+
+        Args:
+            entry: What was read.
+            key: Hash of its request id.
+            pause_ms: Time until it may be claimed.
+            tried: Whether its processing was tried, which costs a delivery.
+            error: The last error, kept for the rejection that may follow.
+
+        Returns:
+            Whether this consumer still owned it.
+        """
+        idle = max(0, self._lease_ms - pause_ms)
+        count = entry.deliveries if tried else entry.deliveries - 1
+        with translated():
+            given = self._give_back(
+                keys=[self._names.requests, key],
+                args=[GROUP, self._consumer, entry.id, idle, count, error, 24 * 3_600_000],
+            )
+        return bool(given)
+
+    def last_error(self, key: str) -> str:
+        """Return the last error of a request id, or that its workers died without one."""
+        with translated():
+            error = self._commands.hget(key, "last_error")
+        return _text(error) if error else "none was recorded, so each time the worker died"
+
+    def leave(self) -> None:
+        """Remove this consumer from the group if nothing is pending under its name."""
+        with translated():
+            pending = self._commands.xpending_range(
+                self._names.requests, GROUP, min="-", max="+", count=1, consumername=self._consumer
+            )
+            if not pending:
+                self._commands.xgroup_delconsumer(self._names.requests, GROUP, self._consumer)
+
+    def _claim(self, entry_id: str, deliveries: int) -> list[Entry]:
+        with translated():
+            reply = say(
+                self._commands, "XCLAIM", self._names.requests, GROUP, self._consumer, 0, entry_id,
+                "RETRYCOUNT", deliveries,
+            )  # fmt: skip
+        return _entries([row for row in reply if row and row[1] is not None], deliveries)
+
+    def _deliveries(self, entry_id: bytes) -> int:
+        row = self._commands.xpending_range(self._names.requests, GROUP, min=entry_id, max=entry_id, count=1)
+        return int(row[0]["times_delivered"]) if row else 1
+
+
+def _entries(rows: Sequence[Any], deliveries: int = 1) -> list[Entry]:
+    return [Entry(id=_text(entry_id), pairs=pairs_of(flat), deliveries=deliveries) for entry_id, flat in rows]
+
+
+def _text(raw: bytes | str | int) -> str:
+    return raw.decode() if isinstance(raw, bytes) else str(raw)

@@ -1,0 +1,208 @@
+"""One request to one signal vector: the straight line.
+
+Owns: the order of the steps from a request to its weights, and the lineage that goes with them.
+Must not know: streams, registry, files; the clock is handed in.
+Invariant: pure; the same request, bundle, panel and instant give the same vector, and no bar after the as-of session
+can change it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+import numpy as np
+
+from contracts import Excluded, IneligiblePolicy, PredictionKind, RejectionCode, Signal, SignalRequest, SignalVector
+from contracts.signals import weights_digest
+from strategies.construction import Construction, Portfolio, construct
+from strategies.errors import NothingToPrice
+from strategies.market.bars import FloatArray, Panel, Window
+from strategies.market.calendar import SessionCalendar
+from strategies.market.eligibility import Eligibility, eligibility
+from strategies.models.bundle import Bundle
+from worker.serving.as_of import resolve_as_of
+from worker.serving.slots import ActiveBundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the worker's settings say about every request."""
+
+    calendar: SessionCalendar
+    settle_minutes: int = 0
+    stale_after_sessions: int = 0
+    default_as_of: Literal["calendar", "snapshot"] = "calendar"
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How the request reached this worker; stated in the vector."""
+
+    worker: str
+    code_version: str
+    queue_ms: float
+    compute_ms: float
+    deliveries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Everything that a request's signals are made of."""
+
+    request: SignalRequest
+    active: ActiveBundle
+    window: Window
+    snapshot_id: str
+    predictions: FloatArray
+    portfolio: Portfolio
+    excluded: tuple[Excluded, ...]
+
+
+def answer(request: SignalRequest, active: ActiveBundle, panel: Panel, rules: Rules, now: datetime) -> Answer:
+    """Return the signals that a request asks for.
+
+    Raises:
+        StrategyError: The bars and the bundle cannot honestly answer.
+    """
+    bundle = active.bundle
+    as_of = _as_of(request, panel, rules, now)
+    symbols, absent, policy = _symbols(request, bundle, panel)
+    asked = panel.window(symbols, as_of, bundle.feature_set.lookback)  # [symbols, lookback] a field
+    window, ineligible = _eligible(asked, bundle, policy, rules)
+    features = bundle.feature_set.evaluate(window, threads=rules.threads)  # [symbols, features]
+    predictions = bundle.predict(features)  # [symbols]
+    portfolio = construct(window.symbols, predictions, _construction(request, bundle))  # [symbols]
+    return Answer(
+        request=request,
+        active=active,
+        window=window,
+        snapshot_id=panel.snapshot_id,
+        predictions=predictions,
+        portfolio=portfolio,
+        excluded=absent + ineligible,
+    )
+
+
+def signal_vector(found: Answer, delivery: Delivery, rules: Rules, now: datetime) -> SignalVector:
+    """Return an answer as it goes on the wire, with its lineage."""
+    request, bundle, portfolio = found.request, found.active.bundle, found.portfolio
+    weights = _signals(found)
+    as_of = found.window.as_of
+    return SignalVector(
+        request_id=request.request_id,
+        strategy=bundle.strategy,
+        model_version=bundle.version,
+        model_sha256=bundle.model_sha256,
+        bundle_sha256=bundle.bundle_sha256,
+        activation=found.active.activation,
+        proven=bundle.proven,
+        feature_set=bundle.feature_set.name,
+        feature_set_sha256=bundle.feature_set.sha256,
+        snapshot_id=found.snapshot_id,
+        requested_as_of=request.as_of,
+        as_of=as_of,
+        generated_at=now,
+        valid_until=rules.calendar.close_instant(rules.calendar.next_session(as_of)),
+        prediction_kind=PredictionKind(bundle.prediction_kind),
+        horizon=bundle.label.horizon,
+        requested_top_n=portfolio.requested_top_n,
+        requested_bottom_n=portfolio.requested_bottom_n,
+        used_top_n=portfolio.used_top_n,
+        used_bottom_n=portfolio.used_bottom_n,
+        weights_sha256=weights_digest(weights),
+        weights=weights,
+        excluded=found.excluded,
+        worker=delivery.worker,
+        code_version=delivery.code_version,
+        queue_ms=delivery.queue_ms,
+        compute_ms=delivery.compute_ms,
+        deliveries=delivery.deliveries,
+        traceparent=request.traceparent,
+        tracestate=request.tracestate,
+    )
+
+
+def _as_of(request: SignalRequest, panel: Panel, rules: Rules, now: datetime) -> date:
+    last: date = panel.sessions[-1].astype(object)
+    return resolve_as_of(
+        request.as_of,
+        rules.calendar,
+        now,
+        settle_minutes=rules.settle_minutes,
+        default=last if rules.default_as_of == "snapshot" else "calendar",
+    )
+
+
+def _symbols(
+    request: SignalRequest, bundle: Bundle, panel: Panel
+) -> tuple[Sequence[str], tuple[Excluded, ...], IneligiblePolicy]:
+    """Return what to price, which symbols of the universe have no bars at all, and the policy for the rest."""
+    if request.symbols is not None:
+        return request.symbols, (), request.on_ineligible or IneligiblePolicy.REJECT
+    policy = request.on_ineligible or IneligiblePolicy.EXCLUDE
+    universe = bundle.universe or panel.symbols
+    if policy is IneligiblePolicy.REJECT:
+        return universe, (), policy
+    absent = tuple(
+        Excluded(symbol=symbol, code=RejectionCode.UNKNOWN_SYMBOL, reason=f"{symbol}: the snapshot has no bars of it")
+        for symbol in universe
+        if symbol not in panel.index
+    )
+    if len(absent) == len(universe):
+        raise NothingToPrice(len(universe), absent[0].reason)
+    return [symbol for symbol in universe if symbol in panel.index], absent, policy
+
+
+def _eligible(
+    window: Window, bundle: Bundle, policy: IneligiblePolicy, rules: Rules
+) -> tuple[Window, tuple[Excluded, ...]]:
+    lookback = bundle.feature_set.lookback
+    found = eligibility(window, lookback, stale_after_sessions=rules.stale_after_sessions)
+    if found.eligible.all():
+        return window, ()
+    if policy is IneligiblePolicy.REJECT:
+        found.require_all(stale_after_sessions=rules.stale_after_sessions, lookback=lookback)
+    excluded = _excluded(window, found, lookback, rules)
+    if not found.eligible.any():
+        raise NothingToPrice(len(window.symbols), excluded[0].reason)
+    return window.take(np.flatnonzero(found.eligible)), excluded
+
+
+def _excluded(window: Window, found: Eligibility, lookback: int, rules: Rules) -> tuple[Excluded, ...]:
+    limit = rules.stale_after_sessions
+    reasons = {
+        symbol: (RejectionCode.STALE_SYMBOL, f"last bar is {behind} sessions behind the as-of session, limit {limit}")
+        for symbol, behind in found.stale.items()
+    } | {
+        symbol: (RejectionCode.HISTORY_TOO_SHORT, f"{count} sessions since its first bar, lookback is {lookback}")
+        for symbol, count in found.short.items()
+    }
+    return tuple(
+        Excluded(symbol=symbol, code=reasons[symbol][0], reason=f"{symbol}: {reasons[symbol][1]}")
+        for symbol in window.symbols
+        if symbol in reasons
+    )
+
+
+def _construction(request: SignalRequest, bundle: Bundle) -> Construction:
+    default = bundle.construction
+    return Construction(
+        top_n=default.top_n if request.top_n is None else request.top_n,
+        bottom_n=default.bottom_n if request.bottom_n is None else request.bottom_n,
+    )
+
+
+def _signals(found: Answer) -> tuple[Signal, ...]:
+    order = np.argsort(found.portfolio.ranks)
+    return tuple(
+        Signal.model_construct(symbol=symbol, predicted_return=prediction, rank=rank, target_weight=weight)
+        for symbol, prediction, rank, weight in zip(
+            (found.window.symbols[row] for row in order),
+            found.predictions[order].tolist(),
+            found.portfolio.ranks[order].tolist(),
+            found.portfolio.weights[order].tolist(),
+            strict=True,
+        )
+    )

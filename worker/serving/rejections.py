@@ -1,0 +1,47 @@
+"""Which error becomes which code.
+
+Owns: the only map from error classes to rejection codes.
+Must not know: streams.
+Invariant: every class that ends a request has exactly one code; anything else is a bug and is tried again.
+"""
+
+from collections.abc import Mapping
+
+from contracts import RejectionCode
+from contracts import errors as wire
+from strategies import errors as strategy
+from worker import errors as edge
+
+CODES: Mapping[type[Exception], RejectionCode] = {
+    wire.MalformedEntry: RejectionCode.MALFORMED_REQUEST,
+    wire.UnknownField: RejectionCode.UNKNOWN_FIELD,
+    wire.UnsupportedVersion: RejectionCode.UNSUPPORTED_VERSION,
+    wire.EntryTooLarge: RejectionCode.ENTRY_TOO_LARGE,
+    wire.EmptySymbols: RejectionCode.EMPTY_SYMBOLS,
+    wire.DuplicateSymbols: RejectionCode.DUPLICATE_SYMBOLS,
+    wire.TooManySymbols: RejectionCode.TOO_MANY_SYMBOLS,
+    wire.MalformedAsOf: RejectionCode.MALFORMED_AS_OF,
+    strategy.UnknownSymbols: RejectionCode.UNKNOWN_SYMBOL,
+    strategy.AsOfBeforeData: RejectionCode.AS_OF_BEFORE_DATA,
+    strategy.AsOfInFuture: RejectionCode.AS_OF_IN_FUTURE,
+    strategy.CalendarRange: RejectionCode.AS_OF_OUTSIDE_CALENDAR,
+    strategy.StaleSnapshot: RejectionCode.STALE_SNAPSHOT,
+    strategy.StaleSymbols: RejectionCode.STALE_SYMBOL,
+    strategy.HistoryTooShort: RejectionCode.HISTORY_TOO_SHORT,
+    strategy.NothingToPrice: RejectionCode.NOTHING_TO_PRICE,
+    strategy.InfeasibleConstruction: RejectionCode.INFEASIBLE_CONSTRUCTION,
+    edge.UnknownStrategy: RejectionCode.UNKNOWN_STRATEGY,
+    edge.StrategyNotServed: RejectionCode.STRATEGY_NOT_SERVED,
+    edge.NoActiveBundle: RejectionCode.NO_ACTIVE_MODEL,
+    edge.NoSnapshot: RejectionCode.MISSING_SNAPSHOT,
+    edge.DeadlineExceeded: RejectionCode.DEADLINE_EXCEEDED,
+    edge.DeliveriesExhausted: RejectionCode.DELIVERIES_EXHAUSTED,
+}
+
+#: Errors that end a request with a rejection.
+REJECTED = tuple(CODES)
+
+
+def code_of(error: Exception) -> RejectionCode:
+    """Return the code of an error that ends a request."""
+    return CODES[type(error)]

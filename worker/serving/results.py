@@ -1,0 +1,72 @@
+"""The one place where outcomes are published.
+
+Owns: the commit: append, remember and acknowledge as one script on the server.
+Must not know: how outcomes come about.
+Invariant: at most one outcome a request id within the time it is remembered, whatever crashes or is said twice.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from contracts import GROUP, Rejection, SignalVector, StreamNames
+from contracts.codec import encode
+from worker.server import Client, script, translated
+from worker.serving.entries import Entry
+
+Outcome = SignalVector | Rejection
+
+
+class CommitStatus(StrEnum):
+    """What the server did with an outcome."""
+
+    COMMITTED = "committed"
+    #: The request id has an outcome already; the entry was only acknowledged.
+    DUPLICATE = "duplicate"
+    #: Another consumer owns the entry; nothing was written.
+    FENCED = "fenced"
+    #: The deadline passed; nothing was written.
+    LATE = "late"
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The server's answer to a commit."""
+
+    status: CommitStatus
+    #: Entry id of the outcome; empty where there is none.
+    outcome_id: str
+
+
+class Results:
+    """Publishes outcomes of one consumer."""
+
+    def __init__(self, commands: Client, names: StreamNames, consumer: str, *, dedupe_seconds: int) -> None:
+        """Take a connection that does not block."""
+        self._commit = script(commands, "commit_outcome")
+        self._names, self._consumer, self._dedupe_ms = names, consumer, dedupe_seconds * 1000
+
+    def commit(self, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
+        """Publish an outcome, remember its request id and acknowledge its entry.
+
+        May be said twice: after a lost reply the second call answers `duplicate`.
+
+        Raises:
+            StreamUnavailable: The server did not do it, or its reply was lost.
+        """
+        answered = isinstance(outcome, SignalVector)
+        stream = self._names.results if answered else self._names.rejections
+        flat = [text for pair in encode(outcome).items() for text in pair]
+        with translated():
+            status, outcome_id = self._commit(
+                keys=[self._names.requests, stream, self._names.request(outcome.request_id)],
+                args=[
+                    GROUP,
+                    self._consumer,
+                    entry.id,
+                    "done" if answered else "rejected",
+                    self._dedupe_ms,
+                    "" if deadline_ms is None else deadline_ms,
+                    *flat,
+                ],
+            )
+        return Commit(CommitStatus(status.decode()), outcome_id.decode())

@@ -1,0 +1,47 @@
+"""`signal-worker db`: the registry's schema."""
+
+from typing import Annotated
+
+import typer
+
+from worker.cli.registry_calls import FAILED, database_url, print_json, refusals
+
+app = typer.Typer(help="The registry's schema.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def migrate() -> None:
+    """Apply the migrations that the database lacks; a second call changes nothing."""
+    from worker.lifecycle.migrations import migrate as apply
+
+    with refusals():
+        applied = apply(database_url())
+    for name in applied:
+        typer.echo(f"applied {name}")
+    if not applied:
+        typer.echo("nothing to apply")
+
+
+@app.command()
+def status(*, as_json: Json = False) -> None:
+    """Show which migrations the database has; exit code 1 if it lacks one."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from worker.lifecycle.migrations import migrations
+
+    with refusals():
+        found = migrations(database_url())
+    if as_json:
+        print_json(list(found))
+    else:
+        table = Table("migration", "applied at")
+        for migration in found:
+            table.add_row(
+                migration.name, f"{migration.applied_at:%Y-%m-%d %H:%M:%S} UTC" if migration.applied_at else "-"
+            )
+        Console().print(table)
+    if any(migration.applied_at is None for migration in found):
+        raise typer.Exit(FAILED)

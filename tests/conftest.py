@@ -1,0 +1,77 @@
+"""Fixtures of all tests: the servers, a namespace and a database of one's own."""
+
+import pytest
+
+from tests.support.servers import (
+    Databases,
+    PrivateServers,
+    connect_redis,
+    fresh_namespace,
+    shared_endpoints,
+    short_lived_directory,
+)
+
+
+@pytest.fixture(scope="session")
+def endpoints():
+    """Both servers' URLs, shared by the tests of this process."""
+    with shared_endpoints() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def valkey_url(endpoints):
+    """URL of the shared stream server; keep to your own `namespace` there."""
+    return endpoints.redis_url
+
+
+@pytest.fixture
+def redis_client(valkey_url):
+    """A client of the shared stream server that answers in bytes."""
+    client = connect_redis(valkey_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def namespace():
+    """A namespace that no other test has."""
+    return fresh_namespace()
+
+
+@pytest.fixture(scope="session")
+def postgres_url(endpoints):
+    """URL of the shared PostgreSQL server's own database."""
+    return endpoints.database_url
+
+
+@pytest.fixture(scope="session")
+def _databases(postgres_url):
+    made = Databases(postgres_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def database_url(_databases):
+    """URL of a fresh database with every migration applied."""
+    with _databases.migrated() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(_databases):
+    """URL of a fresh database without any table."""
+    with _databases.empty() as url:
+        yield url
+
+
+@pytest.fixture
+def private_servers():
+    """Both servers for this test alone, to be killed, frozen and started again."""
+    with short_lived_directory() as directory:
+        servers = PrivateServers(directory)
+        try:
+            yield servers
+        finally:
+            servers.close()

@@ -1,0 +1,172 @@
+"""Real servers for tests: one Valkey and one PostgreSQL a test process, and private ones that a test may kill.
+
+Owns: starting them, fresh databases cloned from a migrated template, killing and freezing.
+Must not know: what tests put there.
+Invariant: nothing outlives the test process, however it dies; REDIS_URL and DATABASE_URL, where set, are used instead.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import redis
+from psycopg import sql
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from worker.embedded import Endpoints, LocalStack
+from worker.embedded.files import take_lock
+from worker.embedded.processes import wait_until
+from worker.embedded.servers import find_servers
+from worker.lifecycle.migrations import migrate
+from worker.settings import load_settings
+
+_PREFIX = "signal-worker-tests-"
+#: A directory this old whose owner is gone was left by a killed test process.
+_STALE_SECONDS = 300.0
+
+
+@contextlib.contextmanager
+def short_lived_directory() -> Iterator[Path]:
+    """Yield a short-lived directory that PostgreSQL's user can enter even where tests run as root."""
+    _sweep()
+    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    directory.chmod(0o711)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def shared_endpoints() -> Iterator[Endpoints]:
+    """Yield the servers of the environment, else servers of this process."""
+    settings = load_settings()
+    if settings.redis_url and settings.database_url:
+        yield Endpoints(redis_url=settings.redis_url, database_url=settings.database_url)
+        return
+    with short_lived_directory() as directory, LocalStack(directory, fsync=False) as local:
+        yield Endpoints(
+            redis_url=settings.redis_url or local.redis_url,
+            database_url=settings.database_url or local.database_url,
+        )
+
+
+def connect_redis(url: str) -> redis.Redis:
+    """Return a client that answers in bytes and never repeats a command."""
+    client: redis.Redis = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0))
+    return client
+
+
+def fresh_namespace() -> str:
+    """Return a namespace that no other test has."""
+    return f"t{uuid.uuid4().hex}"
+
+
+class Databases:
+    """Databases of one test process on one PostgreSQL server, cloned from one migrated template."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._template: str | None = None
+
+    @contextlib.contextmanager
+    def empty(self) -> Iterator[str]:
+        """Yield the URL of a database without any table."""
+        with self._database("template0") as name:
+            yield self._url(name)
+
+    @contextlib.contextmanager
+    def migrated(self) -> Iterator[str]:
+        """Yield the URL of a database with every migration applied."""
+        if self._template is None:
+            self._template = self._create("template0")
+            migrate(self._url(self._template))
+        with self._database(self._template) as name:
+            yield self._url(name)
+
+    def close(self) -> None:
+        """Drop the template."""
+        if self._template is not None:
+            self._drop(self._template)
+            self._template = None
+
+    @contextlib.contextmanager
+    def _database(self, template: str) -> Iterator[str]:
+        name = self._create(template)
+        try:
+            yield name
+        finally:
+            self._drop(name)
+
+    def _create(self, template: str) -> str:
+        name = fresh_namespace()
+        self._execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+        return name
+
+    def _drop(self, name: str) -> None:
+        self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _execute(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self._server_url, autocommit=True) as connection:
+            connection.execute(statement)
+
+    def _url(self, name: str) -> str:
+        return urlunsplit(urlsplit(self._server_url)._replace(path=f"/{name}"))
+
+
+class PrivateServers:
+    """Servers of one test alone, which it may kill, freeze and start again; their URLs stay the same."""
+
+    def __init__(self, directory: Path) -> None:
+        self._stack = LocalStack(directory, fsync=False)
+        self.endpoints = self._stack.start()
+
+    def kill(self, name: str) -> None:
+        """Kill `valkey` or `postgres` as a crash would, and wait until it is gone."""
+        self._signal(name, signal.SIGKILL)
+        if not wait_until(lambda: name not in find_servers(self._stack.directory), 10):
+            raise TimeoutError(f"{name} lived on 10 s after SIGKILL")
+
+    def freeze(self, name: str) -> None:
+        """Stop the server from answering; its connections stay open."""
+        self._signal(name, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen server go on."""
+        self._signal(name, signal.SIGCONT)
+
+    def start(self) -> Endpoints:
+        """Bring back what was killed."""
+        return self._stack.start()
+
+    def close(self) -> None:
+        """End both for good."""
+        for name in find_servers(self._stack.directory):
+            self.thaw(name)
+        self._stack.stop()
+
+    def _signal(self, name: str, number: signal.Signals) -> None:
+        process = find_servers(self._stack.directory)[name]
+        for member in (process, *process.children()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member.pid, number)
+
+
+def _sweep() -> None:
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - directory.stat().st_mtime < _STALE_SECONDS:
+                continue
+            lock = take_lock(directory / "owner")
+            if lock is not None:
+                lock.release()
+                shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,70 @@
+"""What stays the same of a stack from one start to the next.
+
+Owns: ports and passwords of a directory, in a file of this user alone.
+Must not know: servers, processes.
+Invariant: a URL that was printed once goes on working, unless somebody else took the port meanwhile.
+"""
+
+import json
+import secrets
+import socket
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from worker.embedded.files import write_private
+
+FILE_NAME = "identity.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Ports and passwords."""
+
+    valkey_port: int
+    postgres_port: int
+    valkey_password: str
+    postgres_password: str
+
+    @classmethod
+    def make(cls) -> Self:
+        """Return free ports and fresh passwords."""
+        return cls(
+            valkey_port=free_port(),
+            postgres_port=free_port(),
+            valkey_password=secrets.token_hex(16),
+            postgres_password=secrets.token_hex(16),
+        )
+
+    def with_free_port(self, server: str) -> Self:
+        """Return the identity with that server on its old port if it is free, else on a new one."""
+        if server == "valkey":
+            return replace(self, valkey_port=free_port(self.valkey_port))
+        return replace(self, postgres_port=free_port(self.postgres_port))
+
+
+def read_identity(directory: Path) -> Identity | None:
+    """Return the directory's identity; None where it has none, or one that no start wrote."""
+    try:
+        return Identity(**json.loads((directory / FILE_NAME).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def write_identity(directory: Path, identity: Identity) -> None:
+    """Keep the identity for the next start."""
+    write_private(directory / FILE_NAME, json.dumps(asdict(identity), indent=2) + "\n")
+
+
+def free_port(preferred: int = 0) -> int:
+    """Return a loopback port that nobody listens on: the preferred one if it is free.
+
+    Another process may take it before our server does; whoever starts the server tries again then.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", preferred))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

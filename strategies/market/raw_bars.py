@@ -27,6 +27,8 @@ MAX_BYTES = 4 * 1024**3
 #: Most rows of one table, and of one symbol's file (four centuries of days).
 MAX_TABLE_ROWS = 50_000_000
 MAX_SYMBOL_ROWS = 100_000
+#: Text that means "no value" in a number or a date; never in a symbol, where `NA` is a name.
+BLANKS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "-nan", "NULL", "null", "None", "NaT")
 #: Fields read as numbers.
 NUMBERS = ("open", "high", "low", "close", "volume", "vwap", "adj_close", "factor")
 
@@ -197,7 +199,9 @@ def _read_csv(path: Path, chosen: Mapping[str, str], limit: int) -> tuple[pa.Tab
         columns = find_columns(heading.schema.names, chosen, path.name)
     numbers = {columns[field]: pa.float64() for field in NUMBERS if field in columns}
     text = {columns[field]: pa.string() for field in ("symbol", "date") if field in columns}
-    convert = csv.ConvertOptions(column_types=numbers | text, include_columns=list(columns.values()))
+    convert = csv.ConvertOptions(
+        column_types=numbers | text, include_columns=list(columns.values()), null_values=BLANKS
+    )
     batches: list[pa.RecordBatch] = []
     with csv.open_csv(path, convert_options=convert) as reader:
         for batch in reader:
@@ -252,7 +256,9 @@ def _date_column(column: pa.ChunkedArray) -> Any:  # noqa: ANN401 - pyarrow has 
         return pc.local_timestamp(column)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return column
-    text = column.cast(pa.string())
+    written = column.cast(pa.string())
+    blank = pc.is_in(written, value_set=pa.array(BLANKS))
+    text = pc.if_else(blank, pa.scalar(None, pa.string()), written)
     compact = pc.replace_substring_regex(text, r"^(\d{4})(\d{2})(\d{2})$", r"\1-\2-\3")
     whole = pc.match_substring_regex(compact, r"^\d{4}-\d{2}-\d{2}([T ][0-9:.,+\-Z ]*)?$")
     if pc.any(pc.invert(whole)).as_py():

@@ -1,5 +1,7 @@
 """Fixtures of all tests: the servers, a namespace and a database of one's own."""
 
+import socket
+
 import pytest
 
 from tests.support.servers import (
@@ -75,3 +77,11 @@ def private_servers():
             yield servers
         finally:
             servers.close()
+
+
+@pytest.fixture
+def free_port():
+    """A loopback port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,11 +1,11 @@
 import contextlib
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts import Excluded, IneligiblePolicy, Rejection, RejectionCode, Signal, SignalRequest, SignalVector
+from contracts import IneligiblePolicy, Rejection, SignalRequest, SignalVector
 from contracts.codec import decode, decode_request, encode, pairs_of, printable, request_id_of
 from contracts.errors import (
     ContractError,
@@ -18,48 +18,14 @@ from contracts.errors import (
     UnknownField,
     UnsupportedVersion,
 )
-from contracts.signals import PredictionKind, weights_digest
+from contracts.signals import weights_digest
+from tests.support.wire import SIGNALS, make_rejection, make_vector
 
 ENTRY = "1700000000000-0"
-SIGNALS = (
-    Signal(symbol="AAPL", predicted_return=0.1 + 0.2, rank=1, target_weight=1.0),
-    Signal(symbol="BRK.B", predicted_return=-1e-17, rank=2, target_weight=-1.0),
-)
 
 
 def request_of(**fields):
     return decode_request(pairs_of({"strategy": "alpha_baseline"} | fields), ENTRY)
-
-
-def make_vector(**changes):
-    values = {
-        "request_id": "r-1",
-        "strategy": "alpha_baseline",
-        "model_version": "v1",
-        "model_sha256": "a" * 64,
-        "activation": 3,
-        "proven": True,
-        "feature_set": "alpha158",
-        "feature_set_sha256": "b" * 64,
-        "snapshot_id": "c" * 64,
-        "as_of": date(2013, 2, 1),
-        "generated_at": datetime(2013, 2, 1, 22, tzinfo=UTC),
-        "valid_until": datetime(2013, 2, 4, 21, tzinfo=UTC),
-        "prediction_kind": PredictionKind.RETURN,
-        "horizon": "close of T+1 to close of T+2",
-        "requested_top_n": 3,
-        "requested_bottom_n": 3,
-        "used_top_n": 1,
-        "used_bottom_n": 1,
-        "weights_sha256": weights_digest(SIGNALS),
-        "weights": SIGNALS,
-        "excluded": (Excluded(symbol="FB", code="history_too_short", reason="[12 bars]"),),
-        "worker": "w",
-        "code_version": "0.1.0",
-        "queue_ms": 0.25,
-        "compute_ms": 1.5,
-    }
-    return SignalVector(**values | changes)
 
 
 def test_two_words_typed_by_hand_are_a_full_request():
@@ -98,15 +64,7 @@ def test_every_field_of_a_vector_survives_the_wire():
 
 
 def test_rejection_survives_the_wire():
-    rejection = Rejection(
-        request_id="r",
-        code=RejectionCode.UNKNOWN_FIELD,
-        reason="[symbol]",
-        entry_id=ENTRY,
-        rejected_at=datetime(2013, 2, 1, tzinfo=UTC),
-        worker="w",
-        fields={"symbol": "{AAPL"},
-    )
+    rejection = make_rejection()
 
     assert decode(Rejection, pairs_of(encode(rejection))) == rejection
 

@@ -1,0 +1,119 @@
+import threading
+
+import pytest
+import structlog
+
+from worker.errors import GroupVanished, StreamUnavailable
+from worker.server import Outage, Patience, connect, say, script, translated
+
+
+@pytest.fixture
+def client(valkey_url):
+    made = connect(valkey_url, "test")
+    yield made
+    made.close()
+
+
+def test_vanished_group_is_told_apart_from_an_outage(client, namespace):
+    with pytest.raises(GroupVanished, match="NOGROUP"), translated():
+        say(client, "XREADGROUP", "GROUP", "g", "c", "STREAMS", f"{namespace}:s", ">")
+
+
+def test_refusal_of_the_server_names_its_own_word(client, namespace):
+    client.set(f"{namespace}:text", "x")
+
+    with pytest.raises(StreamUnavailable) as refused, translated():
+        client.xadd(f"{namespace}:text", {"a": "b"})
+
+    assert refused.value.reason == "WRONGTYPE"
+
+
+def test_wrong_password_is_an_outage_with_its_reason(valkey_url, free_port):
+    wrong = connect(f"redis://:wrong@{valkey_url.rpartition('@')[2]}", "test")
+
+    with pytest.raises(StreamUnavailable, match=r"WRONGPASS|AuthenticationError"), translated():
+        wrong.ping()
+
+    closed = connect(f"redis://127.0.0.1:{free_port}", "test")
+    with pytest.raises(StreamUnavailable, match="ConnectionError"), translated():
+        closed.ping()
+
+
+def test_driver_retries_nothing(client):
+    retry = client.connection_pool.connection_kwargs["retry"]
+
+    assert retry.get_retries() == 0
+
+
+def test_blocking_connection_waits_longer_than_its_block(valkey_url):
+    reader = connect(valkey_url, "test", block_ms=6000)
+
+    assert reader.connection_pool.connection_kwargs["socket_timeout"] > 6.0
+
+
+def test_doubled_fields_reach_the_reader_in_their_order(client, namespace):
+    say(client, "XADD", f"{namespace}:s", "*", "a", "1", "a", "2")
+
+    ((_, flat),) = say(client, "XRANGE", f"{namespace}:s", "-", "+")
+
+    assert flat == [b"a", b"1", b"a", b"2"]
+
+
+def test_script_survives_a_flushed_cache(client, namespace):
+    renew = script(client, "renew_leases")
+    client.xgroup_create(f"{namespace}:s", "g", mkstream=True)
+    client.script_flush()
+
+    assert renew(keys=[f"{namespace}:s"], args=["g", "c", "1-0"]) == [b"1-0"]
+
+
+def test_outage_is_said_once_and_again_only_when_its_reason_changes():
+    outage = Outage("requests")
+
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(5):
+            outage.away(StreamUnavailable("ConnectionError", "refused"))
+        outage.away(StreamUnavailable("LOADING", "reading the log"))
+        outage.back()
+        outage.back()
+
+    assert [(log["event"], log.get("reason")) for log in logs] == [
+        ("server_away", "ConnectionError"),
+        ("server_away", "LOADING"),
+        ("server_back", None),
+    ]
+    assert outage.count == 1
+
+
+def test_patience_tries_until_the_server_is_back():
+    answers = [StreamUnavailable("ConnectionError", "refused")] * 3 + ["done"]
+    outage = Outage("requests")
+
+    def command():
+        answer = answers.pop(0)
+        if isinstance(answer, StreamUnavailable):
+            raise answer
+        return answer
+
+    assert Patience(threading.Event(), outage, 0.01).call(command) == "done"
+    assert not outage.lasting
+    assert outage.count == 1
+
+
+def test_patience_ends_when_the_worker_is_told_to_stop():
+    stop = threading.Event()
+    stop.set()
+
+    def away():
+        raise StreamUnavailable("ConnectionError", "refused")
+
+    with pytest.raises(StreamUnavailable):
+        Patience(stop, Outage("requests"), 60.0).call(away)
+
+
+def test_other_errors_are_not_waited_out():
+    def broken():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Patience(threading.Event(), Outage("requests"), 60.0).call(broken)

@@ -8,6 +8,7 @@ Invariant: an entry that was read ends as committed, given back, or left to its 
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -83,19 +84,17 @@ class Consumer:
         Raises:
             StreamUnavailable: The server was still away when the worker was told to stop.
         """
-        self._patience.call(self._stream.ensure_group)
-        self._take(self._patience.call(lambda: self._stream.recover(count_again=True)), stop)
-        self._recover = False
+        self._patience.call(lambda: self._start(stop))
         while not stop.is_set():
             if self.paused.is_set():
                 stop.wait(0.1)
                 continue
-            self._take(self._patience.call(self._read), stop)
+            self._take(self._patience.call(lambda: self._read(stop)), stop)
 
     def run_once(self) -> None:
         """Answer what can be read now, without waiting for more."""
         self._stream.ensure_group()
-        self._take(self._stream.recover(self._leases.held()), threading.Event())
+        self._resume(threading.Event())
         claimed = self._stream.claim()
         while claimed is not None:
             self._take([claimed], threading.Event())
@@ -105,14 +104,21 @@ class Consumer:
             self._take(entries, threading.Event())
             entries = self._stream.read(self._limits.batch_count, 1)
 
-    def _read(self) -> list[Entry]:
-        """Return what to work on next: what a lost reply left behind, what dead workers left, what is new."""
+    def _start(self, stop: threading.Event) -> None:
+        self._stream.ensure_group()
+        self._resume(stop, count_again=True)
+
+    def _resume(self, stop: threading.Event, *, count_again: bool = False) -> None:
+        """Answer what is pending under this name: of a former process, or of a reply that was lost."""
+        for entry in self._stream.recover(self._leases.held(), count_again=count_again):
+            self._take([entry], stop)
+        self._recover = False
+
+    def _read(self, stop: threading.Event) -> list[Entry]:
+        """Return what to work on next: what dead workers left, or what is new."""
         try:
             if self._recover:
-                recovered = self._stream.recover(self._leases.held())
-                self._recover = False
-                if recovered:
-                    return recovered
+                self._resume(stop)
             claimed = self._claim_when_due()
             return [claimed] if claimed else self._stream.read(self._limits.batch_count, self._limits.block_ms)
         except GroupVanished as error:
@@ -130,7 +136,9 @@ class Consumer:
         if time.monotonic() < self._next_claim:
             return None
         claimed = self._stream.claim()
-        if claimed is None and self._stream.looked_everywhere:
+        while claimed is None and not self._stream.looked_everywhere:
+            claimed = self._stream.claim()
+        if claimed is None:
             self._next_claim = time.monotonic() + self._limits.claim_interval_ms / 1000
         return claimed
 
@@ -224,9 +232,12 @@ class Consumer:
 
     def _give_back(self, entry: Entry, *, tried: bool, error: str = "") -> None:
         pause = min(self._limits.retry_pause_ms * 2 ** (entry.deliveries - 1), self._limits.lease_ms) if tried else 0
-        self._patience.call(
-            lambda: self._stream.give_back(entry, self._key(entry), pause_ms=pause, tried=tried, error=error[:500])
-        )
+
+        def give_back() -> None:
+            with suppress(GroupVanished):  # nothing to give back: a new group delivers the entry again
+                self._stream.give_back(entry, self._key(entry), pause_ms=pause, tried=tried, error=error[:500])
+
+        self._patience.call(give_back)
 
     def _key(self, entry: Entry) -> str:
         return self._names.request(request_id_of(entry.pairs, entry.id))

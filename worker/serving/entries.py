@@ -6,7 +6,7 @@ Invariant: every entry that was ever read is either being worked on, given back,
 another; reading never raises a delivery count because the server was away.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ from contracts import GROUP, StreamNames
 from worker.server import Client, pairs_of, say, script, translated
 
 Pairs = tuple[tuple[bytes, bytes], ...]
+
+#: Most pending entries of this consumer that one look finds; far more than a batch.
+_RECOVERED_AT_ONCE = 1000
+
 _log = structlog.get_logger()
 
 
@@ -70,25 +74,26 @@ class RequestStream:
             )  # fmt: skip
         return _entries(reply[0][1]) if reply else []
 
-    def recover(self, in_hand: Iterable[str] = (), *, count_again: bool = False) -> list[Entry]:
-        """Return entries pending under this consumer's name that nobody has in hand.
+    def recover(self, in_hand: Iterable[str] = (), *, count_again: bool = False) -> Iterator[Entry]:
+        """Yield entries pending under this consumer's name that nobody has in hand, each taken when it is asked for.
+
+        One at a time, the least delivered first: an entry that killed its worker must neither take its neighbours
+        with it again nor raise their delivery count.
 
         Args:
             in_hand: Ids that are being worked on.
-            count_again: Raise their delivery count: a former process of this name may have died of them. After a lost
-                reply it stays as it is, since nothing was tried.
+            count_again: Raise the delivery count: a former process of this name may have died of the entry. After a
+                lost reply it stays as it is, since nothing was tried.
         """
         held = set(in_hand)
         with translated():
             pending = self._commands.xpending_range(
-                self._names.requests, GROUP, min="-", max="+", count=1000, consumername=self._consumer
+                self._names.requests, GROUP, min="-", max="+", count=_RECOVERED_AT_ONCE, consumername=self._consumer
             )
-        rows = [(_text(row["message_id"]), int(row["times_delivered"])) for row in pending]
-        entries = []
-        for entry_id, deliveries in rows:
+        rows = [(int(row["times_delivered"]), _text(row["message_id"])) for row in pending]
+        for deliveries, entry_id in sorted(rows, key=lambda row: row[0]):
             if entry_id not in held:
-                entries += self._claim(entry_id, deliveries + int(count_again))
-        return entries
+                yield from self._claim(entry_id, deliveries + int(count_again))
 
     def claim(self) -> Entry | None:
         """Return one entry whose lease ran out, whoever held it; the next call looks further on.

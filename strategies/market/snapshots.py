@@ -42,14 +42,29 @@ class SnapshotRef:
         return self.manifest.snapshot_id
 
     @property
-    def date(self) -> date:
-        """Return the day of the import."""
-        return self.manifest.run_date
-
-    @property
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols, ascending."""
         return tuple(self.manifest.files)
+
+    @property
+    def calendar(self) -> str:
+        """Return the code of the exchange calendar the bars stand on."""
+        return self.manifest.calendar
+
+    @property
+    def first_session(self) -> date:
+        """Return the first session that any symbol has a bar of."""
+        return self.manifest.first
+
+    @property
+    def last_session(self) -> date:
+        """Return the last session that any symbol has a bar of."""
+        return self.manifest.last
+
+    @property
+    def date(self) -> date:
+        """Return the day of the import."""
+        return self.manifest.run_date
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,235 @@
+"""The grammar of Qlib expressions: text to syntax tree, without evaluating anything.
+
+Owns: tokens, precedence (Python's, since Qlib lets Python evaluate its expressions), the limits on hostile text.
+Must not know: which operators exist, what a field is.
+Invariant: any text becomes a tree or an `ExpressionError` that names the position; nothing is ever executed.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from strategies.errors import ExpressionError
+
+#: Limits on one expression: characters, nesting, tokens.
+MAX_CHARACTERS, MAX_DEPTH, MAX_TOKENS = 4096, 64, 2048
+#: Largest magnitude of a number, written or folded; float32 bars end at 3.4e38.
+MAX_NUMBER = 1e300
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<field>\$[A-Za-z_]\w*)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])|(?P<name>[A-Za-z_]\w*)"
+    r"|(?P<symbol>\*\*|[<>]=|==|!=|[-+*/<>&|(),]))",
+    re.ASCII,
+)
+_COMPARISONS = {">": "Gt", ">=": "Ge", "<": "Lt", "<=": "Le", "==": "Eq", "!=": "Ne"}
+#: Loosest first; comparisons stand above them all, signs and powers below.
+_LEVELS = ({"|": "Or"}, {"&": "And"}, {"+": "Add", "-": "Sub"}, {"*": "Mul", "/": "Div"})
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number; an integer stays one, since Qlib tells `Ref($close, 1)` from `Ref($close, 1.0)`."""
+
+    value: int | float
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the bars, without its dollar sign."""
+
+    name: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An operator and its arguments; `a + b` is the call `Add(a, b)`."""
+
+    name: str
+    arguments: tuple["Tree", ...]
+    position: int
+
+
+Tree = Number | Field | Call
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    position: int
+
+
+def parse(text: str, column: str = "expression") -> Tree:
+    """Return the syntax tree of a Qlib expression, constants folded as Python would.
+
+    Raises:
+        ExpressionError: The text is no expression, or beyond the limits of length and depth; the message names the
+            column, the expression and the position.
+    """
+    return _Parser(text, column).whole()
+
+
+def refusal(column: str, text: str, position: int, reason: str) -> ExpressionError:
+    """Return the error that says what is wrong where."""
+    shown = text if len(text) <= 160 else f"{text[:160]}…"
+    return ExpressionError(f"column {column}: {reason}, at character {position + 1} of {shown!r}")
+
+
+class _Parser:
+    def __init__(self, text: str, column: str) -> None:
+        self.text, self.column = text, column
+        if len(text) > MAX_CHARACTERS:
+            raise self.error(0, f"the expression has {len(text)} characters, at most {MAX_CHARACTERS} are allowed")
+        self.tokens = list(self.scan())
+        self.at, self.depth = 0, 0
+
+    def error(self, position: int, reason: str) -> ExpressionError:
+        return refusal(self.column, self.text, position, reason)
+
+    def scan(self) -> Iterator[_Token]:
+        position, end, count = 0, len(self.text.rstrip()), 0
+        while position < end:
+            match = _TOKEN.match(self.text, position)
+            if match is None or match.lastgroup is None:
+                start = end - len(self.text[position:end].lstrip())
+                raise self.error(start, f"unexpected {self.text[start]!r}")
+            count += 1
+            if count > MAX_TOKENS:
+                raise self.error(position, f"more than {MAX_TOKENS} tokens")
+            yield _Token(match.lastgroup, match.group(match.lastgroup), match.start(match.lastgroup))
+            position = match.end()
+        yield _Token("end", "", end)
+
+    @property
+    def token(self) -> _Token:
+        return self.tokens[self.at]
+
+    def take(self, text: str) -> bool:
+        found = self.token.kind == "symbol" and self.token.text == text
+        self.at += found
+        return found
+
+    def expect(self, text: str) -> None:
+        if not self.take(text):
+            found = repr(self.token.text) if self.token.text else "the end"
+            raise self.error(self.token.position, f"{text!r} was expected, {found} was found")
+
+    def whole(self) -> Tree:
+        tree = self.comparison()
+        if self.token.kind != "end":
+            raise self.error(self.token.position, f"unexpected {self.token.text!r}")
+        return tree
+
+    def comparison(self) -> Tree:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.error(self.token.position, f"nested deeper than {MAX_DEPTH}")
+        left = self.binary(0)
+        sign = self.token
+        if sign.kind == "symbol" and sign.text in _COMPARISONS:
+            self.at += 1
+            left = self.call(_COMPARISONS[sign.text], left, self.binary(0), sign.position)
+            if self.token.kind == "symbol" and self.token.text in _COMPARISONS:
+                reason = "comparisons do not chain, and & and | bind tighter than they: use parentheses"
+                raise self.error(self.token.position, reason)
+        self.depth -= 1
+        return left
+
+    def binary(self, level: int) -> Tree:
+        if level == len(_LEVELS):
+            return self.signed()
+        left = self.binary(level + 1)
+        while self.token.kind == "symbol" and self.token.text in _LEVELS[level]:
+            sign = self.token
+            self.at += 1
+            left = self.call(_LEVELS[level][sign.text], left, self.binary(level + 1), sign.position)
+        return left
+
+    def signed(self) -> Tree:
+        negative, position = False, self.token.position
+        while self.token.kind == "symbol" and self.token.text in "+-":
+            negative ^= self.token.text == "-"
+            self.at += 1
+        tree = self.power()
+        if not negative:
+            return tree
+        return self.call("Mul", tree, Number(-1, position), position)
+
+    def power(self) -> Tree:
+        left, sign = self.primary(), self.token
+        if not self.take("**"):
+            return left
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.error(sign.position, f"nested deeper than {MAX_DEPTH}")
+        right = self.signed()
+        self.depth -= 1
+        return self.call("Power", left, right, sign.position)
+
+    def primary(self) -> Tree:
+        token = self.token
+        self.at += token.kind != "end"
+        if token.kind == "number":
+            return self.number(token)
+        if token.kind == "field":
+            return Field(token.text[1:], token.position)
+        if token.kind == "name":
+            self.expect("(")
+            return Call(token.text, self.arguments(), token.position)
+        if token.kind == "symbol" and token.text == "(":
+            tree = self.comparison()
+            self.expect(")")
+            return tree
+        found = repr(token.text) if token.text else "the end"
+        raise self.error(token.position, f"a value was expected, {found} was found")
+
+    def arguments(self) -> tuple[Tree, ...]:
+        if self.take(")"):
+            return ()
+        found = [self.comparison()]
+        while self.take(","):
+            found.append(self.comparison())
+        self.expect(")")
+        return tuple(found)
+
+    def number(self, token: _Token) -> Number:
+        if len(token.text) > 64:
+            raise self.error(token.position, "a number has at most 64 characters")
+        value = int(token.text) if token.text.isdigit() else float(token.text)
+        return self.bounded(value, token.position)
+
+    def bounded(self, value: float, position: int) -> Number:
+        if not abs(value) <= MAX_NUMBER:
+            raise self.error(position, f"a number lies beyond {MAX_NUMBER:g}")
+        return Number(value, position)
+
+    def call(self, name: str, left: Tree, right: Tree, position: int) -> Tree:
+        if not (isinstance(left, Number) and isinstance(right, Number)):
+            return Call(name, (left, right), position)
+        value = _fold(name, left.value, right.value)
+        if value is None:
+            raise self.error(position, f"{name} of the numbers {left.value} and {right.value} has no value")
+        return self.bounded(value, position)
+
+
+def _fold(name: str, left: float, right: float) -> float | None:
+    if name == "Add":
+        return left + right
+    if name == "Sub":
+        return left - right
+    if name == "Mul":
+        return left * right
+    if name == "Div":
+        return left / right if right else None
+    # Bounded before it is computed: 9 ** 9 ** 9 would never end.
+    if name != "Power" or (left <= 0 and not (isinstance(right, int) and right >= 0)) or _digits(left, right) > 300:
+        return None
+    power: float = left**right
+    return power
+
+
+def _digits(left: float, right: float) -> float:
+    return abs(right) * abs(math.log10(abs(left))) if left else 0.0

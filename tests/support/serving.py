@@ -3,10 +3,17 @@
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
+
+import lightgbm as lgb
+import numpy as np
 
 from contracts import GROUP, Rejection, SignalVector, StreamNames
 from contracts.codec import decode
+from strategies.construction import Construction
+from strategies.expressions.feature_sets import feature_set
 from strategies.market.bars import Panel
+from strategies.models.bundle import ALPHA158_LABEL, Bundle
 from worker.server import Client, Outage, Patience, connect
 from worker.serving.consumer import Consumer, Identity, Limits
 from worker.serving.entries import RequestStream
@@ -67,6 +74,35 @@ def make_limits(**changes: float) -> Limits:
         "retry_pause_ms": 10,
     }
     return Limits(**{**values, **changes})  # type: ignore[arg-type]  # ints and floats as the fields want them
+
+
+def make_active(universe: Sequence[str] = (), *, seed: int = 0, activation: int = 1) -> ActiveBundle:
+    """Return a small, really trained Alpha158 model as the slot of a strategy holds it; never proven, never saved."""
+    rng = np.random.default_rng(seed)
+    features = feature_set("alpha158")
+    rows = rng.normal(size=(400, len(features.names)))
+    data = lgb.Dataset(rows, rows[:, :5].sum(axis=1) * 0.01, feature_name=list(features.names))
+    parameters = {"verbosity": -1, "seed": seed, "num_threads": 1, "deterministic": True, "num_leaves": 7}
+    booster = lgb.train(parameters, data, num_boost_round=10)
+    digest = sha256(booster.model_to_string().encode()).hexdigest()
+    bundle = Bundle(
+        strategy="alpha_baseline",
+        version=f"v{seed + 1}",
+        model_sha256=digest,
+        bundle_sha256=digest,
+        feature_set=features,
+        label=ALPHA158_LABEL,
+        prediction_kind="return",
+        vwap_stand_in="typical_price",
+        construction=Construction(),
+        calendar="XNYS",
+        universe=tuple(universe),
+        proven=False,
+        manifest=None,
+        processors=(),
+        booster=booster,
+    )
+    return ActiveBundle(bundle=bundle, activation=activation, since=NOW)
 
 
 class Bench:

@@ -76,6 +76,8 @@ class Consumer:
         self._counters, self._patience, self._clock = counters, patience, clock
         self._next_claim = 0.0
         self._recover = True
+        # Given back by this process and not seen since: still pending under its name, and not to be resumed early.
+        self._waiting: set[str] = set()
         self.paused = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -110,7 +112,7 @@ class Consumer:
 
     def _resume(self, stop: threading.Event, *, count_again: bool = False) -> None:
         """Answer what is pending under this name: of a former process, or of a reply that was lost."""
-        for entry in self._stream.recover(self._leases.held(), count_again=count_again):
+        for entry in self._stream.recover(self._leases.held() | self._waiting, count_again=count_again):
             self._take([entry], stop)
         self._recover = False
 
@@ -144,6 +146,7 @@ class Consumer:
 
     def _take(self, entries: list[Entry], stop: threading.Event) -> None:
         self._leases.hold(entry.id for entry in entries)
+        self._waiting.difference_update(entry.id for entry in entries)
         give_back_at: float | None = None
         for entry in entries:
             if stop.is_set() and give_back_at is None:
@@ -238,6 +241,7 @@ class Consumer:
                 self._stream.give_back(entry, self._key(entry), pause_ms=pause, tried=tried, error=error[:500])
 
         self._patience.call(give_back)
+        self._waiting.add(entry.id)
 
     def _key(self, entry: Entry) -> str:
         return self._names.request(request_id_of(entry.pairs, entry.id))

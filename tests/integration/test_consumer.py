@@ -1,0 +1,361 @@
+import dataclasses
+import threading
+from datetime import date
+
+import numpy as np
+import pytest
+
+from contracts import GROUP, RejectionCode
+from strategies.market.calendar import SessionCalendar
+from tests.support.market import make_panel
+from tests.support.serving import NOW, Bench, Streams, make_active, make_limits
+from worker.errors import StreamUnavailable
+from worker.serving.pipeline import Rules
+
+SYMBOLS = ("AAPL", "BF.B", "GOOG", "IBM", "MSFT", "NEW")
+REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,IBM,MSFT", "as_of": "2013-02-01"}
+
+
+@pytest.fixture(scope="module")
+def rules():
+    return Rules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
+
+
+@pytest.fixture(scope="module")
+def panel():
+    """120 sessions to 2013-02-28; NEW is listed 20 sessions before the end, BF.B's bars end 2 sessions before it."""
+    whole = make_panel(SYMBOLS, sessions=120, first=date(2012, 9, 5), starts={"NEW": 100})
+    row = whole.symbols.index("BF.B")
+    fields = {name: values.copy() for name, values in whole.fields.items()}
+    for values in fields.values():
+        values[row, -2:] = np.nan
+    return dataclasses.replace(whole, fields=fields)
+
+
+@pytest.fixture(scope="module")
+def active():
+    return make_active(SYMBOLS)
+
+
+@pytest.fixture
+def streams(valkey_url, namespace):
+    return Streams(valkey_url, namespace)
+
+
+@pytest.fixture
+def bench(valkey_url, streams, rules, panel, active):
+    made = Bench(valkey_url, streams.names, rules)
+    made.serve(panel, [active])
+    return made
+
+
+def test_request_typed_by_hand_becomes_one_vector(bench, streams):
+    (entry,) = streams.add(REQUEST)
+
+    bench.consumer.run_once()
+
+    (vector,) = streams.results()
+    assert vector.request_id == entry
+    assert vector.as_of == date(2013, 2, 1)
+    assert sorted(signal.symbol for signal in vector.weights) == ["AAPL", "IBM", "MSFT"]
+    assert [signal.rank for signal in vector.weights] == [1, 2, 3]
+    assert [signal.target_weight for signal in vector.weights] == [1.0, 0.0, -1.0]
+    assert (vector.requested_top_n, vector.used_top_n) == (3, 1)
+    assert streams.rejections() == []
+    assert streams.pending() == 0
+
+
+def test_entries_added_before_the_first_worker_are_answered(bench, streams):
+    streams.add(REQUEST, times=3)
+
+    bench.consumer.run_once()
+
+    assert len(streams.results()) == 3
+
+
+def test_universe_is_answered_and_names_who_was_left_out(bench, streams):
+    streams.add({"strategy": "alpha_baseline", "as_of": "2013-02-28"})
+
+    bench.consumer.run_once()
+
+    (vector,) = streams.results()
+    assert {excluded.symbol: excluded.code for excluded in vector.excluded} == {
+        "BF.B": "stale_symbol",
+        "NEW": "history_too_short",
+    }
+    assert len(vector.weights) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "value"),
+    [
+        ({"strategy": "alpha_baselin"}, RejectionCode.UNKNOWN_STRATEGY, "alpha_baselin"),
+        ({"strategy": "dormant"}, RejectionCode.NO_ACTIVE_MODEL, "dormant"),
+        ({"symbols": "AAPL,ZZZZ"}, RejectionCode.UNKNOWN_SYMBOL, "ZZZZ"),
+        ({"symbols": "aapl"}, RejectionCode.UNKNOWN_SYMBOL, "aapl"),
+        ({"symbols": ""}, RejectionCode.EMPTY_SYMBOLS, "''"),
+        ({"symbols": "AAPL,AAPL"}, RejectionCode.DUPLICATE_SYMBOLS, "AAPL"),
+        ({"symbols": ",".join(f"S{i}" for i in range(5001))}, RejectionCode.TOO_MANY_SYMBOLS, "5001"),
+        ({"as_of": "someday"}, RejectionCode.MALFORMED_AS_OF, "someday"),
+        ({"as_of": "2013-03-04"}, RejectionCode.AS_OF_IN_FUTURE, "2013-03-04"),
+        ({"as_of": "2012-09-04"}, RejectionCode.AS_OF_BEFORE_DATA, "2012-09-04"),
+        ({"as_of": "1812-01-01"}, RejectionCode.AS_OF_OUTSIDE_CALENDAR, "1812-01-01"),
+        ({"as_of": "2013-03-01"}, RejectionCode.STALE_SNAPSHOT, "2013-03-01"),
+        ({"symbols": "AAPL,BF.B", "as_of": "2013-02-28"}, RejectionCode.STALE_SYMBOL, "BF.B (2)"),
+        ({"symbols": "AAPL,NEW", "as_of": "2013-02-28"}, RejectionCode.HISTORY_TOO_SHORT, "NEW (20)"),
+        (
+            {"symbols": "BF.B", "as_of": "2013-02-28", "on_ineligible": "exclude"},
+            RejectionCode.NOTHING_TO_PRICE,
+            "BF.B",
+        ),
+        ({"top_n": "0", "bottom_n": "0"}, RejectionCode.INFEASIBLE_CONSTRUCTION, "0"),
+        ({"symbol": "AAPL"}, RejectionCode.UNKNOWN_FIELD, "did you mean symbols"),
+        ({"v": "7"}, RejectionCode.UNSUPPORTED_VERSION, "'7'"),
+        ({"deadline": "2013-03-02T11:59:59Z"}, RejectionCode.DEADLINE_EXCEEDED, "2013-03-02T11:59:59"),
+        ({b"symbols": b"\xff\xfe"}, RejectionCode.MALFORMED_REQUEST, "UTF-8"),
+        ({"symbols": "A" * 1_000_000}, RejectionCode.ENTRY_TOO_LARGE, "262144"),
+    ],
+)
+def test_bad_request_is_rejected_and_its_neighbours_answered(bench, streams, fields, code, value):
+    good = REQUEST
+    bench.slots.know(frozenset({"alpha_baseline", "dormant"}))
+    raw = {key if isinstance(key, bytes) else key.encode(): val for key, val in REQUEST.items()}
+    raw |= {key if isinstance(key, bytes) else key.encode(): val for key, val in fields.items()}
+    streams.add(good, times=2)
+    (bad,) = streams.add(raw)
+    streams.add(good, times=2)
+
+    bench.consumer.run_once()
+
+    (rejection,) = streams.rejections()
+    assert rejection.code is code
+    assert value in rejection.reason
+    assert rejection.entry_id == bad
+    assert len(streams.results()) == 4
+    assert streams.pending() == 0
+
+
+def test_rejection_carries_the_fields_as_they_came(bench, streams):
+    streams.add({b"strategy": b"alpha_baseline", b"symbols": b"\xff", b"note": b"x" * 5000})
+
+    bench.consumer.run_once()
+
+    (rejection,) = streams.rejections()
+    assert rejection.fields["symbols"] == "\\xff"
+    assert rejection.fields["note"].endswith("(5000 bytes)")
+
+
+def test_missing_snapshot_is_a_rejection_of_its_own(valkey_url, streams, rules, active):
+    bench = Bench(valkey_url, streams.names, rules)
+    bench.serve(None, [active])
+    streams.add(REQUEST)
+
+    bench.consumer.run_once()
+
+    assert [rejection.code for rejection in streams.rejections()] == [RejectionCode.MISSING_SNAPSHOT]
+
+
+def test_same_request_id_gets_one_outcome_however_often_it_is_added(bench, streams):
+    streams.add(REQUEST | {"request_id": "once"}, times=5)
+
+    bench.consumer.run_once()
+
+    assert [vector.request_id for vector in streams.results()] == ["once"]
+    assert streams.pending() == 0
+    assert bench.counters.dropped == 4
+
+
+def test_rejected_request_id_is_not_answered_later(bench, streams):
+    streams.add(REQUEST | {"request_id": "once", "symbols": "ZZZZ"})
+    bench.consumer.run_once()
+    streams.add(REQUEST | {"request_id": "once"})
+
+    bench.consumer.run_once()
+
+    assert streams.results() == []
+    assert len(streams.rejections()) == 1
+
+
+def test_entry_of_a_dead_worker_is_claimed_and_answered(valkey_url, bench, streams, rules):
+    bench.stream.ensure_group()
+    streams.add(REQUEST, times=3)
+    Bench(valkey_url, streams.names, rules, name="dead").stream.read(10, 10)
+    assert streams.pending() == 3
+
+    poll(lambda: bench.consumer.run_once() or streams.pending() == 0)
+
+    assert len(streams.results()) == 3
+    assert {vector.deliveries for vector in streams.results()} == {2}
+
+
+def test_woken_worker_cannot_publish_what_another_took_over(valkey_url, bench, streams, rules, panel, active):
+    bench.stream.ensure_group()
+    streams.add(REQUEST)
+    sleeper = Bench(valkey_url, streams.names, rules, name="sleeper")
+    sleeper.serve(panel, [active])
+    entries = sleeper.stream.read(10, 10)
+    streams.client.xclaim(streams.names.requests, GROUP, "thief", 0, [entries[0].id])
+
+    sleeper.consumer._take(entries, threading.Event())
+
+    assert streams.results() == []
+    assert sleeper.counters.dropped == 1
+    assert streams.pending() == 1
+
+
+def test_lease_is_renewed_only_while_owned(bench, streams):
+    bench.stream.ensure_group()
+    streams.add(REQUEST, times=2)
+    mine, stolen = bench.stream.read(10, 10)
+    bench.leases.hold([mine.id, stolen.id])
+    streams.client.xclaim(streams.names.requests, GROUP, "thief", 0, [stolen.id])
+
+    bench.leases.renew()
+
+    assert bench.leases.held() == {mine.id}
+    assert bench.leases.lost == 1
+    owners = {
+        row["message_id"].decode(): row["consumer"].decode()
+        for row in streams.client.xpending_range(streams.names.requests, GROUP, min="-", max="+", count=10)
+    }
+    assert owners == {mine.id: "w1", stolen.id: "thief"}
+    assert streams.deliveries()[mine.id] == 1
+
+
+def test_restarted_worker_resumes_its_own_entries_first(bench, streams):
+    bench.stream.ensure_group()
+    (first,) = streams.add(REQUEST)
+    bench.stream.read(10, 10)
+
+    recovered = list(bench.stream.recover(count_again=True))
+
+    assert [(entry.id, entry.deliveries) for entry in recovered] == [(first, 2)]
+    assert dict(recovered[0].pairs)[b"strategy"] == b"alpha_baseline"
+
+
+def test_reply_lost_in_reading_costs_no_delivery(bench, streams):
+    bench.stream.ensure_group()
+    streams.add(REQUEST)
+    bench.stream.read(10, 10)
+
+    (entry,) = bench.stream.recover()
+
+    assert entry.deliveries == 1
+    assert list(streams.deliveries().values()) == [1]
+
+
+def test_request_that_raises_is_retried_alone_until_deliveries_run_out(valkey_url, streams, rules, panel, active):
+    bench = Bench(valkey_url, streams.names, rules, limits=make_limits(max_deliveries=3))
+    bench.serve(panel, [active])
+    streams.add(REQUEST, times=2)
+    streams.add(REQUEST | {"request_id": "poison"})
+    streams.add(REQUEST, times=2)
+    original = bench.consumer._vector
+
+    def explode(request, entry, read_at):
+        if request.request_id == "poison":
+            raise RuntimeError("kaboom")
+        return original(request, entry, read_at)
+
+    bench.consumer._vector = explode
+
+    poll(lambda: bench.consumer.run_once() or streams.pending() == 0)
+
+    assert len(streams.results()) == 4
+    (rejection,) = streams.rejections()
+    assert rejection.code is RejectionCode.DELIVERIES_EXHAUSTED
+    assert rejection.request_id == "poison"
+    assert "tried 3 times" in rejection.reason
+    assert "RuntimeError: kaboom" in rejection.reason
+
+
+def test_commit_said_twice_is_told_duplicate(bench, streams):
+    bench.stream.ensure_group()
+    streams.add(REQUEST)
+    (entry,) = bench.stream.read(10, 10)
+    outcome, _ = bench.consumer._outcome(entry, 0.0)
+
+    first = bench.results.commit(entry, outcome)
+    second = bench.results.commit(entry, outcome)
+
+    assert (first.status, second.status) == ("committed", "duplicate")
+    assert first.outcome_id == second.outcome_id
+    assert len(streams.results()) == 1
+
+
+def test_deadline_passed_at_publication_is_no_vector(bench, streams):
+    # The worker's clock stands before the deadline, the server's long after it.
+    streams.add(REQUEST | {"deadline": "2013-03-02T12:00:01Z"})
+
+    bench.consumer.run_once()
+
+    assert streams.results() == []
+    assert [rejection.code for rejection in streams.rejections()] == [RejectionCode.DEADLINE_EXCEEDED]
+
+
+def test_group_destroyed_is_made_again_and_nothing_answered_twice(bench, streams):
+    streams.add(REQUEST, times=2)
+    bench.consumer.run_once()
+    streams.client.xgroup_destroy(streams.names.requests, GROUP)
+    streams.add(REQUEST)
+
+    bench.consumer._recover = False
+    thread = threading.Thread(target=bench.consumer.run, args=(bench.stop,))
+    thread.start()
+    poll(lambda: len(streams.results()) == 3 and streams.pending() == 0)
+    bench.stop.set()
+    thread.join(10)
+
+    assert len({vector.request_id for vector in streams.results()}) == 3
+    assert len(streams.results()) == 3
+
+
+def test_script_cache_flushed_under_the_worker_is_loaded_again(bench, streams):
+    streams.client.script_flush()
+    streams.add(REQUEST)
+
+    bench.consumer.run_once()
+
+    assert len(streams.results()) == 1
+
+
+def test_leaving_worker_gives_back_what_it_has_no_time_for(valkey_url, streams, rules, panel, active):
+    bench = Bench(valkey_url, streams.names, rules, limits=make_limits(shutdown_timeout_seconds=1e-9, lease_ms=60_000))
+    bench.serve(panel, [active])
+    bench.stream.ensure_group()
+    streams.add(REQUEST, times=3)
+    entries = bench.stream.read(10, 10)
+    bench.stop.set()
+
+    bench.consumer._take(entries, bench.stop)
+
+    heir = Bench(valkey_url, streams.names, rules, name="heir", limits=make_limits(lease_ms=60_000))
+    claimed = [heir.stream.claim() for _ in range(3)]
+    assert [entry.deliveries for entry in claimed if entry] == [1, 1, 1]
+
+
+def test_unreachable_server_is_said_to_be_unavailable(rules, streams, free_port):
+    bench = Bench(f"redis://127.0.0.1:{free_port}/0", streams.names, rules)
+
+    with pytest.raises(StreamUnavailable, match="ConnectionError"):
+        bench.stream.read(1, 10)
+
+
+def test_queue_time_and_delivery_count_stand_in_the_vector(bench, streams):
+    streams.client.xadd(streams.names.requests, REQUEST, id=f"{int(NOW.timestamp() * 1000) - 1500}-0")
+
+    bench.consumer.run_once()
+
+    (vector,) = streams.results()
+    assert vector.queue_ms == pytest.approx(1500, abs=1)
+    assert vector.deliveries == 1
+
+
+def poll(condition, seconds=20.0):
+    """Wait until the condition holds."""
+    pause = threading.Event()
+    for _ in range(int(seconds / 0.02)):
+        if condition():
+            return
+        pause.wait(0.02)
+    raise AssertionError("the condition did not come true in time")

@@ -8,6 +8,7 @@ prediction alone or among others. One thread uses a bundle at a time, as LightGB
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import lightgbm as lgb
 import numpy as np
@@ -39,6 +40,32 @@ ALPHA158_LABEL = LabelSpec(
     horizon="close of T+1 to close of T+2",
     sessions_ahead=2,
 )
+
+
+class Predictor(Protocol):
+    """Anything that computes features and predictions as a bundle does."""
+
+    @property
+    def feature_set(self) -> FeatureSet:
+        """Return what is computed from bars."""
+        ...
+
+    def predict(self, features: Float32Array) -> FloatArray:
+        """Return the model's own output for each row of raw features, `[rows]`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scorer:
+    """A booster on its way to becoming a bundle: what `Bundle` computes with, without what it states."""
+
+    feature_set: FeatureSet
+    processors: tuple[Scaling | Fillna, ...]
+    booster: lgb.Booster
+
+    def predict(self, features: Float32Array) -> FloatArray:
+        """Return the model's own output for each row, as `Bundle.predict` does."""
+        return predict_rows(self.booster, apply_processors(self.processors, features))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -79,7 +79,7 @@ def perform(
         cost_bps: Basis points of each unit of weight bought or sold.
     """
     weights = _books(symbols, predictions, construction)
-    formed = np.isfinite(weights).all(axis=1)
+    formed = np.asarray(np.isfinite(weights).all(axis=1))
     held = formed[:, None] & (weights != 0)
     known = held & np.isfinite(returns)
     gross = np.where(known, np.nan_to_num(weights) * np.nan_to_num(returns), 0.0).sum(axis=1)
@@ -102,7 +102,7 @@ def metrics(signal: Correlations, performance: Performance) -> dict[str, float |
     the mean over the standard deviation (ddof 1) times sqrt(252), `max_drawdown` is 0 or below.
     """
     net = _measured(performance.net_returns)
-    wealth = np.cumprod(1.0 + net)
+    wealth = np.cumprod(1.0 + net, dtype=np.float64)
     return {
         "ic": _mean(signal.ic),
         "icir": _ratio(signal.ic),

@@ -5,7 +5,8 @@ Must not know: Parquet, files, registries.
 Invariant: a row holds the very window its features were computed from, so a replay needs no snapshot.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 
@@ -13,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.errors import GoldenSampleMismatch, MalformedModel
+from strategies.expressions.feature_sets import FeatureSet
 from strategies.market.bars import FloatArray, IntArray, Panel, Window
-from strategies.models.bundle import Bundle
+from strategies.models.bundle import Predictor
 from strategies.models.processors import Float32Array
 
+#: Symbol and session.
+Cell = tuple[str, date]
 #: Fewest rows of a sample where the snapshot has that many.
 MIN_ROWS = 64
 #: Most rows: each feature's lowest and highest, and the rows that are hard to compute, stay below it.
@@ -37,63 +41,59 @@ class GoldenSample:
     predictions: FloatArray
 
 
-def choose_rows(panel: Panel, features: Float32Array, *, offset: int, lookback: int, seed: int) -> IntArray:
-    """Return the cells to keep as golden rows, `[rows, 2]`: session index in the panel, symbol index.
+def choose_rows(features: Float32Array, listed: IntArray, *, seed: int) -> IntArray:
+    """Return the cells to keep as golden rows, `[rows, 2]`: session index, symbol index.
 
     Chosen, in this order, until `MAX_ROWS`: for each feature its lowest and highest finite cell and one NaN cell;
     rows with short histories; the last session; seeded random rows up to `MIN_ROWS`.
 
     Args:
-        panel: The panel that the features were computed from.
-        features: `[sessions, symbols, features]`, sessions from `offset` on.
-        offset: Index in the panel of the first session of `features`.
-        lookback: Sessions a full window has.
+        features: `[sessions, symbols, features]`.
+        listed: Sessions since each symbol's first bar, that one included, `[sessions, symbols]`; below 1 = no row.
         seed: Of the random rows.
     """
-    exists = np.arange(offset, offset + len(features))[:, None] >= panel.first[None, :]
-    chosen = [*_extremes(features, exists), *_short(panel, exists, offset), *_last(exists)]
-    cells = np.flatnonzero(exists)
-    extra = np.random.default_rng(seed).permutation(cells)[: MIN_ROWS + lookback]
-    unique = list(dict.fromkeys(chosen))[:MAX_ROWS]
-    for cell in extra:
-        if len(unique) >= MIN_ROWS:
-            break
-        if int(cell) not in unique:
-            unique.append(int(cell))
-    rows = np.array([divmod(cell, features.shape[1]) for cell in unique], dtype=np.int64).reshape(-1, 2)
-    rows[:, 0] += offset
-    return rows
+    exists = listed >= 1
+    random = np.random.default_rng(seed).permutation(np.flatnonzero(exists))
+    chosen = dict.fromkeys([*_extremes(features, exists), *_short(listed), *_last(exists)])
+    unique = [*list(chosen)[:MAX_ROWS], *(cell for cell in random.tolist() if cell not in chosen)]
+    kept = np.array(unique[: max(MIN_ROWS, min(len(chosen), MAX_ROWS))], dtype=np.int64)
+    return np.stack(np.divmod(kept, features.shape[1]), axis=1)
 
 
-def take_golden(bundle: Bundle, panel: Panel, rows: IntArray) -> GoldenSample:
-    """Return the golden sample of these cells, computed window by window as serving does.
+def take_golden(predictor: Predictor, panel: Panel, cells: Sequence[Cell], features: Float32Array) -> GoldenSample:
+    """Return the golden sample of these cells.
+
+    Args:
+        predictor: Feature set and model.
+        panel: The bars that training read.
+        cells: Symbol and session of each row, `[rows]`.
+        features: As training computed them, `[rows, features]`.
 
     Raises:
         MalformedModel: A prediction is not finite.
     """
-    windows = tuple(_window(bundle, panel, int(session), int(symbol)) for session, symbol in rows)
-    features = np.concatenate([bundle.feature_set.evaluate(window) for window in windows])
-    predictions = bundle.predict(features)
+    windows = tuple(_window(predictor.feature_set, panel, symbol, session) for symbol, session in cells)
+    predictions = predictor.predict(features)
     _check_finite(windows, predictions)
     return GoldenSample(windows=windows, features=features, predictions=predictions)
 
 
-def replay_golden(bundle: Bundle, golden: GoldenSample) -> None:
+def replay_golden(predictor: Predictor, golden: GoldenSample) -> None:
     """Compute features and predictions of the golden sample again and compare them bit for bit.
 
     Raises:
         GoldenSampleMismatch: A feature or prediction differs; names it, the symbol, the session, both values.
         MalformedModel: A prediction is not finite.
     """
-    names = bundle.feature_set.names
+    names = predictor.feature_set.names
     if golden.features.shape != (len(golden.windows), len(names)):
         raise GoldenSampleMismatch(f"golden features have shape {golden.features.shape}, columns are {len(names)}")
     for window, expected in zip(golden.windows, golden.features, strict=True):
-        was = bundle.feature_set.evaluate(window)[0]
+        was = predictor.feature_set.evaluate(window)[0]
         for column in np.flatnonzero(~_same_bits(expected, was))[:1]:
             raise GoldenSampleMismatch(_difference(names[column], window, expected[column], was[column]))
     # From the stored features, so that one call prices all rows; they have just been shown to be the same bits.
-    predictions = bundle.predict(golden.features)
+    predictions = predictor.predict(golden.features)
     _check_finite(golden.windows, predictions)
     for row in np.flatnonzero(~_same_bits(golden.predictions, predictions))[:1]:
         window = golden.windows[row]
@@ -112,23 +112,19 @@ def _extremes(features: Float32Array, exists: NDArray[np.bool_]) -> list[int]:
     return cells
 
 
-def _short(panel: Panel, exists: NDArray[np.bool_], offset: int) -> list[int]:
-    """Cells with each short history, of the youngest symbols; a panel's own first sessions count as well."""
-    sessions = np.arange(offset, offset + len(exists))[:, None]
-    history = sessions - panel.first[None, :] + 1
-    return [int(cell) for bars in SHORT_HISTORIES for cell in np.flatnonzero(exists & (history == bars))[-2:]]
+def _short(listed: IntArray) -> list[int]:
+    """Cells with each short history: of the youngest symbols, or of the panel's own first sessions."""
+    return [int(cell) for bars in SHORT_HISTORIES for cell in np.flatnonzero(listed == bars)[-2:]]
 
 
 def _last(exists: NDArray[np.bool_]) -> list[int]:
-    symbols = np.flatnonzero(exists[-1])[:4]
-    return [int((len(exists) - 1) * exists.shape[1] + symbol) for symbol in symbols]
+    return [(len(exists) - 1) * exists.shape[1] + int(symbol) for symbol in np.flatnonzero(exists[-1])[:4]]
 
 
-def _window(bundle: Bundle, panel: Panel, session: int, symbol: int) -> Window:
-    as_of: date = panel.sessions[session].astype(object)
-    window = panel.window([panel.symbols[symbol]], as_of, bundle.lookback)
-    fields = {name: values for name, values in window.fields.items() if name in bundle.feature_set.fields}
-    return Window(symbols=window.symbols, sessions=window.sessions, fields=MappingProxyType(fields), first=window.first)
+def _window(features: FeatureSet, panel: Panel, symbol: str, session: date) -> Window:
+    window = panel.window([symbol], session, features.lookback)
+    fields = {name: values for name, values in window.fields.items() if name in features.fields}
+    return replace(window, fields=MappingProxyType(fields))
 
 
 def _same_bits(expected: NDArray[np.floating], was: NDArray[np.floating]) -> NDArray[np.bool_]:

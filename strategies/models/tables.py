@@ -30,7 +30,9 @@ def encode_golden(golden: GoldenSample, names: tuple[str, ...]) -> bytes:
         "symbol": pa.array([window.symbols[0] for window in windows], pa.string()),
         "session": pa.array([window.as_of for window in windows], pa.date32()),
         "first": pa.array([int(window.first[0]) for window in windows], pa.int64()),
-        "sessions": pa.array([window.sessions.astype("datetime64[D]") for window in windows], pa.list_(pa.date32())),
+        "sessions": pa.array(
+            [window.sessions.astype("datetime64[D]").astype(object) for window in windows], pa.list_(pa.date32())
+        ),
     }
     for field in windows[0].fields:
         columns[BAR + field] = pa.array([window.fields[field][0] for window in windows], pa.list_(pa.float64()))

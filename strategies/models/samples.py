@@ -1,0 +1,134 @@
+"""Samples: features and labels of a panel as the rows that a model is trained and judged on.
+
+Owns: which rows exist, which are eligible, how labels are transformed within a session.
+Must not know: boosters, files, periods' meaning.
+Invariant: a row is eligible by the rule of serving: its symbol has a bar on the session and enough history.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from strategies.errors import TrainingError
+from strategies.expressions.feature_sets import FeatureSet, label
+from strategies.market.bars import FloatArray, IntArray, Panel
+from strategies.models.bundle import ALPHA158_LABEL
+from strategies.models.configuration import LabelProcessor, TrainingConfig
+from strategies.models.processors import Float32Array
+
+#: Told the stage, what is done of it, and of how many.
+Progress = Callable[[str, int, int], None]
+#: Sessions computed between two reports of progress.
+CHUNK_SESSIONS = 128
+#: Brings the percent ranks of a session to a standard deviation of about 1, as Qlib's CSRankNorm does.
+RANK_TO_SD = 3.46
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Every (session, symbol) of a panel's sessions from `offset` on."""
+
+    #: The panel's, or the universe's, ascending, `[symbols]`.
+    symbols: tuple[str, ...]
+    #: Index in the panel of the first session.
+    offset: int
+    #: `[sessions, symbols, features]`
+    features: Float32Array
+    #: As the configuration's label says, `[sessions, symbols]`; NaN = not known.
+    labels: FloatArray
+    #: Of holding for one session from the close of T+1, by which books are judged, `[sessions, symbols]`.
+    returns: FloatArray
+    #: Sessions since the symbol's first bar, that one included, `[sessions, symbols]`; below 1 = no row.
+    listed: IntArray
+    #: Whether a row may be priced, `[sessions, symbols]`.
+    eligible: NDArray[np.bool_]
+
+    def within(self, period: slice) -> slice:
+        """Return a range of the panel's sessions as a range of these sessions."""
+        return slice(period.start - self.offset, period.stop - self.offset)
+
+
+def compute_samples(
+    panel: Panel, features: FeatureSet, config: TrainingConfig, sessions: slice, progress: Progress
+) -> Samples:
+    """Return the samples of a range of the panel's sessions.
+
+    Raises:
+        UnknownSymbols: The universe names a symbol that the panel lacks.
+        TrainingError: The panel lacks a field that the features need, or the label looks further ahead than stated.
+    """
+    missing = sorted(features.fields - set(panel.fields))
+    if missing:
+        raise TrainingError(f"feature set {features.name} needs {', '.join(missing)}, which the snapshot's bars lack")
+    symbols = _universe(panel, config)
+    listed = np.arange(sessions.start, sessions.stop)[:, None] - panel.first[panel.rows(symbols)][None, :] + 1
+    history = features.lookback if config.require_full_history else 1
+    return Samples(
+        symbols=symbols,
+        offset=sessions.start,
+        features=_features(panel, features, symbols, sessions, progress),
+        labels=_labels(panel, config, symbols, sessions),
+        returns=_evaluate_label(panel, ALPHA158_LABEL.expression, symbols, sessions),
+        listed=listed,
+        eligible=_priced(panel, symbols, sessions) & (listed >= history),
+    )
+
+
+def transform_labels(labels: FloatArray, kind: LabelProcessor) -> FloatArray:
+    """Return labels transformed within each session, `[sessions, symbols]`; NaN stays NaN.
+
+    Source: Qlib's CSZScoreNorm (ddof 1) and CSRankNorm (percent rank less 0.5, times 3.46).
+    """
+    frame = pd.DataFrame(labels)
+    if kind == "cs_zscore":
+        frame = frame.sub(frame.mean(axis=1), axis=0).div(frame.std(axis=1).replace(0.0, np.nan), axis=0)
+    elif kind == "cs_rank":
+        frame = (frame.rank(axis=1, pct=True) - 0.5) * RANK_TO_SD
+    return frame.to_numpy(dtype=np.float64)
+
+
+def _universe(panel: Panel, config: TrainingConfig) -> tuple[str, ...]:
+    if config.universe is None:
+        return panel.symbols
+    panel.rows(config.universe)
+    return tuple(sorted(set(config.universe)))
+
+
+def _features(
+    panel: Panel, features: FeatureSet, symbols: Sequence[str], sessions: slice, progress: Progress
+) -> Float32Array:
+    values = np.empty((sessions.stop - sessions.start, len(symbols), len(features.names)), dtype=np.float32)
+    progress("features", 0, len(values))
+    for start in range(sessions.start, sessions.stop, CHUNK_SESSIONS):
+        chunk = slice(start, min(start + CHUNK_SESSIONS, sessions.stop))
+        at = slice(chunk.start - sessions.start, chunk.stop - sessions.start)
+        values[at] = features.evaluate_range(panel, *_dates(panel, chunk), symbols)
+        progress("features", at.stop, len(values))
+    return values
+
+
+def _labels(panel: Panel, config: TrainingConfig, symbols: Sequence[str], sessions: slice) -> FloatArray:
+    ahead = label(config.label.expression).lookahead
+    if ahead != config.label.sessions_ahead:
+        raise TrainingError(
+            f"label {config.label.expression} looks {ahead} sessions ahead, "
+            f"the configuration says {config.label.sessions_ahead}"
+        )
+    return _evaluate_label(panel, config.label.expression, symbols, sessions)
+
+
+def _evaluate_label(panel: Panel, expression: str, symbols: Sequence[str], sessions: slice) -> FloatArray:
+    return label(expression).evaluate_range(panel, *_dates(panel, sessions), symbols).astype(np.float64)
+
+
+def _priced(panel: Panel, symbols: Sequence[str], sessions: slice) -> NDArray[np.bool_]:
+    return np.isfinite(panel.fields["close"][panel.rows(symbols), sessions]).T
+
+
+def _dates(panel: Panel, sessions: slice) -> tuple[date, date]:
+    first, last = panel.sessions[sessions.start], panel.sessions[sessions.stop - 1]
+    return first.astype(object), last.astype(object)

@@ -165,7 +165,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF coalesce(btrim(reason), '') = '' THEN
+    IF coalesce(reason, '') !~ '\S' THEN
         RAISE EXCEPTION '% needs a reason', action USING ERRCODE = 'SW003';
     END IF;
 END
@@ -190,8 +190,8 @@ BEGIN
     VALUES
         (number, changed.strategy_name, changed.version, record_transition.action, changed.status,
          record_transition.to_status, record_transition.from_version, public.active_version(changed.strategy_name),
-         left(coalesce(nullif(btrim(record_transition.actor), ''), session_user), 200),
-         left(nullif(btrim(record_transition.reason), ''), 2000), clock_timestamp());
+         left(coalesce(substring(record_transition.actor FROM '\S.*'), session_user), 200),
+         left(substring(record_transition.reason FROM '\S.*'), 2000), clock_timestamp());
     INSERT INTO public.registry_outbox (activation, type)
     VALUES (number, CASE record_transition.action
         WHEN 'deactivated' THEN 'model.deactivated'

@@ -153,12 +153,13 @@ def history(
 
 
 def _read(bundle: Path | None, path: Path | None, stated: "Registration") -> "Registration":
+    bare = (path, stated.strategy, stated.version)
+    if any(bare) if bundle is not None else not all(bare):
+        refuse("register takes the folder of a bundle, or --strategy, --version and --path of a bare LightGBM file")
+
     from strategies.errors import BundleError, BundleNotFound
     from worker.lifecycle.registration import registration_of_bare_model, registration_of_bundle
 
-    named = bool(stated.strategy and stated.version)
-    if (bundle is None) != (path is not None and named) or (bundle is not None and (stated.strategy or stated.version)):
-        refuse("register takes the folder of a bundle, or --strategy, --version and --path of a bare LightGBM file")
     artifacts_dir = settings_of().artifacts_dir
     try:
         if bundle is not None:

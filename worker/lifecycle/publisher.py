@@ -49,7 +49,7 @@ class Publisher:
         """Take where the servers are; nothing is connected before `run`."""
         self._database_url, self._names = database_url, names
         self._options = options or PublisherOptions()
-        self._stream: Client = connect(redis_url, "signal-worker publish-registry")
+        self._stream: Client = connect(redis_url, "publisher")
         self._registry_outage, self._stream_outage = RegistryOutage(), Outage("publisher")
         self._backoff = _Backoff(self._options.backoff_max_seconds)
         # A socket, not an Event: it wakes a wait on the database's socket, and a signal handler may write to it.

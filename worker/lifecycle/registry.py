@@ -41,7 +41,7 @@ _HISTORY: LiteralString = """
 _REGISTER: LiteralString = """
     INSERT INTO public.model_registry (strategy_name, version, model_path, mlflow_run_id, mlflow_experiment_id,
         performance_metrics, config, created_by, notes)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, coalesce(%s, session_user), %s)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, coalesce(%s::text, session_user), %s)
 """
 
 

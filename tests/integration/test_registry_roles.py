@@ -1,0 +1,99 @@
+import psycopg
+import pytest
+
+from tests.support.registry import register, sql
+from worker.lifecycle.outbox import Outbox
+from worker.lifecycle.registry import Registration, Registry
+
+INSERT = "INSERT INTO model_registry (strategy_name, version, model_path) VALUES ('alpha', 'v9', 'models/x')"
+
+
+@pytest.fixture
+def three(database_url):
+    with Registry(database_url) as registry:
+        register(registry, "alpha", "v1", "v2")
+        registry.activate("alpha", "v1")
+        yield registry
+
+
+def as_role(database_url, role, statement):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"SET ROLE {role}")
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest.mark.usefixtures("three")
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("signal_reader", "SELECT * FROM model_registry, model_activations, active_models"),
+        ("signal_reader", "SELECT fail_model('alpha', 'v2', 'golden sample differs')"),
+        ("signal_publisher", "SELECT * FROM registry_outbox JOIN model_activations USING (activation)"),
+        ("signal_publisher", "UPDATE registry_outbox SET published_at = now()"),
+        ("signal_publisher", "DELETE FROM registry_outbox WHERE published_at < now()"),
+        ("signal_admin", INSERT),
+        ("signal_admin", "SELECT activate_model('alpha', 'v2', 'better')"),
+        ("signal_admin", "SELECT deactivate_model('alpha')"),
+        ("signal_admin", "SELECT activate_model('alpha', 'v2'), rollback_model('alpha')"),
+        ("signal_admin", "SELECT fail_model('alpha', 'v2', 'x'), retry_model('alpha', 'v2', 'y')"),
+        ("signal_admin", "UPDATE model_registry SET notes = 'x'"),
+    ],
+)
+def test_role_may_do_its_work(database_url, role, statement):
+    as_role(database_url, role, statement)
+
+
+@pytest.mark.usefixtures("three")
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("signal_reader", "SELECT activate_model('alpha', 'v2')"),
+        ("signal_reader", "SELECT retry_model('alpha', 'v2', 'x')"),
+        ("signal_reader", INSERT),
+        ("signal_reader", "UPDATE model_registry SET notes = 'x'"),
+        ("signal_reader", "SELECT * FROM registry_outbox"),
+        ("signal_publisher", "SELECT * FROM model_registry"),
+        ("signal_publisher", "SELECT fail_model('alpha', 'v2', 'x')"),
+        ("signal_publisher", "UPDATE registry_outbox SET type = 'reload'"),
+        ("signal_publisher", "INSERT INTO registry_outbox (activation, type) VALUES (1, 'reload')"),
+        ("signal_admin", "UPDATE model_registry SET status = 'failed'"),
+        ("signal_admin", "DELETE FROM model_registry"),
+        ("signal_admin", "DELETE FROM registry_outbox"),
+        ("signal_admin", "SELECT switch_active('alpha', 'v2', 'activated', NULL, NULL)"),
+        ("signal_admin", "INSERT INTO model_activations SELECT * FROM model_activations"),
+        ("signal_admin", "UPDATE activation_counter SET last_activation = 7"),
+    ],
+)
+def test_role_may_do_nothing_else(database_url, role, statement):
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        as_role(database_url, role, statement)
+
+
+def test_actor_is_told_beside_the_login_that_acted(three, database_url):
+    as_role(database_url, "signal_admin", "SELECT activate_model('alpha', 'v2', 'why', 'ada')")
+
+    owner = sql(database_url, "SELECT session_user")[0][0]
+    change = three.history("alpha")[0]
+    assert (change.actor, change.session_role) == ("ada", owner)
+
+
+@pytest.mark.usefixtures("three")
+def test_clients_work_with_their_roles_alone(database_url):
+    def as_login(role):
+        return f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20role%3D{role}"
+
+    with Registry(as_login("signal_admin")) as admin:
+        admin.register(Registration(strategy="alpha", version="v3", model_path="models/alpha/v3"))
+        admin.activate("alpha", "v3")
+    with Registry(as_login("signal_reader")) as worker:
+        assert worker.active_models()["alpha"].version == "v3"
+        assert not worker.withdrawn("alpha")
+        worker.fail("alpha", "v3", "does not load")
+    with Outbox(as_login("signal_publisher")) as outbox:
+        assert outbox.lead()
+        events = outbox.pending()
+        for event in events:
+            outbox.mark(event)
+        assert [event.type for event in events] == ["model.activated", "model.activated", "model.failed"]
+        assert outbox.forget(0) == 3

@@ -36,7 +36,15 @@ _SMALLEST_NORMAL, _TWO_54 = 2.2250738585072014e-308, 18014398509481984.0
 
 
 def compiled(function: _Function) -> _Function:
-    """Compile a kernel on first use: outside the interpreter lock, IEEE arithmetic, cached on disk."""
+    """Compile a kernel when an entry point first needs it, in IEEE arithmetic.
+
+    Not cached by itself: Numba would go on using the cached caller of a kernel that has changed.
+    """
+    return cast("_Function", numba.njit(error_model="numpy", fastmath=False)(function))
+
+
+def entry(function: _Function) -> _Function:
+    """Compile what Python calls, on its first call: runs outside the interpreter lock, cached on disk."""
     return cast("_Function", numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=False)(function))
 
 

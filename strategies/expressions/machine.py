@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.expressions import kernels, sorting, windows
-from strategies.expressions.kernels import Values, compiled
+from strategies.expressions.kernels import Values, compiled, entry
 from strategies.expressions.sorting import SORT_STRIP
 from strategies.expressions.windows import ACCUMULATORS, STRIP
 
@@ -37,7 +37,7 @@ LANES, CHUNK, ROWS, SYMBOLS, COLUMNS, OFFSET = range(6)
 AGES = 0
 
 
-@compiled
+@entry
 def load_field(
     field: NDArray[np.float64], rows: Table, first: Table, start: int, count: int, place: int, scratch: Values
 ) -> None:
@@ -54,7 +54,7 @@ def load_field(
             scratch[(place + k) * lanes + lane] = np.float64(np.float32(field[row, session])) if exists else np.nan
 
 
-@compiled
+@entry
 def load_ages(sessions: int, first: Table, start: int, count: int, place: int, scratch: Values) -> None:
     """Write how many rows of each symbol exist before each row; -1 for a row that does not exist itself."""
     lanes = first.size
@@ -316,7 +316,7 @@ def _stamp() -> str:
 
 
 def _machine(stamp: str) -> Callable[..., None]:
-    @compiled
+    @entry
     def run(
         frame: Table,
         instructions: Table,

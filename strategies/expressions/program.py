@@ -6,7 +6,7 @@ Invariant: the tables depend on the columns alone, not on what is evaluated; onl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -39,6 +39,8 @@ _WINDOWS = {
 }  # fmt: skip
 #: Families whose pass depends on the length of the window, so that lengths cannot share it.
 _ONE_LENGTH = frozenset({kernels.SHAPE, kernels.WEIGHTED, kernels.DECAY, kernels.SPAN_DECAY})
+#: Layouts kept for one program.
+MAX_LAYOUTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ class Program:
     columns: int
     #: Values that sorted windows need beside scratch.
     work: int
+    #: Layouts made so far: making one takes longer than evaluating a few symbols.
+    layouts: dict[tuple[int, int], Layout] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def lookback(self) -> int:
@@ -83,6 +87,14 @@ class Program:
 
     def layout(self, chunk: int, rows: int) -> Layout:
         """Place the buffers for chunks of `chunk` rows of `rows` in all."""
+        known = self.layouts.get((chunk, rows))
+        if known is not None:
+            return known
+        if len(self.layouts) >= MAX_LAYOUTS:
+            self.layouts.clear()
+        return self.layouts.setdefault((chunk, rows), self._placed(chunk, rows))
+
+    def _placed(self, chunk: int, rows: int) -> Layout:
         table = np.zeros((len(self.kinds), 4), np.int64)
         free, places = 0, {}
         for buffer, kind in enumerate(self.kinds):

@@ -45,7 +45,7 @@ def sums_result(kind: int, acc: Values, out: Values) -> None:
 
 @compiled
 def moments_lag(x: Values, acc: Values) -> None:
-    """Add one lag to: finite values, newest of them, sum and sum of squares of the differences to it."""
+    """Add one lag to: finite values, newest of them, sum and sum of squares of the differences to it, plain sum."""
     for i in range(x.size):
         v = x[i]
         finite = abs(v) < np.inf
@@ -55,14 +55,20 @@ def moments_lag(x: Values, acc: Values) -> None:
         acc[i + K1] = newest
         acc[i + K2] += difference
         acc[i + K3] += difference * difference
+        acc[i + K4] += v if finite else 0.0
 
 
 @compiled
 def moments_result(kind: int, acc: Values, out: Values) -> None:
-    """Write Mean, or Var and Std with one degree of freedom taken off (NaN for one value)."""
+    """Write Mean, or Var and Std with one degree of freedom taken off (NaN for one value).
+
+    Mean is the plain sum over the count: the share of days that went up less the share that went down must be exactly
+    zero where they are equal, since trees split at zero.
+    """
     if kind == MEAN:
         for i in range(out.size):
-            out[i] = acc[i + K1] + acc[i + K2] / acc[i]
+            mean = acc[i + K4] / acc[i]
+            out[i] = acc[i + K1] if (acc[i + K3] == 0.0) & (acc[i] > 0.0) else mean
     else:
         for i in range(out.size):
             n, total = acc[i], acc[i + K2]

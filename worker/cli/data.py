@@ -181,7 +181,6 @@ def _shortened(row: dict[str, Any]) -> dict[str, Any]:
         "run date": row["run_date"],
         "snapshot": row["snapshot_id"][:12],
         "symbols": row["symbols"],
-        "bars": row["bars"],
         "sessions": f"{row['first']} {row['last']}",
         "quarantined": row["quarantined"],
     }

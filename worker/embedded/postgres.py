@@ -19,7 +19,7 @@ import psutil
 from worker.embedded.accounts import Account, can_enter, unprivileged_account
 from worker.embedded.binaries import reachable_binaries
 from worker.embedded.errors import StackFailed
-from worker.embedded.processes import account_options, clean_environment, find
+from worker.embedded.processes import account_options, bind_to_parent, clean_environment, find
 
 PROGRAM = "postgres"
 #: Both the superuser and the database.
@@ -150,6 +150,7 @@ class Cluster:
             cwd="/",
             env=clean_environment(),
             check=False,
+            preexec_fn=bind_to_parent(signal.SIGKILL),
             **account_options(self.account),
         )
         said = done.stdout.decode(errors="replace").strip()
@@ -162,13 +163,14 @@ def open_cluster(directory: Path, *, programs: Path | None = None, fsync: bool =
 
     Raises:
         BinariesMissing: No PostgreSQL is installed or named.
-        StackFailed: The programs do not run, or root's folder for clusters is not root's.
+        StackFailed: The programs do not run.
     """
     account = unprivileged_account()
     folder = home(directory, account)
-    folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if account is not None:
-        folder.chmod(0o711)  # ours, and whatever the umask: the account must pass
+    for ours in (folder.parent, folder):
+        if not ours.exists():
+            ours.mkdir()
+            ours.chmod(0o711)  # whatever the umask: the account must pass
     runnable = reachable_binaries(programs, folder, account)
     return Cluster(home=folder, programs=runnable, major=_major(runnable, account), account=account, fsync=fsync)
 
@@ -182,6 +184,15 @@ def home(directory: Path, account: Account | None) -> Path:
         return directory / "postgres"
     digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
     return OUTSIDE / f"{directory.parent.name}-{digest}"
+
+
+def remove(directory: Path) -> None:
+    """Remove the cluster of a stack's directory for good."""
+    folder = home(directory, unprivileged_account())
+    if folder.exists():
+        shutil.rmtree(folder)
+    if folder.parent == OUTSIDE and OUTSIDE.exists() and not any(OUTSIDE.iterdir()):
+        OUTSIDE.rmdir()
 
 
 def find_process(directory: Path) -> psutil.Process | None:

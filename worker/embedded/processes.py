@@ -72,7 +72,7 @@ def launch(order: Launch) -> subprocess.Popen[bytes]:
             env=clean_environment() if order.environment is None else order.environment,
             start_new_session=True,
             # Runs after the switch of user, which would clear what it sets.
-            preexec_fn=_bind_to_parent(order.death_signal),  # noqa: PLW1509 - one system call, resolved beforehand
+            preexec_fn=bind_to_parent(order.death_signal),  # noqa: PLW1509 - one system call, resolved beforehand
             **account_options(order.account),
         )
     _children[child.pid] = child
@@ -94,6 +94,20 @@ def account_options(account: Account | None) -> AccountOptions:
 def can_bind_to_parent() -> bool:
     """Return whether the kernel ends servers with us: Linux, and the thread that starts them must live as long."""
     return _LIBC is not None and threading.current_thread() is threading.main_thread()
+
+
+def bind_to_parent(number: signal.Signals | None) -> Callable[[], None] | None:
+    """Return what a child does before it becomes its program, to get that signal when this thread ends."""
+    if number is None or _LIBC is None:
+        return None
+    prctl, parent, wanted = _LIBC.prctl, os.getpid(), int(number)
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, wanted)
+        if os.getppid() != parent:  # it ended before the kernel knew: no signal would ever come
+            os._exit(1)
+
+    return bind
 
 
 def find(pid: int | None, marks: Sequence[str]) -> psutil.Process | None:
@@ -162,16 +176,3 @@ def _gone(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def _bind_to_parent(number: signal.Signals | None) -> Callable[[], None] | None:
-    if number is None or _LIBC is None:
-        return None
-    prctl, parent, wanted = _LIBC.prctl, os.getpid(), int(number)
-
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, wanted)
-        if os.getppid() != parent:  # it ended before the kernel knew: no signal would ever come
-            os._exit(1)
-
-    return bind

@@ -7,8 +7,11 @@ do two owners serve one directory.
 """
 
 import atexit
+import contextlib
+import shutil
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +27,7 @@ from worker.embedded.servers import NAMES, end_servers, find_servers
 from worker.embedded.starting import Plan, bring_up, log_file
 
 _OWNER = "owner"
+_OWN_NAMES = ("valkey", "valkey.log", "postgres.log", "identity.json", "endpoints.json", _OWNER, "lock")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,15 +120,32 @@ class LocalStack:
             return False
         with locked(self.directory / "lock"):
             ownership = ownership or self._claim()
-            if self._watchdog is not None:
-                watchdog.dismiss(self._watchdog)
+            self._send_watchdog_home()
             ran = bool(find_servers(self.directory))
             end_servers(self.directory)
             remove_endpoints(self.directory)
             ownership.release()
-            self._ownership = self._watchdog = None
+            self._ownership = None
             atexit.unregister(self.stop)
             return ran
+
+    def wipe(self) -> None:
+        """Remove all that the stack wrote, its data too, also where PostgreSQL's user keeps them outside.
+
+        Raises:
+            StackError: A server runs.
+        """
+        if not self.directory.is_dir():
+            return
+        with locked(self.directory / "lock"):
+            if find_servers(self.directory):
+                raise StackError(f"the local servers of {self.directory} run: `signal-worker local down` first")
+            postgres.remove(self.directory)
+            for name in _OWN_NAMES:
+                path = self.directory / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()  # only if nothing of others is there
 
     def status(self) -> StackStatus:
         """Return what runs now."""
@@ -171,24 +192,29 @@ class LocalStack:
         if not keep:
             end_servers(self.directory)  # what a dead owner left behind is still ending, or was never told to
         bound = not self._detached and can_bind_to_parent()
+        if not self._detached and not bound and self._watchdog is None:
+            self._watchdog = watchdog.spawn(self.directory)
         plan = Plan(
             directory=self.directory,
             bound=bound,
+            announce=partial(watchdog.guard, self._watchdog) if self._watchdog else None,
             fsync=self._fsync,
             valkey_bin=self._valkey_bin,
             postgres_bin=self._postgres_bin,
         )
         try:
-            if not self._detached and not bound and self._watchdog is None:
-                self._watchdog = watchdog.spawn(self.directory)
             endpoints = bring_up(plan, frozenset(NAMES) - find_servers(self.directory).keys())
-            if self._watchdog is not None:
-                watchdog.guard(self._watchdog, [process.pid for process in find_servers(self.directory).values()])
         except BaseException:
             end_servers(self.directory)
+            self._send_watchdog_home()
             raise
         write_endpoints(self.directory, endpoints, detached=self._detached)
         return endpoints
+
+    def _send_watchdog_home(self) -> None:
+        if self._watchdog is not None:
+            watchdog.dismiss(self._watchdog)
+            self._watchdog = None
 
 
 def _make(directory: Path) -> None:

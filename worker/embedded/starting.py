@@ -33,6 +33,8 @@ class Plan:
     directory: Path
     #: Whether the kernel ends the servers with this thread.
     bound: bool
+    #: Told the id of each process at once; None: nobody wants to know.
+    announce: Callable[[int], None] | None
     fsync: bool
     #: Folders of other programs than the wheels'.
     valkey_bin: Path | None
@@ -82,7 +84,7 @@ def _bring_up_valkey(plan: Plan, identity: Identity) -> Identity:
     def answers(identity: Identity) -> bool:
         return valkey.answers(identity.valkey_port, identity.valkey_password)
 
-    return _until_up("valkey", identity, start, answers)
+    return _until_up(plan, "valkey", identity, start, answers)
 
 
 def _bring_up_postgres(plan: Plan, identity: Identity, *, known_password: bool) -> Identity:
@@ -103,16 +105,22 @@ def _bring_up_postgres(plan: Plan, identity: Identity, *, known_password: bool) 
     def answers(identity: Identity) -> bool:
         return cluster.answers(identity.postgres_port)
 
-    return _until_up("postgres", identity, start, answers)
+    return _until_up(plan, "postgres", identity, start, answers)
 
 
 def _until_up(
-    server: str, identity: Identity, start: Callable[[Identity], Launch], answers: Callable[[Identity], bool]
+    plan: Plan,
+    server: str,
+    identity: Identity,
+    start: Callable[[Identity], Launch],
+    answers: Callable[[Identity], bool],
 ) -> Identity:
     for again in range(TRIES):
         identity = identity.with_free_port(server)
         order = start(identity)
         child = launch(order)
+        if plan.announce:
+            plan.announce(child.pid)
         if _answered(child, identity, answers):
             return identity
         if child.poll() is None:

@@ -11,7 +11,6 @@ Used off Linux, and on Linux where another thread than the main one starts the s
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from worker.embedded.processes import clean_environment
@@ -37,11 +36,11 @@ def dismiss(watchdog: subprocess.Popen[bytes]) -> None:
     watchdog.communicate()
 
 
-def guard(watchdog: subprocess.Popen[bytes], pids: Iterable[int]) -> None:
-    """Tell the watchdog of servers that it is to end with their owner."""
+def guard(watchdog: subprocess.Popen[bytes], pid: int) -> None:
+    """Tell the watchdog of a server that it is to end with its owner."""
     pipe = watchdog.stdin
     if pipe is not None:
-        pipe.write(b"".join(b"%d\n" % pid for pid in pids))
+        pipe.write(b"%d\n" % pid)
         pipe.flush()
 
 

@@ -8,7 +8,7 @@ its command may be said twice (reads, and the commit script, which recognises it
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any, TypeVar
@@ -34,6 +34,17 @@ GRACE_SECONDS = 5.0
 #: Seconds between two reminders that the server is still away.
 REMIND_SECONDS = 60.0
 
+#: The server's own word for errors that the driver turns into classes without it.
+_WORDS: Mapping[type[redis.RedisError], str] = {
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.BusyLoadingError: "LOADING",
+    redis.exceptions.NoScriptError: "NOSCRIPT",
+    redis.exceptions.AuthenticationError: "NOAUTH",
+    redis.exceptions.NoPermissionError: "NOPERM",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+}
 _RAW = ("XREADGROUP", "XREAD", "XCLAIM", "XAUTOCLAIM", "XRANGE", "XREVRANGE")
 _log = structlog.get_logger()
 
@@ -164,6 +175,9 @@ class Patience:
 
 
 def _reason(error: redis.RedisError) -> str:
+    for driver, word in _WORDS.items():
+        if isinstance(error, driver):
+            return word
     first = str(error).split(" ", 1)[0].rstrip(":")
     return first if first.isupper() and first.isalpha() else type(error).__name__
 

@@ -51,6 +51,8 @@ class HeartbeatThread(threading.Thread):
         self._state, self._clock = state, clock
         self._beat_seconds, self._renew_seconds = beat_seconds, lease_ms / 3000
         self._started_at = clock()
+        # Apart from the beat's: a full server renews leases and refuses beats, which is not a change at each turn.
+        self._renewals = Outage("leases")
         self._end = threading.Event()
         self.error: Exception | None = None
 
@@ -60,12 +62,12 @@ class HeartbeatThread(threading.Thread):
         try:
             while True:
                 ending = self._end.wait(min(self._renew_seconds, self._beat_seconds) if next_beat else 0.0)
-                self._quietly(self._leases.renew)
+                self._quietly(self._leases.renew, self._renewals)
                 if time.monotonic() >= next_beat:
-                    self._quietly(self._beat)
+                    self._quietly(self._beat, self._outage)
                     next_beat = time.monotonic() + self._beat_seconds
                 if ending:
-                    self._quietly(self._farewell)
+                    self._quietly(self._farewell, self._outage)
                     return
         except Exception as error:  # noqa: BLE001 - a thread's loop
             # Told to the main thread, which ends the process: without renewal others would take the work away.
@@ -77,13 +79,13 @@ class HeartbeatThread(threading.Thread):
         self._end.set()
         self.join()
 
-    def _quietly(self, act: Callable[[], None]) -> None:
+    def _quietly(self, act: Callable[[], None], outage: Outage) -> None:
         try:
             act()
         except StreamUnavailable as error:
-            self._outage.away(error)
+            outage.away(error)
         else:
-            self._outage.back()
+            outage.back()
 
     def _beat(self) -> None:
         fields = encode(self._heartbeat())

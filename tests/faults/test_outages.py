@@ -1,0 +1,150 @@
+import signal
+
+import pytest
+
+from contracts import GROUP, RejectionCode
+from tests.support.fleet import PATIENCE, Fleet
+from tests.support.serving import Streams
+from worker.embedded.processes import wait_until
+from worker.lifecycle.migrations import migrate
+
+#: Nobody registered this strategy, so each request has an outcome without a model.
+REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture
+def servers(private_servers):
+    migrate(private_servers.endpoints.database_url)
+    return private_servers
+
+
+@pytest.fixture
+def streams(servers):
+    return Streams(servers.endpoints.redis_url, "signals")
+
+
+@pytest.fixture
+def fleet(servers, tmp_path):
+    made = Fleet(servers.endpoints, tmp_path)
+    yield made
+    made.end()
+
+
+def test_worker_goes_on_by_itself_when_the_server_was_killed(servers, streams, fleet):
+    worker = fleet.worker()
+    streams.add(REQUEST)
+    assert wait_until(lambda: len(streams.rejections()) == 1, PATIENCE)
+
+    servers.kill("valkey")
+    worker.await_event("server_away", what="requests")
+    servers.start()
+    worker.await_event("server_back", what="requests")
+    streams.add(REQUEST, times=3)
+
+    assert wait_until(lambda: len(streams.rejections()) == 4, PATIENCE)
+    assert len(worker.events("server_away")) <= 8  # one a state change of each: requests, control, heartbeat, leases
+    assert {rejection.code for rejection in streams.rejections()} == {RejectionCode.UNKNOWN_STRATEGY}
+
+
+def test_worker_serves_on_while_the_registry_is_away(servers, streams, fleet):
+    worker = fleet.worker()
+
+    servers.kill("postgres")
+    streams.client.xadd(streams.names.control, {"type": "reload"})
+    worker.await_event("registry_away")
+    streams.add(REQUEST)
+    assert wait_until(lambda: len(streams.rejections()) == 1, PATIENCE)
+    servers.start()
+    streams.client.xadd(streams.names.control, {"type": "reload"})
+
+    worker.await_event("registry_back")
+    assert len(worker.events("registry_away")) == 1
+
+
+def test_worker_started_before_its_servers_waits_for_them(servers, streams, fleet):
+    servers.kill("valkey")
+    worker = fleet.start("run")
+    worker.await_event("server_away")
+
+    servers.start()
+    worker.await_event("fleet_event", kind="worker.started")
+    streams.add(REQUEST)
+
+    assert wait_until(lambda: len(streams.rejections()) == 1, PATIENCE)
+
+
+def test_sigterm_finishes_what_was_read_and_leaves(streams, fleet):
+    worker = fleet.worker()
+    streams.add(REQUEST, times=20)
+
+    worker.signal(signal.SIGTERM)
+
+    assert worker.wait() == 0
+    assert streams.pending() == 0
+    assert worker.events("fleet_event")[-1]["kind"] == "worker.drained"
+    assert streams.client.keys("signals:worker:*") == []
+    assert streams.client.xinfo_consumers(streams.names.requests, GROUP) == []
+
+
+def test_sigterm_ends_a_worker_whose_server_is_away(servers, fleet):
+    worker = fleet.worker()
+    servers.kill("valkey")
+    worker.await_event("server_away")
+
+    worker.signal(signal.SIGTERM)
+
+    assert worker.wait() == 0
+
+
+def test_killed_worker_costs_no_request(streams, fleet):
+    first = fleet.worker()
+    streams.add(REQUEST, times=200)
+    first.signal(signal.SIGKILL)
+    first.wait()
+
+    fleet.worker()
+
+    assert wait_until(lambda: len(streams.rejections()) == 200, PATIENCE)
+    assert len({rejection.request_id for rejection in streams.rejections()}) == 200
+    assert wait_until(lambda: streams.pending() == 0, PATIENCE)
+
+
+def test_stopped_worker_is_replaced_and_publishes_nothing_when_woken(streams, fleet):
+    sleeper = fleet.worker()
+    sleeper.signal(signal.SIGSTOP)
+    streams.add(REQUEST, times=50)
+    fleet.worker()
+
+    assert wait_until(lambda: len(streams.rejections()) == 50, PATIENCE)
+    sleeper.signal(signal.SIGCONT)
+    streams.add(REQUEST, times=10)
+
+    assert wait_until(lambda: len(streams.rejections()) == 60 and streams.pending() == 0, PATIENCE)
+    assert len({rejection.request_id for rejection in streams.rejections()}) == 60
+
+
+def test_flushed_server_gets_its_group_back(streams, fleet):
+    worker = fleet.worker()
+    streams.client.flushall()
+
+    worker.await_event("group_recreated")
+    streams.add(REQUEST)
+
+    assert wait_until(lambda: len(streams.rejections()) == 1, PATIENCE)
+
+
+def test_full_server_loses_nothing_and_costs_no_delivery(streams, fleet):
+    worker = fleet.worker(lease_ms=60000)
+    worker.signal(signal.SIGSTOP)
+    streams.add(REQUEST, times=5)
+    streams.client.config_set("maxmemory", 1)
+
+    worker.signal(signal.SIGCONT)
+    worker.await_event("server_away", reason="OOM", what="requests")
+    assert streams.rejections() == []
+    streams.client.config_set("maxmemory", 0)
+
+    assert wait_until(lambda: len(streams.rejections()) == 5 and streams.pending() == 0, PATIENCE)
+    assert {rejection.deliveries for rejection in streams.rejections()} == {1}

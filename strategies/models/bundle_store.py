@@ -190,7 +190,9 @@ def _read(path: Path, name: str, manifest: BundleManifest) -> bytes:
 def _feature_set(manifest: BundleManifest) -> FeatureSet:
     record = manifest.feature_set
     try:
-        features = define(record.name, tuple(zip(record.names, record.expressions, strict=True)))
+        features = define(
+            record.name, tuple(zip(record.names, record.expressions, strict=True)), precision=record.precision
+        )
     except ExpressionError as error:
         raise FeatureSetMismatch(f"this engine cannot compute the bundle's features: {error}") from error
     for name, expected, was in (

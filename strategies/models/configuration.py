@@ -62,6 +62,8 @@ class TrainingConfig(BaseModel):
     feature_set: Literal["alpha158", "alpha360"] = "alpha158"
     #: What stands in for `$vwap`: `none` where the snapshot's bars have it.
     vwap_stand_in: VwapStandIn = "typical_price"
+    #: In which types features are computed; `qlib` = as Qlib does.
+    precision: Literal["qlib", "float64"] = "qlib"
     label: LabelRecord = LabelRecord(
         name=ALPHA158_LABEL.name,
         expression=ALPHA158_LABEL.expression,

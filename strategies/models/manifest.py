@@ -17,7 +17,7 @@ from strategies.models.processors import Processor
 #: Files that every bundle holds beside `bundle.json`.
 MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE = "model.txt", "golden.parquet", "reference.parquet"
 BUNDLE_FILES = frozenset({MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE})
-MAX_FEATURES = 5000
+MAX_FEATURES = 4096
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 StrategyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -50,6 +50,8 @@ class FeatureSetRecord(_Record):
     vwap_stand_in: VwapStandIn
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES)]
     expressions: Annotated[tuple[Expression, ...], Field(min_length=1, max_length=MAX_FEATURES)]
+    #: In which types operations are computed; part of the hash.
+    precision: Literal["qlib", "float64"] = "qlib"
     sha256: Digest
     #: Sessions up to and including the as-of session that a row needs.
     lookback: Annotated[int, Field(ge=1, le=10_000)]
@@ -76,6 +78,12 @@ class ConstructionRecord(_Record):
 
     top_n: Side
     bottom_n: Side
+
+    @model_validator(mode="after")
+    def _hold_something(self) -> Self:
+        if self.top_n == 0 and self.bottom_n == 0:
+            raise ValueError("top_n and bottom_n are both 0, at least one side must hold a symbol")
+        return self
 
 
 class Period(_Record):

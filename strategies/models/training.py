@@ -97,7 +97,7 @@ def train(
     """
     report = progress or _silent
     split = split_sessions(panel.sessions, config)
-    features = feature_set(config.feature_set, vwap_stand_in=config.vwap_stand_in)
+    features = feature_set(config.feature_set, vwap_stand_in=config.vwap_stand_in, precision=config.precision)
     samples = compute_samples(panel, features, config, slice(split.train.start, split.test.stop), report)
     rows = _Rows.of(samples, split, config)
     fit = _fit(samples, rows, config, features.names, report)
@@ -193,11 +193,13 @@ def _fit(samples: Samples, rows: _Rows, config: TrainingConfig, names: Sequence[
             _rounds(report, config.rounds),
         ],
     )
+    made = booster.current_iteration()
+    report("rounds", made, made)
     return _Fit(
         model=booster.model_to_string(num_iteration=booster.best_iteration),
         processors=processors,
         best_iteration=booster.best_iteration,
-        validation_loss=tuple(next(iter(losses["valid"].values()))),
+        validation_loss=tuple(float(loss) for loss in next(iter(losses["valid"].values()))),
         train_rows=int(rows.train.sum()),
         valid_rows=int(rows.valid.sum()),
     )
@@ -240,6 +242,7 @@ def _lineage(
             vwap_stand_in=config.vwap_stand_in,
             names=features.names,
             expressions=features.expressions,
+            precision=config.precision,
             sha256=features.sha256,
             lookback=features.lookback,
         ),

@@ -91,7 +91,13 @@ class Consumer:
             if self.paused.is_set():
                 stop.wait(0.1)
                 continue
-            self._take(self._patience.call(lambda: self._read(stop)), stop)
+            entries = self._patience.call(lambda: self._read(stop))
+            if self.paused.is_set():
+                # Read by a call that was under way when the pause came: nothing is answered while paused.
+                for entry in entries:
+                    self._give_back(entry, tried=False)
+                continue
+            self._take(entries, stop)
 
     def run_once(self) -> None:
         """Answer what can be read now, without waiting for more."""

@@ -1,0 +1,251 @@
+import shutil
+from datetime import date
+
+import pytest
+
+from contracts import RejectionCode
+from strategies.alpha_baseline.train import Places, train_baseline
+from strategies.models.configuration import TrainingConfig
+from tests.support.fleet import PATIENCE, Fleet
+from tests.support.market import make_bars, write_snapshot
+from tests.support.serving import Streams
+from worker.embedded import Endpoints
+from worker.embedded.processes import wait_until
+from worker.lifecycle.registry import Registration, Registry
+
+STRATEGY = "alpha_baseline"
+SYMBOLS = ("AAPL", "IBM", "MSFT", "ORCL")
+REQUEST = {"strategy": STRATEGY, "symbols": ",".join(SYMBOLS)}
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A snapshot, and bundles v1 to v3 trained on it that differ by their seeds."""
+    folder = tmp_path_factory.mktemp("trained")
+    bars = {symbol: make_bars(sessions=300, seed=row) for row, symbol in enumerate(SYMBOLS)}
+    write_snapshot(folder / "data", bars)
+    places = Places(data_dir=folder / "data", artifacts_dir=folder / "artifacts")
+    for number in (1, 2, 3):
+        parameters = {"bagging_fraction": 0.7, "bagging_freq": 1}
+        config = TrainingConfig(rounds=5, seed=number, num_threads=1, num_leaves=4, parameters=parameters)
+        train_baseline(config, places, version=f"v{number}")
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "work")
+
+
+@pytest.fixture
+def streams(valkey_url, namespace):
+    return Streams(valkey_url, namespace)
+
+
+@pytest.fixture
+def fleet(valkey_url, database_url, namespace, folder):
+    endpoints = Endpoints(redis_url=valkey_url, database_url=database_url)
+    made = Fleet(endpoints, folder, namespace=namespace)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def registry(database_url):
+    with Registry(database_url) as made:
+        for version in ("v1", "v2", "v3"):
+            register(made, version)
+        made.activate(STRATEGY, "v1")
+        yield made
+
+
+def register(registry, version, path=None):
+    registry.register(
+        Registration(strategy=STRATEGY, version=version, model_path=path or f"models/{STRATEGY}/{version}")
+    )
+
+
+def served_version(streams):
+    """Return the version that answers a new request, or the code of its rejection."""
+    answered, refused = len(streams.results()), len(streams.rejections())
+    streams.add(REQUEST)
+    assert wait_until(lambda: len(streams.results()) + len(streams.rejections()) > answered + refused, PATIENCE)
+    found = streams.results()
+    return found[-1].model_version if len(found) > answered else streams.rejections()[-1].code
+
+
+def test_activation_swaps_between_requests_and_loses_none(streams, fleet, registry):
+    fleet.start("publish-registry")
+    worker = fleet.worker()
+
+    sent = []
+    for version in ("v2", "v3", "v1", "v3"):
+        sent += streams.add(REQUEST, times=25)
+        active = registry.activate(STRATEGY, version)
+        worker.await_event("fleet_event", kind="models.loaded", activation=active.activation)
+    sent += streams.add(REQUEST, times=25)
+
+    assert wait_until(lambda: len(streams.results()) == len(sent), PATIENCE)
+    vectors = streams.results()
+    assert [vector.request_id for vector in vectors] == sent
+    assert streams.rejections() == []
+    activations = [vector.activation for vector in vectors]
+    assert activations == sorted(activations)
+    assert vectors[-1].model_version == "v3"
+    digests = {vector.model_version: vector.model_sha256 for vector in vectors}
+    assert all(vector.model_sha256 == digests[vector.model_version] and vector.proven for vector in vectors)
+    assert len(set(digests.values())) == len(digests)
+
+
+def test_broken_bundle_is_refused_and_the_old_model_serves_on(streams, fleet, registry, folder):
+    fleet.start("publish-registry")
+    worker = fleet.worker()
+    model = folder / "artifacts" / "models" / STRATEGY / "v2" / "model.txt"
+    model.chmod(0o644)
+    model.write_bytes(model.read_bytes()[:-200])
+
+    registry.activate(STRATEGY, "v2")
+
+    failed = worker.await_event("fleet_event", kind="models.failed", version="v2")
+    assert "model.txt" in failed["reason"]
+    assert wait_until(lambda: registry.show(STRATEGY, "v2").status == "failed", PATIENCE)
+    assert served_version(streams) == "v1"
+    assert registry.history(STRATEGY)[0].action == "failed"
+    assert served_version(streams) == "v1"
+
+
+def test_event_typed_by_hand_makes_the_worker_look(streams, fleet, registry):
+    worker = fleet.worker()
+    assert served_version(streams) == "v1"
+    registry.activate(STRATEGY, "v2")
+
+    streams.client.xadd(streams.names.control, {"type": "reload", "strategy": STRATEGY})
+
+    worker.await_event("fleet_event", kind="models.loaded", version="v2")
+    assert served_version(streams) == "v2"
+
+
+def test_worker_that_hears_nothing_converges_by_itself(streams, fleet, registry):
+    worker = fleet.worker(reconcile_seconds=0.3)
+    registry.activate(STRATEGY, "v2")
+
+    worker.await_event("fleet_event", kind="models.loaded", version="v2")
+
+    assert served_version(streams) == "v2"
+
+
+def test_deactivated_strategy_is_answered_by_nobody(streams, fleet, registry):
+    worker = fleet.worker(reconcile_seconds=0.3)
+
+    registry.deactivate(STRATEGY, reason="test")
+
+    worker.await_event("fleet_event", kind="models.removed")
+    assert served_version(streams) is RejectionCode.NO_ACTIVE_MODEL
+
+
+def test_bundle_that_is_not_here_yet_fails_nobody_and_is_found_later(streams, fleet, registry, folder):
+    worker = fleet.worker()
+    home = folder / "artifacts" / "models" / STRATEGY / "v2"
+    away = shutil.move(home, folder / "away")
+    registry.activate(STRATEGY, "v2")
+    streams.client.xadd(streams.names.control, {"type": "reload"})
+    worker.await_event("fleet_event", kind="models.failed", version="v2")
+    assert registry.show(STRATEGY, "v2").status == "active"
+    assert served_version(streams) == "v1"
+
+    shutil.move(away, home)
+    streams.client.xadd(streams.names.control, {"type": "reload"})
+
+    worker.await_event("fleet_event", kind="models.loaded", version="v2")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "models/alpha_baseline/outside"], ids=["absolute", "link"])
+def test_path_outside_the_artifact_root_is_refused(streams, fleet, registry, folder, path):
+    worker = fleet.worker()
+    (folder / "artifacts" / "models" / STRATEGY / "outside").symlink_to("/etc")
+    register(registry, "v9", path)
+    registry.activate(STRATEGY, "v9")
+
+    streams.client.xadd(streams.names.control, {"type": "reload"})
+
+    assert "outside the artifact root" in worker.await_event("fleet_event", kind="models.failed")["reason"]
+    assert served_version(streams) == "v1"
+
+
+def test_bundle_under_another_name_is_refused(streams, fleet, registry):
+    worker = fleet.worker()
+    register(registry, "v9", f"models/{STRATEGY}/v2")
+    registry.activate(STRATEGY, "v9")
+
+    streams.client.xadd(streams.names.control, {"type": "reload"})
+
+    assert "holds alpha_baseline v2" in worker.await_event("fleet_event", kind="models.failed")["reason"]
+    assert served_version(streams) == "v1"
+
+
+def test_bare_model_serves_only_where_the_setting_allows_it(streams, fleet, registry):
+    register(registry, "v9", f"models/{STRATEGY}/v2/model.txt")
+    registry.activate(STRATEGY, "v9")
+    strict = fleet.worker()
+    assert "allow_unproven is off" in strict.await_event("fleet_event", kind="models.failed")["reason"]
+    strict.end()
+    registry.retry(STRATEGY, "v9", "the setting is on now")
+    registry.activate(STRATEGY, "v9")
+
+    fleet.worker(allow_unproven="true")
+
+    assert served_version(streams) == "v9"
+    assert not streams.results()[-1].proven
+
+
+@pytest.mark.usefixtures("registry")
+def test_new_snapshot_serves_from_the_next_request_on(streams, fleet, folder):
+    worker = fleet.worker()
+    assert served_version(streams) == "v1"
+    bars = {symbol: make_bars(sessions=301, seed=row) for row, symbol in enumerate(SYMBOLS)}
+    write_snapshot(folder / "data", bars, run_date=date(2099, 1, 2))
+
+    streams.client.xadd(streams.names.control, {"type": "data.refreshed"})
+
+    worker.await_event("fleet_event", count=2, kind="snapshot.loaded")
+    assert served_version(streams) == "v1"
+    before, after = streams.results()
+    assert before.snapshot_id != after.snapshot_id
+    assert after.as_of > before.as_of
+
+
+@pytest.mark.usefixtures("registry")
+def test_operators_pause_resume_ping_and_drain(streams, fleet):
+    worker = fleet.worker(worker_name="w-1")
+    tell = streams.client.xadd
+    tell(streams.names.control, {"type": "no such thing"})
+    tell(streams.names.control, {"type": "ping", "worker": "somebody-else"})
+    tell(streams.names.control, {"type": "ping", "worker": "w-1"})
+    worker.await_event("control_event_malformed")
+    worker.await_event("fleet_event", kind="worker.pong")
+
+    tell(streams.names.control, {"type": "pause"})
+    worker.await_event("fleet_event", kind="worker.paused")
+    streams.add(REQUEST)
+    assert not wait_until(lambda: streams.results() != [], 1.0)
+    tell(streams.names.control, {"type": "resume"})
+    assert wait_until(lambda: len(streams.results()) == 1, PATIENCE)
+    tell(streams.names.control, {"type": "drain"})
+
+    assert worker.wait() == 0
+    assert len(worker.events("fleet_event")) >= 5
+
+
+@pytest.mark.usefixtures("registry")
+def test_flushed_control_stream_is_noticed(streams, fleet):
+    worker = fleet.worker(reconcile_seconds=0.3)
+    streams.client.xadd(streams.names.control, {"type": "ping"}, id="9999999999999-0")
+    worker.await_event("fleet_event", kind="worker.pong")
+
+    streams.client.delete(streams.names.control)
+    worker.await_event("control_stream_went_back")
+    streams.client.xadd(streams.names.control, {"type": "ping"})
+
+    worker.await_event("fleet_event", count=2, kind="worker.pong")

@@ -11,6 +11,7 @@ from contracts.codec import decode
 from contracts.control import ControlEvent
 from contracts.streams import StreamNames
 from tests.support.registry import eventually, publishing, register, sql
+from worker.lifecycle import postgres
 from worker.lifecycle.migrations import migrate
 from worker.lifecycle.outbox import Outbox
 from worker.lifecycle.publisher import Publisher, PublisherOptions
@@ -213,6 +214,20 @@ def test_database_killed_and_started_again_is_waited_for(private_servers):
 
         assert eventually(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)])
     assert [line["event"] for line in logs].count("registry_away") == 1
+
+
+def test_frozen_database_does_not_keep_a_publisher_from_stopping(private_servers, monkeypatch):
+    monkeypatch.setattr(postgres, "GRACE_SECONDS", -9.5)
+    endpoints = private_servers.endpoints
+    migrate(endpoints.database_url)
+    with publishing(endpoints.database_url, endpoints.redis_url, "signals") as publisher:
+        assert eventually(lambda: publisher._role == "active")
+
+        private_servers.freeze("postgres")
+
+        assert eventually(lambda: publisher._registry_outage.lasting)
+        publisher.stop()
+    private_servers.thaw("postgres")
 
 
 def test_publisher_without_any_server_stops_at_once():

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from worker.errors import RegistryUnavailable
-from worker.lifecycle.postgres import connect, translated
+from worker.lifecycle.postgres import answering, connect
 
 #: Notification channel of `migrations/`; a notification is a hint, the rows are the truth.
 CHANNEL = "model_registry"
@@ -84,8 +84,8 @@ class Outbox:
     def lead(self) -> bool:
         """Return whether this session is the one that publishes, trying for it if it is not."""
         if not self.leads:
-            with translated():
-                row = self._connection.execute("SELECT pg_try_advisory_lock(%s) AS got", (_LOCK,)).fetchone()
+            with answering(self._connection) as connection:
+                row = connection.execute("SELECT pg_try_advisory_lock(%s) AS got", (_LOCK,)).fetchone()
             self.leads = bool(row and row["got"])
         return self.leads
 
@@ -93,13 +93,13 @@ class Outbox:
         """Let another session publish."""
         if self.leads:
             self.leads = False
-            with translated():
-                self._connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+            with answering(self._connection) as connection:
+                connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
     def pending(self) -> tuple[OutboxEvent, ...]:
         """Return the oldest events that are not marked, at most `BATCH`, in order."""
-        with translated():
-            rows = self._connection.execute(
+        with answering(self._connection) as connection:
+            rows = connection.execute(
                 """
                 SELECT o.id, o.type, a.strategy_name AS strategy, a.version, a.activation, a.reason, a.actor, a.at
                 FROM public.registry_outbox AS o JOIN public.model_activations AS a USING (activation)
@@ -111,15 +111,15 @@ class Outbox:
 
     def mark(self, event: OutboxEvent) -> None:
         """Note that the event was published."""
-        with translated():
-            self._connection.execute(
+        with answering(self._connection) as connection:
+            connection.execute(
                 "UPDATE public.registry_outbox SET published_at = clock_timestamp() WHERE id = %s", (event.id,)
             )
 
     def forget(self, days: int) -> int:
         """Delete what was published longer ago than that many days, and return how many events it was."""
-        with translated():
-            return self._connection.execute(
+        with answering(self._connection) as connection:
+            return connection.execute(
                 "DELETE FROM public.registry_outbox WHERE published_at < now() - make_interval(days => %s)", (days,)
             ).rowcount
 
@@ -131,9 +131,9 @@ class Outbox:
             self._notified()
 
     def _listen(self) -> None:
-        with translated():
-            self._connection.execute(f"LISTEN {CHANNEL}")
+        with answering(self._connection) as connection:
+            connection.execute(f"LISTEN {CHANNEL}")
 
     def _notified(self) -> bool:
-        with translated():
-            return bool(list(self._connection.notifies(timeout=0)))
+        with answering(self._connection) as connection:
+            return bool(list(connection.notifies(timeout=0)))

@@ -6,8 +6,11 @@ Invariant: no driver error leaves the room; what the registry refuses and what k
 by SQLSTATE, never by reading a message.
 """
 
+import os
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -31,6 +34,8 @@ Connection = psycopg.Connection[DictRow]
 CONNECT_SECONDS = 5
 #: Longest time a statement may run, in milliseconds; waiting for another activation counts.
 STATEMENT_MS = 10_000
+#: Time beyond that for the answer to arrive, in seconds.
+GRACE_SECONDS = 5.0
 
 #: What the functions of `migrations/` and the table's constraints raise.
 _REFUSALS: dict[str, type[RegistryRefusal]] = {
@@ -52,7 +57,7 @@ def connect(database_url: str, name: str, *, statement_ms: int = STATEMENT_MS) -
     Args:
         database_url: `postgresql://` URL or a libpq connection string.
         name: Shown by `pg_stat_activity`.
-        statement_ms: Longest run of one statement; 0 for no limit.
+        statement_ms: Longest run of one statement.
 
     Raises:
         RegistryUnavailable: The server is away, starting, full, or refuses the login.
@@ -96,6 +101,26 @@ def translated() -> Iterator[None]:
         raise InvalidRegistration(f"{error.object!r} is not text that the database can store") from error
 
 
+@contextmanager
+def answering(connection: Connection, statement_ms: int = STATEMENT_MS) -> Iterator[Connection]:
+    """Give the connection, and cut it if the server has not answered some seconds after its own time limit.
+
+    A server that is frozen, rather than gone, keeps no limit of its own; its kernel still confirms what it is sent.
+
+    Raises:
+        RegistryRefusal: The registry answered no; the subclass says why.
+        RegistryUnavailable: Anything else that keeps it from answering.
+    """
+    watch = threading.Timer(statement_ms / 1000 + GRACE_SECONDS, _cut, [connection])
+    watch.daemon = True
+    watch.start()
+    try:
+        with translated():
+            yield connection
+    finally:
+        watch.cancel()
+
+
 class Outage:
     """One line when the database goes, one when it is back."""
 
@@ -114,6 +139,12 @@ class Outage:
         if self.lasting:
             _log.info("registry_back")
         self.lasting = False
+
+
+def _cut(connection: Connection) -> None:
+    # Not close(): the thread that waits on this connection must be the one that lets go of it.
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _translation(error: psycopg.Error) -> WorkerError:

@@ -8,16 +8,16 @@ lost connection is asked once more; a change is sent once, since its answer may 
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, LiteralString, Self
 
-import psycopg
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from worker.errors import InvalidRegistration, RegistryUnavailable, UnknownVersion, VersionExists
 from worker.lifecycle.models import Activation, ActiveModel, ModelVersion, Registration
-from worker.lifecycle.postgres import STATEMENT_MS, Connection, connect, translated
+from worker.lifecycle.postgres import STATEMENT_MS, Connection, answering, connect
 
 Rows = list[DictRow]
 
@@ -236,9 +236,9 @@ class Registry:
 
     def _switch(self, statement: LiteralString, values: Sequence[object]) -> ActiveModel:
         # One transaction: its lock keeps the next activation out until the answer is read.
-        with translated(), self._checked().transaction() as transaction:
-            transaction.connection.execute(statement, values)
-            row = transaction.connection.execute(_ACTIVE + " WHERE strategy_name = %s", (values[0],)).fetchone()
+        with self._answering(self._checked()) as connection, connection.transaction():
+            connection.execute(statement, values)
+            row = connection.execute(_ACTIVE + " WHERE strategy_name = %s", (values[0],)).fetchone()
         if row is None:
             raise RegistryUnavailable(f"the activation of {values[0]} left no active version")
         return ActiveModel(**row)
@@ -249,21 +249,24 @@ class Registry:
 
     def _ask(self, question: LiteralString, values: Sequence[object] | Mapping[str, object] | None = None) -> Rows:
         try:
-            with translated():
-                return self._open().execute(question, values).fetchall()
+            with self._answering(self._open()) as connection:
+                return connection.execute(question, values).fetchall()
         except RegistryUnavailable:
             # A connection that was lost since its last use shows so only now.
             if self._connection is None or not self._connection.broken:
                 raise
-        with translated():
-            return self._open().execute(question, values).fetchall()
+        with self._answering(self._open()) as connection:
+            return connection.execute(question, values).fetchall()
 
     def _change(self, statement: LiteralString, values: Sequence[object]) -> Rows:
-        with translated():
-            cursor = self._checked().execute(statement, values)
+        with self._answering(self._checked()) as connection:
+            cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
-    def _checked(self) -> psycopg.Connection[Any]:
+    def _answering(self, connection: Connection) -> AbstractContextManager[Connection]:
+        return answering(connection, self._statement_ms)
+
+    def _checked(self) -> Connection:
         """Return a connection that answered just now."""
         self._ask("SELECT 1 AS alive")
         return self._open()

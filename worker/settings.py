@@ -21,71 +21,74 @@ PREFIX = "SIGNALS_"
 class Settings(BaseSettings):
     """All settings; each is `SIGNALS_<NAME>` in the environment, but for the two URLs."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
-    #: Redis or Valkey; unset: the embedded one of `local_dir`.
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
-    #: PostgreSQL; unset: the embedded one of `local_dir`.
+    """Redis or Valkey; unset: the embedded one of `local_dir`."""
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
-    #: MLflow tracking store; unset: a local file store under the artifacts directory.
+    """PostgreSQL; unset: the embedded one of `local_dir`."""
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    """MLflow tracking store; unset: a local file store under the artifacts directory."""
 
-    #: Prefix of every key; `{signals}` on a cluster, so that all keys share a slot.
     namespace: str = Field(default="signals", pattern=r"^(\{[A-Za-z0-9_.-]{1,40}\}|[A-Za-z0-9_.-]{1,40})$")
-    #: Snapshots: `adjusted/<date>/` and `quarantine/<date>/` lie below it.
+    """Prefix of every key; `{signals}` on a cluster, so that all keys share a slot."""
     data_dir: Path = Path("data")
-    #: Model bundles lie below it; a registry path outside is refused.
+    """Snapshots: `adjusted/<date>/` and `quarantine/<date>/` lie below it."""
     artifacts_dir: Path = Path("artifacts")
-    #: The embedded servers' files.
+    """Model bundles lie below it; a registry path outside is refused."""
     local_dir: Path = Path(".local")
+    """The embedded servers' files."""
 
-    #: Strategies this worker serves, comma-separated; empty: every strategy with an active version.
     strategies: Annotated[tuple[str, ...], NoDecode] = ()
-    #: Exchange calendar, a code of `exchange_calendars`.
+    """Strategies this worker serves, comma-separated; empty: every strategy with an active version."""
     calendar: str = "XNYS"
-    #: Minutes after the close until a session counts as complete.
+    """Exchange calendar, a code of `exchange_calendars`."""
     settle_minutes: int = Field(default=0, ge=0, le=1440)
-    #: As-of of a request that names none: the calendar's last complete session, or the snapshot's last one.
+    """Minutes after the close until a session counts as complete."""
     default_as_of: Literal["calendar", "snapshot"] = "calendar"
-    #: Sessions by which a symbol's last bar may lie behind the as-of session.
+    """As-of of a request that names none: the calendar's last complete session, or the snapshot's last one."""
     stale_after_sessions: int = Field(default=0, ge=0, le=250)
-    #: Whether bare models without a golden sample may serve.
+    """Sessions by which a symbol's last bar may lie behind the as-of session."""
     allow_unproven: bool = False
-    #: Most symbols in one request.
+    """Whether bare models without a golden sample may serve."""
     max_symbols: int = Field(default=5000, ge=1, le=50_000)
-    #: Largest entry that is decoded, in bytes of names and values.
+    """Most symbols in one request."""
     max_entry_bytes: int = Field(default=262_144, ge=1024, le=16_777_216)
-    #: Threads that compute features.
+    """Largest entry that is decoded, in bytes of names and values."""
     threads: int = Field(default=2, ge=1, le=64)
+    """Threads that compute features."""
 
-    #: Name of this consumer in the group; unset: host, process id and a nonce.
     worker_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.:-]{1,100}$")
-    #: Most entries read at once.
+    """Name of this consumer in the group; unset: host, process id and a nonce."""
     batch_count: int = Field(default=16, ge=1, le=1000)
-    #: Longest blocking read.
+    """Most entries read at once."""
     block_ms: int = Field(default=2000, ge=10, le=60_000)
-    #: Idle time after which another worker may claim an entry.
+    """Longest blocking read."""
     lease_ms: int = Field(default=15_000, ge=100, le=3_600_000)
-    #: Pause between two looks for entries of dead workers.
+    """Idle time after which another worker may claim an entry."""
     claim_interval_ms: int = Field(default=5000, ge=50, le=600_000)
-    #: Deliveries after which an entry is rejected as `deliveries_exhausted`.
+    """Pause between two looks for entries of dead workers."""
     max_deliveries: int = Field(default=5, ge=1, le=100)
-    #: How long a request id is remembered.
+    """Deliveries after which an entry is rejected as `deliveries_exhausted`."""
     dedupe_seconds: int = Field(default=86_400, ge=1, le=31_536_000)
-    #: Pause between two comparisons with the registry.
+    """How long a request id is remembered."""
     reconcile_seconds: float = Field(default=300.0, gt=0, le=86_400)
-    #: Pause between two heartbeats.
+    """Pause between two comparisons with the registry."""
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=300)
-    #: Time that SIGTERM leaves for what was read.
+    """Pause between two heartbeats."""
     shutdown_timeout_seconds: float = Field(default=20.0, gt=0, le=600)
-    #: Longest wait between two tries to reach a server that is away.
+    """Time that SIGTERM leaves for what was read."""
     backoff_max_seconds: float = Field(default=5.0, gt=0, le=300)
-    #: Approximate length at which the control and events streams are cut.
+    """Longest wait between two tries to reach a server that is away."""
     control_maxlen: int = Field(default=10_000, ge=100)
+    """Approximate length at which the control and events streams are cut."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    #: `auto`: coloured on a terminal, JSON elsewhere.
+    """Least severe line that is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: coloured on a terminal, JSON elsewhere."""
 
     @field_validator("strategies", mode="before")
     @classmethod
@@ -113,9 +116,12 @@ def load_settings(**overrides: object) -> Settings:
 
 def setting_names() -> frozenset[str]:
     """Return the name of every setting as the environment spells it."""
-    return frozenset(
-        str(field.validation_alias or f"{PREFIX}{name.upper()}") for name, field in Settings.model_fields.items()
-    )
+    return frozenset(map(name_of, Settings.model_fields))
+
+
+def name_of(field: str) -> str:
+    """Return the name of one setting as the environment spells it."""
+    return str(Settings.model_fields[field].validation_alias or f"{PREFIX}{field.upper()}")
 
 
 def inherited_environment() -> dict[str, str]:

@@ -12,6 +12,7 @@ from worker.cli.demo import demo
 from worker.cli.publish import publish_registry
 from worker.cli.request import request
 from worker.cli.run import run
+from worker.cli.settings import settings
 from worker.cli.train import train
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app.command()(request)
 app.command("publish-registry")(publish_registry)
 app.command()(train)
 app.command()(demo)
+app.command()(settings)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(db.app, name="db")

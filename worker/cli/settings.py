@@ -1,0 +1,64 @@
+"""`signal-worker settings`: every setting, its value in force, its default and its meaning."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.session import settings_of
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+_HEAD = """# Settings
+
+Environment variables, read once at start; an unknown `SIGNALS_…` name is refused.
+Printed by `signal-worker settings --markdown`.
+
+| name | default | meaning |
+| --- | --- | --- |"""
+
+
+def settings(
+    *,
+    markdown: Annotated[bool, typer.Option(help="Print the table of docs/settings.md.")] = False,
+) -> None:
+    """Show every setting with the value that is in force here."""
+    if markdown:
+        typer.echo(markdown_table())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "value", "default", "meaning", row_styles=("", "dim"))
+    for name, value, default, meaning in _rows(settings_of()):
+        table.add_row(name, value, default, meaning)
+    Console().print(table)
+
+
+def markdown_table() -> str:
+    """Return the page of all settings."""
+    from worker.settings import Settings
+
+    rows = (
+        f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |"
+        for name, _, default, meaning in _rows(Settings.model_construct())
+    )
+    return "\n".join([_HEAD, *rows])
+
+
+def _rows(values: "Settings") -> Iterator[tuple[str, str, str, str]]:
+    from worker.settings import Settings, name_of
+
+    for field, info in Settings.model_fields.items():
+        value = getattr(values, field, info.default)
+        yield name_of(field), _shown(value), _shown(info.default), info.description or ""
+
+
+def _shown(value: object) -> str:
+    if value is None or value == ():
+        return ""
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    # URLs hold passwords.
+    return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:…@", text)

@@ -30,6 +30,7 @@ from worker.lifecycle.registry import Registry
 from worker.server import Client, Outage, Patience, connect
 from worker.serving.consumer import Consumer, Identity, Limits, utc_now
 from worker.serving.entries import RequestStream
+from worker.serving.failpoints import failpoints
 from worker.serving.leases import Leases
 from worker.serving.pipeline import Rules
 from worker.serving.results import Results
@@ -175,6 +176,7 @@ class Worker:
             counters=self._counters,
             patience=self._patience(self._outage),
             clock=utc_now,
+            reach=failpoints(settings.failpoints),
         )
 
     def _make_control(self) -> ControlListener:

@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     control_maxlen: int = Field(default=10_000, ge=100)
     """Approximate length at which the control and events streams are cut."""
 
+    failpoints: str = ""
+    """For tests alone: steps at which this worker fails, e.g. `seed=7,computed=kill@0.01`."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe line that is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"

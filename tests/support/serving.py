@@ -17,6 +17,7 @@ from strategies.models.bundle import ALPHA158_LABEL, Bundle
 from worker.server import Client, Outage, Patience, connect
 from worker.serving.consumer import Consumer, Identity, Limits
 from worker.serving.entries import RequestStream
+from worker.serving.failpoints import failpoints
 from worker.serving.leases import Leases
 from worker.serving.pipeline import Rules
 from worker.serving.results import Results
@@ -137,6 +138,7 @@ class Bench:
             counters=self.counters,
             patience=Patience(self.stop, self.outage, 0.2),
             clock=lambda: self.now,
+            reach=failpoints(""),
         )
 
     def serve(self, panel: Panel | None, active: Sequence[ActiveBundle], *, known: Sequence[str] = ()) -> None:

@@ -19,6 +19,7 @@ from contracts.codec import decode_request, printable, request_id_of
 from worker.errors import DeadlineExceeded, DeliveriesExhausted, GroupVanished, StreamUnavailable
 from worker.server import Patience
 from worker.serving.entries import Entry, RequestStream
+from worker.serving.failpoints import Reach, Step
 from worker.serving.leases import Leases
 from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
 from worker.serving.rejections import REJECTED, code_of
@@ -69,11 +70,12 @@ class Consumer:
         counters: Counters,
         patience: Patience,
         clock: Callable[[], datetime],
+        reach: Reach,
     ) -> None:
         """Take every part from the composition root."""
         self._identity, self._names, self._stream, self._results = identity, names, stream, results
         self._leases, self._slots, self._rules, self._limits = leases, slots, rules, limits
-        self._counters, self._patience, self._clock = counters, patience, clock
+        self._counters, self._patience, self._clock, self._reach = counters, patience, clock, reach
         self._next_claim = 0.0
         self._recover = True
         # Given back by this process and not seen since: still pending under its name, and not to be resumed early.
@@ -168,7 +170,11 @@ class Consumer:
     def _handle(self, entry: Entry) -> None:
         read_at = time.perf_counter()
         try:
+            self._reach(Step.READ)
             outcome, deadline_ms = self._outcome(entry, read_at)
+            self._reach(Step.COMPUTED)
+        except StreamUnavailable:
+            raise
         except Exception as error:  # noqa: BLE001 - around one entry
             # A bug, not a bad request: tried again after a pause, by whoever claims it, until deliveries run out.
             _log.exception("request_failed", entry=entry.id, deliveries=entry.deliveries)
@@ -180,6 +186,7 @@ class Consumer:
             late = DeadlineExceeded(f"the deadline {deadline_ms} ms passed before the vector could be published")
             outcome = self._rejection(entry, late)
             commit = self._patience.call(lambda: self._commit(entry, outcome, None))
+        self._reach(Step.COMMITTED)
         self._say(entry, outcome, commit, read_at)
 
     def _commit(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> Commit:

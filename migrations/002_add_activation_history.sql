@@ -291,7 +291,6 @@ AS $$
 DECLARE
     layers text[] := '{}';
     entry record;
-    serving text := public.active_version(strategy);
     candidate text;
 BEGIN
     FOR entry IN
@@ -308,8 +307,7 @@ BEGIN
     END LOOP;
     FOR place IN REVERSE cardinality(layers)..1 LOOP
         candidate := layers[place];
-        CONTINUE WHEN candidate = serving;
-        -- A version that failed since, or waits for its second proof, is not one to fall back to.
+        -- Neither the active version, nor one that failed since or waits for its second proof.
         PERFORM 1 FROM public.model_registry AS r
         WHERE r.strategy_name = strategy AND r.version = candidate AND r.status = 'inactive';
         IF FOUND THEN

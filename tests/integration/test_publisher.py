@@ -244,14 +244,18 @@ def test_publisher_without_any_server_stops_at_once():
         assert not thread.is_alive()
 
 
-def test_publisher_that_cannot_reach_the_streams_gives_the_lead_away(
-    registry, database_url, valkey_url, namespace, control
+def test_publisher_that_lost_the_streams_gives_the_lead_away(
+    private_servers, registry, database_url, valkey_url, namespace, control
 ):
-    registry.activate("alpha", "v1")
-    with capture_logs() as logs, publishing(database_url, "redis://127.0.0.1:1/0", namespace):
-        assert eventually(lambda: any(line["event"] == "server_away" for line in logs))
+    lost = private_servers.endpoints.redis_url
+    with publishing(database_url, lost, namespace) as first:
+        assert eventually(lambda: first._role == "active")
+        with publishing(database_url, valkey_url, namespace) as second:
+            assert eventually(lambda: second._role == "standby")
+            private_servers.kill("valkey")
 
-        with publishing(database_url, valkey_url, namespace):
+            registry.activate("alpha", "v1")
+
             assert eventually(lambda: numbers(control()) == [1])
 
 

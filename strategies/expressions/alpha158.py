@@ -132,28 +132,38 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("SUMN60", "Sum(Greater(Ref($close, 1)-$close, 0), 60)/(Sum(Abs($close-Ref($close, 1)), 60)+1e-12)"),
     (
         "SUMD5",
-        "(Sum(Greater($close-Ref($close, 1), 0), 5)-Sum(Greater(Ref($close, 1)-$close, 0), 5))/(Sum(Abs($clos"
-        "e-Ref($close, 1)), 5)+1e-12)",
+        (
+            "(Sum(Greater($close-Ref($close, 1), 0), 5)-Sum(Greater(Ref($close, 1)-$close, 0), 5))"
+            "/(Sum(Abs($close-Ref($close, 1)), 5)+1e-12)"
+        ),
     ),
     (
         "SUMD10",
-        "(Sum(Greater($close-Ref($close, 1), 0), 10)-Sum(Greater(Ref($close, 1)-$close, 0), 10))/(Sum(Abs($cl"
-        "ose-Ref($close, 1)), 10)+1e-12)",
+        (
+            "(Sum(Greater($close-Ref($close, 1), 0), 10)-Sum(Greater(Ref($close, 1)-$close, 0), 10))"
+            "/(Sum(Abs($close-Ref($close, 1)), 10)+1e-12)"
+        ),
     ),
     (
         "SUMD20",
-        "(Sum(Greater($close-Ref($close, 1), 0), 20)-Sum(Greater(Ref($close, 1)-$close, 0), 20))/(Sum(Abs($cl"
-        "ose-Ref($close, 1)), 20)+1e-12)",
+        (
+            "(Sum(Greater($close-Ref($close, 1), 0), 20)-Sum(Greater(Ref($close, 1)-$close, 0), 20))"
+            "/(Sum(Abs($close-Ref($close, 1)), 20)+1e-12)"
+        ),
     ),
     (
         "SUMD30",
-        "(Sum(Greater($close-Ref($close, 1), 0), 30)-Sum(Greater(Ref($close, 1)-$close, 0), 30))/(Sum(Abs($cl"
-        "ose-Ref($close, 1)), 30)+1e-12)",
+        (
+            "(Sum(Greater($close-Ref($close, 1), 0), 30)-Sum(Greater(Ref($close, 1)-$close, 0), 30))"
+            "/(Sum(Abs($close-Ref($close, 1)), 30)+1e-12)"
+        ),
     ),
     (
         "SUMD60",
-        "(Sum(Greater($close-Ref($close, 1), 0), 60)-Sum(Greater(Ref($close, 1)-$close, 0), 60))/(Sum(Abs($cl"
-        "ose-Ref($close, 1)), 60)+1e-12)",
+        (
+            "(Sum(Greater($close-Ref($close, 1), 0), 60)-Sum(Greater(Ref($close, 1)-$close, 0), 60))"
+            "/(Sum(Abs($close-Ref($close, 1)), 60)+1e-12)"
+        ),
     ),
     ("VMA5", "Mean($volume, 5)/($volume+1e-12)"),
     ("VMA10", "Mean($volume, 10)/($volume+1e-12)"),
@@ -182,27 +192,37 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("VSUMN60", "Sum(Greater(Ref($volume, 1)-$volume, 0), 60)/(Sum(Abs($volume-Ref($volume, 1)), 60)+1e-12)"),
     (
         "VSUMD5",
-        "(Sum(Greater($volume-Ref($volume, 1), 0), 5)-Sum(Greater(Ref($volume, 1)-$volume, 0), 5))/(Sum(Abs($"
-        "volume-Ref($volume, 1)), 5)+1e-12)",
+        (
+            "(Sum(Greater($volume-Ref($volume, 1), 0), 5)-Sum(Greater(Ref($volume, 1)-$volume, 0), 5))"
+            "/(Sum(Abs($volume-Ref($volume, 1)), 5)+1e-12)"
+        ),
     ),
     (
         "VSUMD10",
-        "(Sum(Greater($volume-Ref($volume, 1), 0), 10)-Sum(Greater(Ref($volume, 1)-$volume, 0), 10))/(Sum(Abs"
-        "($volume-Ref($volume, 1)), 10)+1e-12)",
+        (
+            "(Sum(Greater($volume-Ref($volume, 1), 0), 10)-Sum(Greater(Ref($volume, 1)-$volume, 0), 10))"
+            "/(Sum(Abs($volume-Ref($volume, 1)), 10)+1e-12)"
+        ),
     ),
     (
         "VSUMD20",
-        "(Sum(Greater($volume-Ref($volume, 1), 0), 20)-Sum(Greater(Ref($volume, 1)-$volume, 0), 20))/(Sum(Abs"
-        "($volume-Ref($volume, 1)), 20)+1e-12)",
+        (
+            "(Sum(Greater($volume-Ref($volume, 1), 0), 20)-Sum(Greater(Ref($volume, 1)-$volume, 0), 20))"
+            "/(Sum(Abs($volume-Ref($volume, 1)), 20)+1e-12)"
+        ),
     ),
     (
         "VSUMD30",
-        "(Sum(Greater($volume-Ref($volume, 1), 0), 30)-Sum(Greater(Ref($volume, 1)-$volume, 0), 30))/(Sum(Abs"
-        "($volume-Ref($volume, 1)), 30)+1e-12)",
+        (
+            "(Sum(Greater($volume-Ref($volume, 1), 0), 30)-Sum(Greater(Ref($volume, 1)-$volume, 0), 30))"
+            "/(Sum(Abs($volume-Ref($volume, 1)), 30)+1e-12)"
+        ),
     ),
     (
         "VSUMD60",
-        "(Sum(Greater($volume-Ref($volume, 1), 0), 60)-Sum(Greater(Ref($volume, 1)-$volume, 0), 60))/(Sum(Abs"
-        "($volume-Ref($volume, 1)), 60)+1e-12)",
+        (
+            "(Sum(Greater($volume-Ref($volume, 1), 0), 60)-Sum(Greater(Ref($volume, 1)-$volume, 0), 60))"
+            "/(Sum(Abs($volume-Ref($volume, 1)), 60)+1e-12)"
+        ),
     ),
 )

@@ -19,10 +19,11 @@ from strategies.market.bars import FloatArray, IntArray
 
 Features = NDArray[np.float32]
 
-#: Symbols a block for one session: enough for full vectors, few enough for the caches.
-SESSION_LANES = 64
-#: Symbols a block and sessions a chunk for a range.
-RANGE_LANES, RANGE_CHUNK = 8, 64
+#: Symbols a block for one session: enough to pay for a block, few enough for the second-level cache. A second thread
+#: pays from the lower number on.
+LEAST_SESSION_LANES, SESSION_LANES = 64, 128
+#: Symbols a block, and symbols times sessions a chunk, for a range: a chunk of the output stays in the cache.
+RANGE_LANES, RANGE_CELLS = 16, 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +67,11 @@ def evaluate(
 
 
 def _cut(symbols: int, count: int, threads: int) -> Cut:
-    most = RANGE_LANES if count > 1 else SESSION_LANES
-    share = -(-symbols // max(threads, 1))
-    return Cut(lanes=max(1, min(most, share)), chunk=min(RANGE_CHUNK, max(count, 1)))
+    share = max(1, -(-symbols // max(threads, 1)))
+    if count <= 1:
+        return Cut(lanes=min(SESSION_LANES, max(share, LEAST_SESSION_LANES)), chunk=1)
+    lanes = min(RANGE_LANES, share)
+    return Cut(lanes=lanes, chunk=min(RANGE_CELLS // lanes, count))
 
 
 class _Blocks:

@@ -65,7 +65,8 @@ class FeatureSet:
             first=np.array(window.first, dtype=np.int64),
             sessions=sessions,
         )
-        return evaluate(self.program, bars, sessions - 1, 1, threads=threads)[0]
+        features: Features = evaluate(self.program, bars, sessions - 1, 1, threads=threads)[0]
+        return features
 
     def evaluate_range(
         self, panel: Panel, first: date, last: date, symbols: Sequence[str] | None = None, *, threads: int = 1

@@ -29,6 +29,8 @@ from strategies.expressions.parse import Call, Field, Number, Tree, parse, refus
 
 #: What the weights left out of an EMA's warm-up sum to; float32 resolves 6e-8.
 EMA_REMAINDER = 1e-8
+#: Exponents for which NumPy multiplies, or takes the root.
+_SQUARE, _ROOT = 2.0, 0.5
 _LOGIC_OF_BOOL = {"Add": "Or", "Mul": "And", "Greater": "Or", "Less": "And"}
 
 
@@ -123,7 +125,7 @@ def _span(node: Node) -> tuple[int, int]:
     if node.op == "Ref":
         shift = int(node.parameters[0])
         return shift, -shift
-    if node.op in OPERATORS and "N" in OPERATORS[node.op].arguments or node.op == "EMA":
+    if node.op == "EMA" or (node.op in OPERATORS and "N" in OPERATORS[node.op].arguments):
         return int(node.parameters[0]) - 1, 0
     return 0, 0
 
@@ -182,9 +184,9 @@ class _Builder:
         """Take NumPy's short cuts for a written exponent of 2 and 1/2."""
         if kind == INT64 and exponent < 0:
             raise self.error(tree.position, "Power of whole numbers has no negative exponent")
-        if exponent == 2.0:
+        if exponent == _SQUARE:
             return self.graph.add(Node("Mul", (inputs[0], inputs[0]), (), kind, rounded=kind == FLOAT32))
-        if exponent == 0.5:
+        if exponent == _ROOT:
             return self.graph.add(Node("Sqrt", inputs[:1], (), kind, rounded=kind == FLOAT32))
         return self.graph.add(Node("Power", inputs, (), kind, rounded=kind == FLOAT32))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Values = NDArray[np.float64]
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
-ADD, SUB, MUL, DIV, POWER, GREATER, LESS = range(7)
+ADD, SUB, MUL, DIV, GREATER, LESS, POWER = range(7)
 GT, GE, LT, LE, EQ, NE, AND, OR = range(10, 18)
 ABS, SIGN, LOG, NOT, SQRT = range(20, 25)
 REF, IF, GUARD, COPY, STORE = range(30, 35)
@@ -50,7 +50,7 @@ def entry(function: _Function) -> _Function:
 
 @compiled
 def arithmetic(op: int, left: Values, right: Values, out: Values) -> None:
-    """Write `left op right`; Greater and Less propagate NaN as `numpy.maximum` does."""
+    """Write `left op right`."""
     if op == ADD:
         for i in range(out.size):
             out[i] = left[i] + right[i]
@@ -60,15 +60,20 @@ def arithmetic(op: int, left: Values, right: Values, out: Values) -> None:
     elif op == MUL:
         for i in range(out.size):
             out[i] = left[i] * right[i]
-    elif op == DIV:
+    else:
         for i in range(out.size):
             out[i] = left[i] / right[i]
-    elif op == GREATER:
+
+
+@compiled
+def extremes(op: int, left: Values, right: Values, out: Values) -> None:
+    """Write the greater or lesser of two, NaN where either is, as `numpy.maximum`; or a power."""
+    if op == GREATER:
         for i in range(out.size):
-            out[i] = left[i] if (left[i] >= right[i]) | (left[i] != left[i]) else right[i]
+            out[i] = left[i] if (left[i] >= right[i]) | np.isnan(left[i]) else right[i]
     elif op == LESS:
         for i in range(out.size):
-            out[i] = left[i] if (left[i] <= right[i]) | (left[i] != left[i]) else right[i]
+            out[i] = left[i] if (left[i] <= right[i]) | np.isnan(left[i]) else right[i]
     else:
         for i in range(out.size):
             out[i] = left[i] ** right[i]
@@ -76,7 +81,7 @@ def arithmetic(op: int, left: Values, right: Values, out: Values) -> None:
 
 @compiled
 def compare(op: int, left: Values, right: Values, out: Values) -> None:
-    """Write 1.0 where the comparison holds, else 0.0; a comparison with NaN does not hold, but for `!=`."""
+    """Write 1.0 where the comparison holds, else 0.0; none holds with NaN."""
     if op == GT:
         for i in range(out.size):
             out[i] = 1.0 if left[i] > right[i] else 0.0
@@ -86,10 +91,15 @@ def compare(op: int, left: Values, right: Values, out: Values) -> None:
     elif op == LT:
         for i in range(out.size):
             out[i] = 1.0 if left[i] < right[i] else 0.0
-    elif op == LE:
+    else:
         for i in range(out.size):
             out[i] = 1.0 if left[i] <= right[i] else 0.0
-    elif op == EQ:
+
+
+@compiled
+def combine(op: int, left: Values, right: Values, out: Values) -> None:
+    """Write 1.0 where two are equal, differ (NaN differs from all), both hold or either holds, else 0.0."""
+    if op == EQ:
         for i in range(out.size):
             out[i] = 1.0 if left[i] == right[i] else 0.0
     elif op == NE:

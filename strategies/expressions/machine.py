@@ -85,10 +85,8 @@ def begin_pass(op: int, acc: Values) -> None:
 
 
 @compiled
-def add_lag(
-    op: int, x: Values, y: Values, newest: Values, ages: Values, lag: int, window: int, weight: float, acc: Values
-) -> None:
-    """Add one lag of one strip to the accumulators of a family of windows."""
+def add_lag(op: int, x: Values, y: Values, ages: Values, lag: int, window: int, weight: float, acc: Values) -> None:
+    """Add one lag of one strip to the accumulators of a family of windows; `y` of ranks is their newest row."""
     if op == kernels.SUMS:
         windows.sums_lag(x, acc)
     elif op == kernels.MOMENTS:
@@ -98,7 +96,7 @@ def add_lag(
     elif op == kernels.PEAKS:
         windows.peaks_lag(x, ages, weight, float(lag), acc)
     elif op == kernels.RANKS:
-        windows.ranks_lag(x, newest, acc)
+        windows.ranks_lag(x, y, acc)
     elif op == kernels.PAIRS:
         windows.pairs_lag(x, y, acc)
     elif op == kernels.SHAPE:
@@ -176,9 +174,10 @@ def roll(
             window = results[k, WINDOW]
             while lag < window:
                 x = scratch[first - lag * lanes : first - lag * lanes + width]
-                y = scratch[second - lag * lanes : second - lag * lanes + width]
+                behind = 0 if op == kernels.RANKS else lag * lanes
+                y = scratch[second - behind : second - behind + width]
                 weight = values[parameter + lag] if op == kernels.DECAY else values[parameter]
-                add_lag(op, x, y, newest, ages, lag, window, weight, acc)
+                add_lag(op, x, y, ages, lag, window, weight, acc)
                 lag += 1
             begin = places[3 + k] + strip
             write_result(op, results[k, RESULT], window, newest, ages, acc, scratch[begin : begin + width])
@@ -211,10 +210,14 @@ def roll_sorted(
 def element(instruction: Table, first: Values, second: Values, third: Values, ages: Values, out: Values) -> None:
     """Run one element-wise operation and finish its result."""
     op = instruction[OP]
-    if op <= kernels.LESS:
+    if op <= kernels.DIV:
         kernels.arithmetic(op, first, second, out)
-    elif op <= kernels.OR:
+    elif op <= kernels.POWER:
+        kernels.extremes(op, first, second, out)
+    elif op <= kernels.LE:
         kernels.compare(op, first, second, out)
+    elif op <= kernels.OR:
+        kernels.combine(op, first, second, out)
     elif op <= kernels.SQRT:
         kernels.unary(op, first, out)
     elif op == kernels.IF:
@@ -235,15 +238,13 @@ def compute(
     results: Table,
     buffers: Table,
     values: Values,
-    lanes: int,
-    row: int,
-    count: int,
-    chunk_start: int,
+    where: tuple[int, int, int, int],
     scratch: Values,
     work: Values,
 ) -> None:
-    """Compute `count` rows of one instruction from `row` on."""
-    op, size = instruction[OP], count * lanes
+    """Compute one instruction at (lanes, first row, rows, first row of the chunk)."""
+    lanes, row, rows, chunk_start = where
+    op, size = instruction[OP], rows * lanes
     shift = instruction[START] if op == kernels.REF else 0
     first = at(buffers, instruction[FIRST], row - shift, chunk_start) * lanes
     second = at(buffers, instruction[SECOND], row, chunk_start) * lanes
@@ -341,7 +342,7 @@ def _machine(stamp: str) -> Callable[..., None]:
                     continue
                 low = start + buffers[target, AHEAD] if start > 0 else -buffers[target, BACK]
                 count = stop + buffers[target, AHEAD] - low
-                compute(instruction, results, buffers, values, lanes, low, count, start, scratch, work)
+                compute(instruction, results, buffers, values, (lanes, low, count, start), scratch, work)
             if stop < rows:
                 carry_over(buffers, chunk, lanes, scratch)
 

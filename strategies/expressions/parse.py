@@ -14,8 +14,10 @@ from strategies.errors import ExpressionError
 
 #: Limits on one expression: characters, nesting, tokens.
 MAX_CHARACTERS, MAX_DEPTH, MAX_TOKENS = 4096, 64, 2048
+#: Longest number, and how much of an expression an error shows, in characters.
+MAX_NUMBER_CHARACTERS, SHOWN = 64, 160
 #: Largest magnitude of a number, written or folded; float32 bars end at 3.4e38.
-MAX_NUMBER = 1e300
+MAX_NUMBER, MAX_DIGITS = 1e300, 300
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<field>\$[A-Za-z_]\w*)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])|(?P<name>[A-Za-z_]\w*)"
@@ -74,7 +76,7 @@ def parse(text: str, column: str = "expression") -> Tree:
 
 def refusal(column: str, text: str, position: int, reason: str) -> ExpressionError:
     """Return the error that says what is wrong where."""
-    shown = text if len(text) <= 160 else f"{text[:160]}…"
+    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     return ExpressionError(f"column {column}: {reason}, at character {position + 1} of {shown!r}")
 
 
@@ -196,8 +198,8 @@ class _Parser:
         return tuple(found)
 
     def number(self, token: _Token) -> Number:
-        if len(token.text) > 64:
-            raise self.error(token.position, "a number has at most 64 characters")
+        if len(token.text) > MAX_NUMBER_CHARACTERS:
+            raise self.error(token.position, f"a number has at most {MAX_NUMBER_CHARACTERS} characters")
         value = int(token.text) if token.text.isdigit() else float(token.text)
         return self.bounded(value, token.position)
 
@@ -224,8 +226,9 @@ def _fold(name: str, left: float, right: float) -> float | None:
         return left * right
     if name == "Div":
         return left / right if right else None
+    whole = isinstance(right, int) and right >= 0
     # Bounded before it is computed: 9 ** 9 ** 9 would never end.
-    if name != "Power" or (left <= 0 and not (isinstance(right, int) and right >= 0)) or _digits(left, right) > 300:
+    if name != "Power" or not (left > 0 or whole) or _digits(left, right) > MAX_DIGITS:
         return None
     power: float = left**right
     return power

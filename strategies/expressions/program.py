@@ -13,7 +13,7 @@ import numpy as np
 from strategies.expressions import kernels, windows
 from strategies.expressions.graph import Graph, Node
 from strategies.expressions.kernels import Values
-from strategies.expressions.machine import AGES, BLANK, CHUNKED, CONSTANT, LOADED, ROUND, Table
+from strategies.expressions.machine import AGES, BACK, BLANK, CHUNKED, CONSTANT, KIND, LOADED, PLACE, ROUND, Table
 from strategies.expressions.sorting import SORT_STRIP
 
 _ELEMENTS = {
@@ -67,6 +67,8 @@ class Program:
     slots: tuple[int, ...]
     #: Index among the values, of constants.
     constants: tuple[int, ...]
+    #: Buffer and rows that a shift into the past looks at: it reads another buffer's memory, nothing is copied.
+    views: tuple[tuple[int, int] | None, ...]
     #: Field name to its buffer.
     fields: tuple[tuple[str, int], ...]
     columns: int
@@ -98,6 +100,11 @@ class Program:
         table = np.zeros((len(self.kinds), 4), np.int64)
         free, places = 0, {}
         for buffer, kind in enumerate(self.kinds):
+            view = self.views[buffer]
+            if view is not None:
+                source = table[view[0]]
+                table[buffer] = (source[PLACE] + source[BACK] - view[1], 0, 0, source[KIND])
+                continue
             length = self.back[buffer] + self.ahead[buffer] + (rows if kind == LOADED else min(chunk, rows))
             slot = self.slots[buffer]
             if slot < 0 or slot not in places:
@@ -140,7 +147,7 @@ class _Assembler:
         order = self.ordered(self.tasks())
         for task in order:
             self.emit(task)
-        self.store([place for place, node in enumerate(nodes) if node.op == "Field"])
+        self.store([place for place, node in enumerate(nodes) if node.op == "Field" or _is_view(node)])
         self.share_places()
         kinds = [LOADED, *({"Field": LOADED, "Const": CONSTANT}.get(node.op, CHUNKED) for node in nodes)]
         back, ahead = [reach[0] for reach in self.reach], [reach[1] for reach in self.reach]
@@ -154,6 +161,7 @@ class _Assembler:
             kinds=tuple(kinds),
             slots=tuple(self.slots),
             constants=tuple(self.constants),
+            views=(None, *((n.inputs[0] + 1, int(n.parameters[0])) if _is_view(n) else None for n in nodes)),
             fields=tuple((str(node.parameters[0]), n + 1) for n, node in enumerate(nodes) if node.op == "Field"),
             columns=len(self.graph.roots),
             work=max(windows.ACCUMULATORS, (max(lengths, default=0) + 2) * SORT_STRIP),
@@ -166,7 +174,7 @@ class _Assembler:
     def tasks(self) -> list[_Task]:
         passes: dict[tuple[object, ...], list[int]] = {}
         for place, node in enumerate(self.graph.nodes):
-            if node.op in {"Field", "Const"}:
+            if node.op in {"Field", "Const"} or _is_view(node):
                 continue
             passes.setdefault(self.pass_key(place, node), []).append(place)
         return [
@@ -189,7 +197,7 @@ class _Assembler:
     def ordered(self, tasks: list[_Task]) -> list[_Task]:
         """Order the tasks so that element-wise work follows at once on what it waits for: buffers live short."""
         makers = {member: task for task in tasks for member in task.members}
-        waiting = {id(task): {id(makers[i]) for i in task.inputs if i in makers} for task in tasks}
+        waiting = {id(task): {id(makers[i]) for i in map(self.seen, task.inputs) if i in makers} for task in tasks}
         done: set[int] = set()
         order: list[_Task] = []
         remaining = list(tasks)
@@ -202,19 +210,23 @@ class _Assembler:
                 remaining.remove(task)
         return order
 
+    def seen(self, place: int) -> int:
+        """Return the node whose buffer a node's value stands in."""
+        while _is_view(self.graph.nodes[place]):
+            place = self.graph.nodes[place].inputs[0]
+        return place
+
     def emit(self, task: _Task) -> None:
         buffers = [place + 1 for place in task.inputs]
-        first = buffers[0]
-        second = buffers[1] if len(buffers) > 1 else first
+        first, second, third, *_ = (*buffers, AGES, AGES)
         if task.family >= kernels.SUMS:
             begin = len(self.results)
             self.results.extend(sorted(self.result(member) for member in task.members))
+            second = second if len(buffers) > 1 else first
             row = (task.family, task.members[0] + 1, first, second, AGES, begin, len(task.members), 0)
         else:
             node = self.graph.nodes[task.members[0]]
             shift = int(node.parameters[0]) if node.op == "Ref" else 0
-            third = buffers[2] if len(buffers) > 2 else AGES
-            second = second if len(buffers) > 1 else AGES
             blanked = node.op in _BLANKED or shift < 0
             finish = (ROUND if node.rounded else 0) | (BLANK if blanked else 0)
             row = (task.family, task.members[0] + 1, first, second, third, shift, 0, finish)
@@ -256,6 +268,11 @@ class _Assembler:
             for buffer, at in last_use.items():
                 if at == step and self.slots[buffer] >= 0:
                     free.append(self.slots[buffer])
+
+
+def _is_view(node: Node) -> bool:
+    # A shift into the future is copied, since rows that do not exist yet must be blanked.
+    return node.op == "Ref" and int(node.parameters[0]) > 0
 
 
 def _decaying(decay: float, rows: int) -> list[float]:

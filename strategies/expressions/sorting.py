@@ -24,8 +24,8 @@ def insert_lag(x: Values, rows: int, counts: Values, carried: Values, ordered: V
     for row in range(rows):
         held = ordered[row * SORT_STRIP : row * SORT_STRIP + size]
         for i in range(size):
-            low = held[i] if held[i] < carried[i] else carried[i]
-            high = carried[i] if held[i] < carried[i] else held[i]
+            low = min(held[i], carried[i])
+            high = max(held[i], carried[i])
             held[i] = low
             carried[i] = high
     newest = ordered[rows * SORT_STRIP : rows * SORT_STRIP + size]

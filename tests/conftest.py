@@ -8,10 +8,13 @@ from tests.support.servers import (
     Databases,
     PrivateServers,
     connect_redis,
+    copy_prepared,
     fresh_namespace,
+    prepare,
     shared_endpoints,
     short_lived_directory,
 )
+from worker.embedded import LocalStack
 
 
 @pytest.fixture(scope="session")
@@ -68,15 +71,36 @@ def empty_database_url(_databases):
         yield url
 
 
-@pytest.fixture
-def private_servers():
-    """Both servers for this test alone, to be killed, frozen and started again."""
+@pytest.fixture(scope="session")
+def _prepared_stack():
     with short_lived_directory() as directory:
-        servers = PrivateServers(directory)
-        try:
-            yield servers
-        finally:
-            servers.close()
+        prepare(directory)
+        yield directory
+
+
+@pytest.fixture
+def empty_stack_directory():
+    """Directory for a local stack that makes its own databases."""
+    with short_lived_directory() as directory:
+        yield directory
+        LocalStack(directory, detached=True).stop()
+
+
+@pytest.fixture
+def stack_directory(_prepared_stack):
+    """Directory of a local stack whose databases are made and whose servers do not run; they are ended afterwards."""
+    with short_lived_directory() as directory:
+        copy_prepared(_prepared_stack, directory)
+        yield directory
+        LocalStack(directory, detached=True).stop()
+
+
+@pytest.fixture
+def private_servers(stack_directory):
+    """Both servers for this test alone, to be killed, frozen and started again."""
+    servers = PrivateServers(stack_directory)
+    yield servers
+    servers.close()
 
 
 @pytest.fixture

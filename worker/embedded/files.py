@@ -88,4 +88,4 @@ def lock_holder(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except BlockingIOError:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="utf-8")

@@ -76,7 +76,7 @@ class LocalStack:
         Args:
             directory: Holds data, logs and `endpoints.json`; made if it is not there.
             detached: Whether the servers outlive this process.
-            fsync: Whether PostgreSQL's data survive a power cut; off is faster, for tests.
+            fsync: Whether PostgreSQL's data survive a power cut; a killed server loses nothing either way.
             valkey_bin: Folder of another `valkey-server` or `redis-server`.
             postgres_bin: Folder of another PostgreSQL's `initdb` and `postgres`.
         """

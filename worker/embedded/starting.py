@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from worker.embedded import postgres, valkey
@@ -22,6 +23,9 @@ from worker.embedded.processes import Launch, launch, wait_until
 START_SECONDS = 60.0
 #: Times a server is started again when it ends at once: its port was taken meanwhile, or its forerunner still ends.
 TRIES = 5
+
+#: Time a port has to become free before another is taken: a server that was killed just now holds it a moment longer.
+PORT_SECONDS = 0.5
 
 _LOG_TAIL = 600
 
@@ -116,6 +120,7 @@ def _until_up(
     answers: Callable[[Identity], bool],
 ) -> Identity:
     for again in range(TRIES):
+        wait_until(partial(_has_its_port, server, identity), PORT_SECONDS)
         identity = identity.with_free_port(server)
         order = start(identity)
         child = launch(order)
@@ -129,6 +134,10 @@ def _until_up(
             break
         time.sleep(0.05 * (again + 1))
     raise StackFailed(f"{server} did not start; {order.log} ends: {_tail(order.log)}")
+
+
+def _has_its_port(server: str, identity: Identity) -> bool:
+    return identity.with_free_port(server) == identity
 
 
 def _answered(child: subprocess.Popen[bytes], identity: Identity, answers: Callable[[Identity], bool]) -> bool:

@@ -95,7 +95,7 @@ def answers(port: int, password: str) -> bool:
 
 def _pid(path: Path) -> int | None:
     try:
-        return int(path.read_text(encoding="ascii"))
+        return int(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -73,7 +73,14 @@ def test_instant_of_another_time_zone_is_the_same_instant():
     assert XNYS.last_complete_session(datetime(2013, 2, 2, 5, 59, tzinfo=tokyo)) == date(2013, 1, 31)
 
 
+def test_day_at_the_exchange_differs_from_the_day_in_utc():
+    assert XNYS.local_date(datetime(2013, 2, 2, 4, 59, tzinfo=UTC)) == date(2013, 2, 1)
+    assert XNYS.local_date(datetime(2013, 2, 2, 5, tzinfo=UTC)) == date(2013, 2, 2)
+
+
 def test_naive_instant_is_refused():
+    with pytest.raises(ValueError, match="has no time zone"):
+        XNYS.local_date(datetime(2013, 2, 1, 21))  # noqa: DTZ001 - the point of this test
     with pytest.raises(ValueError, match="has no time zone"):
         XNYS.last_complete_session(datetime(2013, 2, 1, 21))  # noqa: DTZ001 - the point of this test
 

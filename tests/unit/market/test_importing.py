@@ -36,6 +36,13 @@ def test_file_holds_the_columns_and_types_of_t1(data_dir):
     assert "vwap" not in parquet.read_schema(snapshot.path / "A.parquet").names
 
 
+def test_vwap_column_without_a_number_is_no_column(data_dir):
+    snapshot = write_snapshot(data_dir, {"A": make_bars().assign(vwap=np.nan)})
+
+    assert not snapshot.manifest.has_vwap
+    assert "vwap" not in parquet.read_schema(snapshot.path / "A.parquet").names
+
+
 def test_prices_are_multiplied_and_volume_divided_by_the_factor(data_dir):
     frame = make_bars(vwap=True).assign(**{"Adj Close": lambda bars: bars["close"] / 7})
 

@@ -201,6 +201,14 @@ def test_table_row_without_symbol_is_refused(tmp_path):
         open_source(path, {}, "auto")
 
 
+def test_symbols_that_are_no_text_are_refused(tmp_path):
+    numbers = dict.fromkeys(("open", "high", "low", "close", "volume"), pa.array([1.0]))
+    path = parquet_file(tmp_path, {"date": pa.array(["2013-01-02"]), "symbol": [["A"]], **numbers})
+
+    with pytest.raises(DataError, match=r"symbols are list.*, expected text"):
+        open_source(path, {}, "auto")
+
+
 @pytest.mark.parametrize("name", ["AAPL.csv", "AAPL.csv.gz", "AAPL.parquet"])
 def test_files_beyond_the_row_limit_are_refused(tmp_path, monkeypatch, name):
     monkeypatch.setattr(raw_bars, "MAX_SYMBOL_ROWS", 89)

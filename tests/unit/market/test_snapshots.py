@@ -1,3 +1,4 @@
+import hashlib
 import json
 from datetime import date
 
@@ -10,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 from pyarrow import parquet
 
 from strategies.errors import CalendarRange, DataError, SnapshotNotFound, UnknownSymbols
+from strategies.market import manifest
 from strategies.market.calendar import SessionCalendar
 from strategies.market.manifest import content_sha256
 from strategies.market.snapshots import find_snapshot, latest_snapshot, list_snapshots, load_panel, read_symbol
@@ -226,6 +228,24 @@ def test_manifest_that_contradicts_itself_is_refused(data_dir, change, sentence)
     edit_manifest(snapshot, change)
 
     with pytest.raises(DataError, match=sentence):
+        latest_snapshot(data_dir)
+
+
+def test_bars_that_differ_from_their_content_hash_are_refused(data_dir):
+    snapshot = write_snapshot(data_dir)
+    rewrite(snapshot.path / "IBM.parquet", lambda table: table["close"].__setitem__(3, 1.0))
+    forged = hashlib.sha256((snapshot.path / "IBM.parquet").read_bytes()).hexdigest()
+    edit_manifest(snapshot, lambda fields: fields["files"]["IBM"].update(file_sha256=forged))
+
+    with pytest.raises(DataError, match=r"IBM\.parquet: its bars are not those the manifest states"):
+        load_panel(latest_snapshot(data_dir), xnys())
+
+
+def test_manifest_beyond_the_size_limit_is_not_read(data_dir, monkeypatch):
+    write_snapshot(data_dir)
+    monkeypatch.setattr(manifest, "MAX_BYTES", 10)
+
+    with pytest.raises(DataError, match="bytes, at most 10 are read"):
         latest_snapshot(data_dir)
 
 

@@ -260,6 +260,10 @@ def compute(
             scratch[ages : ages + size],
             scratch[out : out + size],
         )
+        if shift < 0:
+            # What lies ahead of a row that does not exist has no value there either.
+            own_ages = at(buffers, AGES, row, chunk_start) * lanes
+            kernels.blank_before_first(scratch[own_ages : own_ages + size], scratch[out : out + size])
         return
     own = results[instruction[START] : instruction[START] + instruction[COUNT]]
     places = np.empty(3 + own.shape[0], np.int64)

@@ -12,7 +12,9 @@ import numpy as np
 from strategies.market.bars import FloatArray, IntArray, Panel
 
 
-def rough_panel(seed: int, *, symbols: int = 6, sessions: int = 90, roughness: float = 0.05, scale: float = 1.0) -> Panel:
+def rough_panel(
+    seed: int, *, symbols: int = 6, sessions: int = 90, roughness: float = 0.05, scale: float = 1.0
+) -> Panel:
     """Return a panel whose symbols each have another defect; `roughness` is the share of missing bars."""
     random = np.random.default_rng(seed)
     shape = (symbols, sessions)

@@ -69,7 +69,9 @@ def test_start_date_and_other_symbols_never_matter(seed, data):
     chosen = data.draw(st.lists(st.sampled_from(panel.symbols), min_size=1, max_size=9))
     first, last = sorted(data.draw(st.tuples(*[st.integers(0, panel.sessions.size - 1)] * 2)))
 
-    part = features.evaluate_range(panel, panel.sessions[first].astype(object), panel.sessions[last].astype(object), chosen)
+    part = features.evaluate_range(
+        panel, panel.sessions[first].astype(object), panel.sessions[last].astype(object), chosen
+    )
 
     assert_same_bits(part, whole(features, panel)[first : last + 1][:, panel.rows(chosen)])
 

@@ -1,0 +1,238 @@
+"""The client's twin for event loops.
+
+Owns: carrying the client's conversations over `redis.asyncio` connections.
+Must not know: what is said in which order; `conversations` and `feeds` do, for both twins.
+Invariant: each method means what its name means in `synchronous`; the same tests run against both.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from contracts import Heartbeat, Rejection, SignalRequest, SignalVector, StreamNames
+from worker.client import conversations, feeds
+from worker.client.conversations import Conversation, Pause, Result, Say, Step
+from worker.client.feeds import Delivery, Feed, RefusedEntry
+from worker.client.synchronous import BACKOFF_MAX_SECONDS
+from worker.errors import WorkerError
+from worker.server import COMMAND_SECONDS, GRACE_SECONDS, Outage, translated
+
+#: Replies whose fields must keep their order, doubled names included.
+_RAW = ("XREADGROUP", "XREAD", "XAUTOCLAIM", "XRANGE")
+
+
+def connect_async(url: str, name: str, *, block_ms: int = 0) -> redis.asyncio.Redis:
+    """Return a client for one role of one task; like `worker.server.connect`, it never says a command twice."""
+    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+        url,
+        protocol=2,
+        client_name=name,
+        socket_timeout=block_ms / 1000 + (GRACE_SECONDS if block_ms else COMMAND_SECONDS),
+        socket_connect_timeout=COMMAND_SECONDS,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+    )
+    for command in _RAW:
+        client.set_response_callback(command, _raw)  # type: ignore[arg-type]  # the driver spells a stricter callable
+    return client
+
+
+def _raw(reply: Any, **_options: Any) -> Any:  # noqa: ANN401 - the driver's own border
+    return reply
+
+
+class AsyncCarrier:
+    """Says the steps of conversations over connections of its own."""
+
+    def __init__(self, url: str, name: str, *, block_ms: int = 0) -> None:
+        """Connect on first use."""
+        self._commands = connect_async(url, name)
+        self._reader = connect_async(url, f"{name}:reader", block_ms=block_ms) if block_ms else self._commands
+        self.stop = threading.Event()
+
+    async def carry(self, conversation: Conversation[Result]) -> Result:
+        """Return what the conversation returns; errors of the server are raised inside it first."""
+        try:
+            step = next(conversation)
+            while True:
+                try:
+                    reply = await self._do(step)
+                except WorkerError as error:
+                    step = conversation.throw(error)
+                else:
+                    step = conversation.send(reply)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # typeshed leaves the value of StopIteration untyped
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._commands.aclose()
+        await self._reader.aclose()
+
+    async def _do(self, step: Step) -> Any:  # noqa: ANN401 - replies have every shape
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        with translated():
+            if isinstance(step, Say):
+                client = self._reader if step.blocking else self._commands
+                return await client.execute_command(*step.command)  # type: ignore[no-untyped-call]  # the driver's border
+            async with self._commands.pipeline(transaction=False) as pipe:
+                for command in step.commands:
+                    pipe.execute_command(*command)
+                return await pipe.execute()
+
+
+class _Closing:
+    """An `async with` block that closes."""
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class AsyncSignalClient(_Closing):
+    """A producer's connection for one event loop; see `SignalClient` for what each method promises."""
+
+    def __init__(self, redis_url: str, *, namespace: str = "signals") -> None:
+        """Connect on first use."""
+        self._url, self.names = redis_url, StreamNames(namespace)
+        self._carrier = AsyncCarrier(redis_url, "signal-client")
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._carrier.aclose()
+
+    async def submit(
+        self,
+        strategy: str,
+        symbols: Sequence[str] | None = None,
+        *,
+        as_of: date | datetime | str | None = None,
+        request_id: str | None = None,
+        **options: object,
+    ) -> str:
+        """Send a request; see `SignalClient.submit`."""
+        request = conversations.new_request(strategy, symbols, as_of=as_of, request_id=request_id, **options)
+        return await self._carrier.carry(conversations.submitted(self.names, request))
+
+    async def submit_many(self, requests: Iterable[SignalRequest | Mapping[str, Any]]) -> list[str]:
+        """Send many requests in few round trips; see `SignalClient.submit_many`."""
+        return await self._carrier.carry(conversations.submitted_many(self.names, requests))
+
+    async def outcome(self, request_id: str) -> SignalVector | Rejection | None:
+        """Return the outcome of a request; see `SignalClient.outcome`."""
+        return await self._carrier.carry(conversations.outcome(self.names, request_id))
+
+    async def result(self, request_id: str, *, timeout: float) -> SignalVector | Rejection:  # noqa: ASYNC109 - the twin's signature
+        """Wait for the outcome of a request; see `SignalClient.result`."""
+        return await self._carrier.carry(conversations.result(self.names, request_id, timeout))
+
+    async def workers(self) -> list[Heartbeat]:
+        """Return the heartbeat of every living worker; see `SignalClient.workers`."""
+        return await self._carrier.carry(conversations.workers(self.names))
+
+    def signals(
+        self,
+        from_id: str = "0",
+        *,
+        group: str | None = None,
+        consumer: str = "gateway",
+        block_ms: int = 2000,
+        claim_after_ms: int | None = None,
+        outages: Literal["wait", "raise"] = "wait",
+    ) -> "AsyncSignalFeed":
+        """Return a feed of the vectors on the results stream; see `SignalClient.signals`."""
+        feed = Feed(
+            names=self.names,
+            group=group,
+            consumer=consumer,
+            from_id=from_id,
+            block_ms=block_ms,
+            claim_after_ms=claim_after_ms,
+        )
+        carrier = AsyncCarrier(self._url, f"signals:{group or 'alone'}", block_ms=block_ms)
+        return AsyncSignalFeed(feed, carrier, patient=outages == "wait")
+
+
+class AsyncSignalFeed(_Closing):
+    """Vectors as they come, for one task; see `SignalFeed` for what each method promises."""
+
+    def __init__(self, feed: Feed, carrier: AsyncCarrier, *, patient: bool) -> None:
+        """Take the feed's state and what carries it."""
+        self._feed, self._carrier, self._patient = feed, carrier, patient
+        self._outage = Outage("results")
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._carrier.aclose()
+
+    @property
+    def position(self) -> str:
+        """Entry id of the last vector read."""
+        return self._feed.position
+
+    @property
+    def refused(self) -> tuple[RefusedEntry, ...]:
+        """The last entries that were no vectors."""
+        return tuple(self._feed.refused)
+
+    @property
+    def refused_count(self) -> int:
+        """How many entries were no vectors."""
+        return self._feed.refused_count
+
+    @property
+    def trimmed_count(self) -> int:
+        """How many entries were cut from the stream before this consumer had acknowledged them."""
+        return self._feed.trimmed_count
+
+    def stop(self) -> None:
+        """End the iteration after what was read; cancelling its task ends it at once, and loses nothing."""
+        self._carrier.stop.set()
+
+    async def __aiter__(self) -> AsyncIterator[Delivery]:
+        """Yield vectors until stopped; what was read and not yielded is handed out again."""
+        while not self._carrier.stop.is_set():
+            batch = deque(await self.read())
+            try:
+                while batch and not self._carrier.stop.is_set():
+                    yield batch.popleft()
+            finally:
+                self.release(*batch)
+
+    async def read(self, count: int = 100) -> list[Delivery]:
+        """Return vectors, waiting for the first; see `SignalFeed.read`."""
+        return await self._hold(lambda: feeds.read(self._feed, count))
+
+    async def ack(self, *deliveries: Delivery) -> None:
+        """Say that vectors were dealt with; see `SignalFeed.ack`."""
+        entry_ids = [delivery.entry_id for delivery in deliveries]
+        await self._hold(lambda: feeds.acknowledge(self._feed, *entry_ids))
+
+    def release(self, *deliveries: Delivery) -> None:
+        """Let vectors that were not dealt with be handed out again by the next read."""
+        for delivery in deliveries:
+            feeds.release(self._feed, delivery.entry_id)
+
+    async def _hold(self, said: Callable[[], Conversation[Result]]) -> Result:
+        if not self._patient:
+            return await self._carrier.carry(said())
+        stopped = self._carrier.stop.is_set
+        return await self._carrier.carry(
+            conversations.patiently(said, outage=self._outage, stopped=stopped, max_seconds=BACKOFF_MAX_SECONDS)
+        )

@@ -1,0 +1,195 @@
+"""What the client says to the server, and in which order; carried by a thread or by an event loop.
+
+Owns: every operation of the client as a conversation: a generator that yields steps and is sent their replies.
+Must not know: connections, threads, event loops; `synchronous` and `asynchronous` carry the same conversations.
+Invariant: nothing is done but by steps, so the two twins behave alike by construction.
+"""
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
+
+import structlog
+
+from contracts import ContractError, Heartbeat, Rejection, SignalRequest, SignalVector, StreamNames
+from contracts.codec import decode, encode
+from worker.client.errors import OutcomeGone, SubmitInterrupted
+from worker.errors import RequestTimeout, StreamUnavailable
+from worker.server import Outage, pairs_of
+
+Word: TypeAlias = str | int | bytes
+Command: TypeAlias = tuple[Word, ...]
+Outcome: TypeAlias = SignalVector | Rejection
+Result = TypeVar("Result")
+
+#: Most commands sent before their replies are read: bounds the memory of both sides.
+SENT_AT_ONCE = 500
+#: Part of the time already waited that the next pause between two looks takes, and its bounds in seconds. An answer
+#: is seen at most a tenth late, and one that takes minutes costs four looks a second.
+PAUSE_PART, PAUSE_MIN, PAUSE_MAX = 0.1, 0.001, 0.25
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """One command; the step's reply is the server's, as it came."""
+
+    command: Command
+    #: Whether it may block, and so needs the connection that waits longer.
+    blocking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SayAll:
+    """Several commands in one round trip; the reply is the list of theirs."""
+
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A wait that ends early when the carrier is told to stop."""
+
+    seconds: float
+
+
+Step: TypeAlias = Say | SayAll | Pause
+Conversation: TypeAlias = Generator[Step, Any, Result]
+
+
+def new_request(
+    strategy: str,
+    symbols: Sequence[str] | None = None,
+    *,
+    as_of: date | datetime | str | None = None,
+    request_id: str | None = None,
+    **options: object,
+) -> SignalRequest:
+    """Return a request under the caller's id, or under a new one."""
+    return SignalRequest.model_validate(
+        {
+            "request_id": request_id or str(uuid.uuid4()),
+            "strategy": strategy,
+            "symbols": None if symbols is None else tuple(symbols),
+            "as_of": as_of,
+            **options,
+        }
+    )
+
+
+def submitted(names: StreamNames, request: SignalRequest) -> Conversation[str]:
+    """Add one request."""
+    yield Say(_adding(names, request))
+    return request.request_id
+
+
+def submitted_many(
+    names: StreamNames, requests: Iterable[SignalRequest | Mapping[str, Any]]
+) -> Conversation[list[str]]:
+    """Add many requests in few round trips; all are checked before the first is sent."""
+    checked = [one if isinstance(one, SignalRequest) else new_request(**one) for one in requests]
+    sent = 0
+    for some in _batches(checked):
+        try:
+            yield SayAll(tuple(_adding(names, request) for request in some))
+        except StreamUnavailable as error:
+            raise SubmitInterrupted(error, checked[sent:]) from error
+        sent += len(some)
+    return [request.request_id for request in checked]
+
+
+def outcome(names: StreamNames, request_id: str) -> Conversation[Outcome | None]:
+    """Look once for the outcome of a request."""
+    key = names.request(request_id)
+    remembered = yield Say(("HMGET", key, "state", "stream", "entry"))
+    while remembered[2] is not None:
+        state, stream, entry = remembered
+        rows = yield Say(("XRANGE", stream, entry, entry, "COUNT", 1))
+        if rows:
+            pairs = pairs_of(rows[0][1])
+            return decode(SignalVector, pairs) if state == b"done" else decode(Rejection, pairs)
+        remembered = yield Say(("HMGET", key, "state", "stream", "entry"))
+        # A rejection put back between the two looks is no outcome any more; one that was cut is gone for good.
+        if remembered[2] == entry:
+            raise OutcomeGone(
+                f"request {request_id} was {state.decode()}, but {entry.decode()} is no longer on its stream"
+            )
+    return None
+
+
+def result(names: StreamNames, request_id: str, timeout: float) -> Conversation[Outcome]:
+    """Look for the outcome of a request until it is there."""
+    began = time.monotonic()
+    while True:
+        found = yield from outcome(names, request_id)
+        if found is not None:
+            return found
+        waited = time.monotonic() - began
+        if waited >= timeout:
+            raise RequestTimeout(f"request {request_id} has no outcome after {timeout} s; is a worker running?")
+        yield Pause(min(max(waited * PAUSE_PART, PAUSE_MIN), PAUSE_MAX, timeout - waited))
+
+
+def workers(names: StreamNames) -> Conversation[list[Heartbeat]]:
+    """Read the heartbeat of every living worker."""
+    keys: set[bytes] = set()
+    cursor: Word = 0
+    while True:
+        cursor, found = yield Say(("SCAN", cursor, "MATCH", names.worker("*"), "COUNT", SENT_AT_ONCE))
+        keys.update(found)
+        if int(cursor) == 0:
+            break
+    beats: list[Heartbeat] = []
+    for some in _batches(sorted(keys)):
+        hashes = yield SayAll(tuple(("HGETALL", key) for key in some))
+        beats += [beat for fields in hashes if fields and (beat := _heartbeat(fields))]
+    return beats
+
+
+def patiently(
+    said: Callable[[], Conversation[Result]], *, outage: Outage, stopped: Callable[[], bool], max_seconds: float
+) -> Conversation[Result]:
+    """Hold a conversation again until the server is there, with capped and jittered pauses.
+
+    The conversation must be one that may be held twice.
+    """
+    ceiling = 0.05
+    while True:
+        try:
+            reply = yield from said()
+        except StreamUnavailable as error:
+            if stopped():
+                raise
+            outage.away(error)
+            yield Pause(random.uniform(0, ceiling))  # noqa: S311 - jitter, not cryptography
+            ceiling = min(2 * ceiling, max_seconds)
+        else:
+            outage.back()
+            return reply
+
+
+def _adding(names: StreamNames, request: SignalRequest) -> Command:
+    return ("XADD", names.requests, "*", *(text for pair in encode(request).items() for text in pair))
+
+
+def _heartbeat(fields: Mapping[bytes, bytes]) -> Heartbeat | None:
+    try:
+        return decode(Heartbeat, tuple(fields.items()))
+    except ContractError as error:
+        _log.warning("heartbeat_refused", reason=str(error))
+        return None
+
+
+Item = TypeVar("Item")
+
+
+def _batches(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
+    rest = iter(items)
+    while some := tuple(islice(rest, SENT_AT_ONCE)):
+        yield some

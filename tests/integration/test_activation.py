@@ -4,17 +4,14 @@ from datetime import date
 import pytest
 
 from contracts import RejectionCode
-from strategies.alpha_baseline.train import Places, train_baseline
-from strategies.models.configuration import TrainingConfig
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import make_bars, write_snapshot
 from tests.support.serving import Streams
+from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
-from worker.lifecycle.registry import Registration, Registry
+from worker.lifecycle.registry import Registry
 
-STRATEGY = "alpha_baseline"
-SYMBOLS = ("AAPL", "IBM", "MSFT", "ORCL")
 REQUEST = {"strategy": STRATEGY, "symbols": ",".join(SYMBOLS)}
 
 pytestmark = pytest.mark.timeout(180)
@@ -22,16 +19,8 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A snapshot, and bundles v1 to v3 trained on it that differ by their seeds."""
-    folder = tmp_path_factory.mktemp("trained")
-    bars = {symbol: make_bars(sessions=300, seed=row) for row, symbol in enumerate(SYMBOLS)}
-    write_snapshot(folder / "data", bars)
-    places = Places(data_dir=folder / "data", artifacts_dir=folder / "artifacts")
-    for number in (1, 2, 3):
-        parameters = {"bagging_fraction": 0.7, "bagging_freq": 1}
-        config = TrainingConfig(rounds=5, seed=number, num_threads=1, num_leaves=4, parameters=parameters)
-        train_baseline(config, places, version=f"v{number}")
-    return folder
+    """A snapshot, and bundles v1 to v3 trained on it."""
+    return build_world(tmp_path_factory.mktemp("world"), ("v1", "v2", "v3"))
 
 
 @pytest.fixture
@@ -59,12 +48,6 @@ def registry(database_url):
             register(made, version)
         made.activate(STRATEGY, "v1")
         yield made
-
-
-def register(registry, version, path=None):
-    registry.register(
-        Registration(strategy=STRATEGY, version=version, model_path=path or f"models/{STRATEGY}/{version}")
-    )
 
 
 def served_version(streams):

@@ -31,7 +31,7 @@ def test_refusal_of_the_server_names_its_own_word(client, namespace):
 def test_wrong_password_is_an_outage_with_its_reason(valkey_url, free_port):
     wrong = connect(f"redis://:wrong@{valkey_url.rpartition('@')[2]}", "test")
 
-    with pytest.raises(StreamUnavailable, match=r"WRONGPASS|AuthenticationError"), translated():
+    with pytest.raises(StreamUnavailable, match="NOAUTH"), translated():
         wrong.ping()
 
     closed = connect(f"redis://127.0.0.1:{free_port}", "test")
@@ -64,7 +64,7 @@ def test_script_survives_a_flushed_cache(client, namespace):
     client.xgroup_create(f"{namespace}:s", "g", mkstream=True)
     client.script_flush()
 
-    assert renew(keys=[f"{namespace}:s"], args=["g", "c", "1-0"]) == [b"1-0"]
+    assert renew(keys=[f"{namespace}:s"], args=["g", "c", "1-0"]) == []
 
 
 def test_outage_is_said_once_and_again_only_when_its_reason_changes():

@@ -25,11 +25,11 @@ PATIENCE = 40.0
 class Process:
     """One verb of `signal-worker`, running."""
 
-    def __init__(self, verb: list[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, verb: list[str], environment: Mapping[str, str], log: Path, module: str = "worker") -> None:
         self.log = log
         self._child: subprocess.Popen[bytes] = launch(
             Launch(
-                command=(sys.executable, "-m", "worker", *verb),
+                command=(sys.executable, "-m", module, *verb),
                 log=log,
                 death_signal=signal.SIGKILL,
                 environment=dict(environment),
@@ -98,14 +98,15 @@ class Fleet:
             "SIGNALS_BACKOFF_MAX_SECONDS": "0.5",
             "SIGNALS_DEFAULT_AS_OF": "snapshot",
             "SIGNALS_LOG_FORMAT": "json",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
             **{f"SIGNALS_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self._processes: list[Process] = []
 
-    def start(self, *verb: str, **settings: object) -> Process:
-        """Start a verb."""
+    def start(self, *verb: str, module: str = "worker", **settings: object) -> Process:
+        """Start a verb of the command line, or of another module that ends in it."""
         environment = self.environment | {f"SIGNALS_{name.upper()}": str(value) for name, value in settings.items()}
-        process = Process(list(verb), environment, self.folder / f"{len(self._processes)}-{verb[0]}.log")
+        process = Process(list(verb), environment, self.folder / f"{len(self._processes)}-{verb[-1]}.log", module)
         self._processes.append(process)
         return process
 

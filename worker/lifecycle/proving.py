@@ -26,7 +26,8 @@ def prove(model: ActiveModel, artifacts_dir: Path, *, allow_unproven: bool) -> B
         if not allow_unproven:
             raise BundleError(f"{model.model_path} is a bare model without a golden sample; allow_unproven is off")
         return load_bare_model(path, model.strategy, model.version)
-    bundle = load_bundle(path)
+    # The registry remembers which manifest was registered: a bundle replaced under the same version is another one.
+    bundle = load_bundle(path, expected_sha256=model.config.get("bundle_sha256"))
     if (bundle.strategy, bundle.version) != (model.strategy, model.version):
         raise BundleError(
             f"{model.model_path} holds {bundle.strategy} {bundle.version}, "

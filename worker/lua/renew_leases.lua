@@ -3,14 +3,15 @@
 -- KEYS[1] stream of requests
 -- ARGV[1] group   ARGV[2] consumer   ARGV[3..] entry ids
 --
--- Returns the ids that this consumer no longer owns. Ownership is tested first: XCLAIM with a minimum idle time of 0
--- would steal an entry back from the consumer that claimed it. JUSTID leaves the delivery count alone.
+-- Returns the ids that another consumer owns now. Ownership is tested first: XCLAIM with a minimum idle time of 0 would
+-- steal an entry back from the consumer that claimed it. An entry that is not pending at all was answered a moment ago.
+-- JUSTID leaves the delivery count alone.
 local lost = {}
 for place = 3, #ARGV do
-  local owned = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[place], ARGV[place], 1, ARGV[2])
-  if #owned == 0 then
+  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[place], ARGV[place], 1)
+  if #pending > 0 and pending[1][2] ~= ARGV[2] then
     lost[#lost + 1] = ARGV[place]
-  else
+  elseif #pending > 0 then
     redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[place], 'JUSTID')
   end
 end

@@ -1,0 +1,70 @@
+"""A small world that can be served: a snapshot, trained bundles, a registry that says which is active.
+
+Owns: building it once and copying it for tests.
+Must not know: workers.
+Invariant: bundles are really trained and proven; versions differ in every prediction.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from contracts import SignalRequest, weights_digest
+from strategies.alpha_baseline.train import Places, train_baseline
+from strategies.market.calendar import SessionCalendar
+from strategies.market.snapshots import latest_snapshot, load_panel
+from strategies.models.bundle_store import load_bundle
+from strategies.models.configuration import TrainingConfig
+from tests.support.market import make_bars, write_snapshot
+from tests.support.serving import NOW
+from worker.lifecycle.registry import Registration, Registry
+from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.serving.slots import ActiveBundle
+
+STRATEGY = "alpha_baseline"
+SYMBOLS = ("AAPL", "IBM", "MSFT", "ORCL")
+#: Long after the world's last session.
+_LATER = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def build_world(folder: Path, versions: Sequence[str] = ("v1",)) -> Path:
+    """Write a snapshot of 300 sessions and train these versions on it; return the folder."""
+    bars = {symbol: make_bars(sessions=300, seed=row) for row, symbol in enumerate(SYMBOLS)}
+    write_snapshot(folder / "data", bars)
+    places = Places(data_dir=folder / "data", artifacts_dir=folder / "artifacts")
+    for number, version in enumerate(versions):
+        parameters: dict[str, bool | int | float | str] = {"bagging_fraction": 0.7, "bagging_freq": 1}
+        config = TrainingConfig(rounds=5, seed=number, num_threads=1, num_leaves=4, parameters=parameters)
+        train_baseline(config, places, version=version)
+    return folder
+
+
+def register(registry: Registry, version: str, path: str | None = None) -> None:
+    """Register a version of the world's strategy."""
+    stated = Registration(strategy=STRATEGY, version=version, model_path=path or f"models/{STRATEGY}/{version}")
+    registry.register(stated)
+
+
+def catalogue(folder: Path, version: str = "v1") -> dict[str, dict[str, str]]:
+    """Return expected outcome to a request that has it, computed here and not by a worker."""
+    snapshot = latest_snapshot(folder / "data")
+    panel = load_panel(snapshot, SessionCalendar(snapshot.calendar))
+    bundle = load_bundle(folder / "artifacts" / "models" / STRATEGY / version)
+    active = ActiveBundle(bundle=bundle, activation=1, since=NOW)
+    rules = Rules(calendar=SessionCalendar(snapshot.calendar))
+    delivery = Delivery(worker="w", code_version="1", queue_ms=0, compute_ms=0, deliveries=1)
+    requests: dict[str, dict[str, str]] = {
+        "unknown_symbol": {"strategy": STRATEGY, "symbols": "ZZZZ"},
+        "unknown_strategy": {"strategy": "nobody"},
+        "unknown_field": {"strategy": STRATEGY, "symbol": "AAPL"},
+    }
+    for session in panel.sessions[-20:]:
+        for symbols in (SYMBOLS, SYMBOLS[:2], SYMBOLS[1:]):
+            request = SignalRequest(request_id="r", strategy=STRATEGY, symbols=symbols, as_of=session.astype(object))
+            vector = signal_vector(answer(request, active, panel, rules, _LATER), delivery, rules, _LATER)
+            requests[weights_digest(vector.weights)] = {
+                "strategy": STRATEGY,
+                "symbols": ",".join(symbols),
+                "as_of": str(session),
+            }
+    return requests

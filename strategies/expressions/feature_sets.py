@@ -50,6 +50,9 @@ class FeatureSet:
     lookback: int
     #: Fields of the bars that are used, without dollar signs.
     fields: frozenset[str]
+    #: How it was defined, see `define`; both are part of the identity.
+    precision: Precision = "qlib"
+    expanding: int | None = None
     program: Program = field(repr=False, compare=False)
 
     def evaluate(self, window: Window, *, threads: int = 1) -> Features:
@@ -156,6 +159,8 @@ def define(
         sha256=_identity(listed, meaning),
         lookback=program.lookback,
         fields=frozenset(used for used, _ in program.fields),
+        precision=precision,
+        expanding=expanding,
         program=program,
     )
 

@@ -39,7 +39,9 @@ def _window(meaning: str, arguments: str = "xN", least_window: int = 1) -> Opera
 
 #: Windows count sessions of the exchange calendar. Rows before a symbol's first bar do not exist; a missing bar is a
 #: row of NaN. Infinities count as missing, as in pandas, unless said otherwise. Every window with at least one value
-#: has a result (min_periods 1). Windows are float64.
+#: has a result (min_periods 1). Windows are float64. What differs from Qlib is pinned in
+#: tests/parity/test_expression_operators.py and test_expression_types.py, the warm-up of EMA in
+#: tests/unit/expressions/test_accuracy.py.
 OPERATORS: dict[str, Operator] = {
     "Abs": _element("x", "Magnitude."),
     "Sign": _element("x", "-1, 0 or 1 of the value as float32; NaN stays NaN."),

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from strategies.errors import ExpressionError
 
-#: Limits on one expression: characters, nesting, tokens.
-MAX_CHARACTERS, MAX_DEPTH, MAX_TOKENS = 4096, 64, 2048
+#: Limits on one expression: characters, tokens, nested parentheses, nested operators (n terms of a sum nest n - 1). Far
+#: from Python's own limit of 1000 frames, of which a parenthesis takes ten and an operator two.
+MAX_CHARACTERS, MAX_TOKENS, MAX_PARENTHESES, MAX_OPERATORS = 4096, 2048, 32, 128
 #: Longest number, and how much of an expression an error shows, in characters.
 MAX_NUMBER_CHARACTERS, SHOWN = 64, 160
 #: Largest magnitude of a number, written or folded; float32 bars end at 3.4e38.
@@ -52,6 +53,8 @@ class Call:
     name: str
     arguments: tuple["Tree", ...]
     position: int
+    #: Calls from here down to the deepest.
+    depth: int = 1
 
 
 Tree = Number | Field | Call
@@ -125,10 +128,13 @@ class _Parser:
             raise self.error(self.token.position, f"unexpected {self.token.text!r}")
         return tree
 
-    def comparison(self) -> Tree:
+    def enter(self) -> None:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self.error(self.token.position, f"nested deeper than {MAX_DEPTH}")
+        if self.depth > MAX_PARENTHESES:
+            raise self.error(self.token.position, f"nested deeper than {MAX_PARENTHESES} parentheses")
+
+    def comparison(self) -> Tree:
+        self.enter()
         left = self.binary(0)
         sign = self.token
         if sign.kind == "symbol" and sign.text in _COMPARISONS:
@@ -164,9 +170,7 @@ class _Parser:
         left, sign = self.primary(), self.token
         if not self.take("**"):
             return left
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self.error(sign.position, f"nested deeper than {MAX_DEPTH}")
+        self.enter()
         right = self.signed()
         self.depth -= 1
         return self.call("Power", left, right, sign.position)
@@ -180,7 +184,7 @@ class _Parser:
             return Field(token.text[1:], token.position)
         if token.kind == "name":
             self.expect("(")
-            return Call(token.text, self.arguments(), token.position)
+            return self.made(token.text, self.arguments(), token.position)
         if token.kind == "symbol" and token.text == "(":
             tree = self.comparison()
             self.expect(")")
@@ -208,9 +212,15 @@ class _Parser:
             raise self.error(position, f"a number lies beyond {MAX_NUMBER:g}")
         return Number(value, position)
 
+    def made(self, name: str, arguments: tuple[Tree, ...], position: int) -> Call:
+        depth = 1 + max((part.depth for part in arguments if isinstance(part, Call)), default=0)
+        if depth > MAX_OPERATORS:
+            raise self.error(position, f"nested deeper than {MAX_OPERATORS} operators")
+        return Call(name, arguments, position, depth)
+
     def call(self, name: str, left: Tree, right: Tree, position: int) -> Tree:
         if not (isinstance(left, Number) and isinstance(right, Number)):
-            return Call(name, (left, right), position)
+            return self.made(name, (left, right), position)
         value = _fold(name, left.value, right.value)
         if value is None:
             raise self.error(position, f"{name} of the numbers {left.value} and {right.value} has no value")

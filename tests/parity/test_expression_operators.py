@@ -1,8 +1,8 @@
 """Every operator against Qlib's own, on bars with holes, ties, constants, zeros and infinities.
 
-Tolerances: windows are compared at float32 rounding (2 ** -23) of the input's scale, since Qlib's running sums drift and
-ours do not; element-wise results are bit for bit, but for logarithms and powers (NumPy's float32 ones are off by a few
-units in the last place, and differ between processors).
+Tolerances: element-wise results are bit for bit, but for logarithms and powers (NumPy's float32 ones are off by a few
+units in the last place, and differ between processors). Windows are compared at float32 rounding of the input's scale,
+since Qlib's running sums drift and ours do not.
 """
 
 import numpy as np

@@ -7,7 +7,12 @@ from strategies.feature_set_files import load_feature_set
 COLUMNS = [("MA5", "Mean($close, 5)/$close"), ("gap", "$open/Ref($close, 1)-1")]
 YAML = 'name: mine\nfeatures:\n  MA5: Mean($close, 5)/$close\n  gap: "$open/Ref($close, 1)-1"\n'
 TOML = 'name = "mine"\n[features]\nMA5 = "Mean($close, 5)/$close"\ngap = "$open/Ref($close, 1)-1"\n'
-LISTED = "features:\n- {name: MA5, expression: 'Mean($close, 5)/$close'}\n- name: gap\n  expression: $open/Ref($close, 1)-1\n"
+LISTED = """
+features:
+- {name: MA5, expression: 'Mean($close, 5)/$close'}
+- name: gap
+  expression: $open/Ref($close, 1)-1
+"""
 
 
 @pytest.mark.parametrize(("file", "text"), [("mine.yaml", YAML), ("mine.toml", TOML), ("mine.yml", LISTED)])
@@ -23,7 +28,8 @@ def test_a_list_in_a_file_is_a_feature_set(tmp_path, file, text):
 def test_options_of_a_file_are_those_of_define(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "vwap_stand_in: close\nprecision: float64\nexpanding_sessions: 9\nfeatures: {v: $vwap/$open, m: 'Mean($close, 0)'}\n"
+        "vwap_stand_in: close\nprecision: float64\nexpanding_sessions: 9\n"
+        "features: {v: $vwap/$open, m: 'Mean($close, 0)'}\n"
     )
 
     features = load_feature_set(path)
@@ -60,7 +66,7 @@ def test_another_shape_is_refused_with_the_file_named(tmp_path, text, reason):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
 
-    with pytest.raises(ExpressionError, match="mine.yaml") as caught:
+    with pytest.raises(ExpressionError, match=r"mine\.yaml") as caught:
         load_feature_set(path)
 
     assert reason in str(caught.value)
@@ -71,7 +77,7 @@ def test_an_unreadable_file_is_refused(tmp_path, content):
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
 
-    with pytest.raises(ExpressionError, match="mine.toml"):
+    with pytest.raises(ExpressionError, match=r"mine\.toml"):
         load_feature_set(path)
-    with pytest.raises(ExpressionError, match="absent.toml: cannot be read, No such file"):
+    with pytest.raises(ExpressionError, match=r"absent\.toml: cannot be read, No such file"):
         load_feature_set(tmp_path / "absent.toml")

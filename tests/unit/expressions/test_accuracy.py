@@ -1,4 +1,4 @@
-"""Windows against plain NumPy in extended precision, where the inputs are hard: large offsets, outliers, tiny spreads."""
+"""Windows against plain NumPy in extended precision, on hard inputs: large offsets, outliers, tiny spreads."""
 
 from collections.abc import Callable
 

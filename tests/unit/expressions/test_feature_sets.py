@@ -207,7 +207,7 @@ def test_feature_sets_are_frozen_and_survive_pickling():
     features, panel = feature_set("alpha158"), rough_panel(2)
     window = panel.window(panel.symbols, date(2024, 3, 1), 61)
 
-    copy = pickle.loads(pickle.dumps(features))
+    copy = pickle.loads(pickle.dumps(features))  # noqa: S301 - our own bytes
 
     assert copy == features
     np.testing.assert_array_equal(copy.evaluate(window), features.evaluate(window))

@@ -21,7 +21,7 @@ from strategies.models.processors import Float32Array
 
 #: Symbol and session.
 Cell = tuple[str, date]
-#: Fewest rows of a sample where the snapshot has that many.
+#: Fewest rows of a sample.
 MIN_ROWS = 64
 #: Most rows: each feature's lowest and highest, and the rows that are hard to compute, stay below it.
 MAX_ROWS = 512
@@ -88,6 +88,10 @@ def replay_golden(predictor: Predictor, golden: GoldenSample) -> None:
     names = predictor.feature_set.names
     if golden.features.shape != (len(golden.windows), len(names)):
         raise GoldenSampleMismatch(f"golden features have shape {golden.features.shape}, columns are {len(names)}")
+    if len(golden.windows) < MIN_ROWS:
+        raise GoldenSampleMismatch(
+            f"the golden sample has {len(golden.windows)} rows, it must have at least {MIN_ROWS}"
+        )
     for window, expected in zip(golden.windows, golden.features, strict=True):
         was = predictor.feature_set.evaluate(window)[0]
         for column in np.flatnonzero(~_same_bits(expected, was))[:1]:

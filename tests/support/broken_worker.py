@@ -57,7 +57,7 @@ def break_commit(way: str) -> None:
         made(self, commands, *rest, **named)  # type: ignore[arg-type]  # handed through
         self._client = commands  # type: ignore[attr-defined]  # the broken commits' own
 
-    results.Results.__init__ = remember_client  # type: ignore[method-assign,assignment]  # that is the point
+    results.Results.__init__ = remember_client  # type: ignore[method-assign]  # that is the point
     results.Results.commit = BROKEN[way]  # type: ignore[method-assign]  # that is the point
 
 

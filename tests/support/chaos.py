@@ -27,7 +27,7 @@ from worker.embedded.processes import wait_until
 #: Share of requests that the producer adds twice, and of entries that are garbage.
 DOUBLED, GARBAGE = 0.05, 0.02
 
-Fields = Mapping[str, str]
+Fields = Mapping[bytes | str, bytes | str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,11 +112,11 @@ class Chaos:
             proxy.close()
 
     def _produce(self, count: int) -> None:
-        entries: list[Fields | dict[bytes, bytes]] = []
+        entries: list[Fields] = []
         for _ in range(count):
             outcome = self._rng.choice(list(self._catalogue))
             request_id = f"r{self._plan.seed}-{len(self._expected)}"
-            fields = {**self._catalogue[outcome], "request_id": request_id}
+            fields: Fields = {**self._catalogue[outcome], "request_id": request_id}
             self._expected[request_id] = outcome
             self._asked[request_id] = fields
             entries += [fields] * (2 if self._rng.random() < DOUBLED else 1)
@@ -126,24 +126,26 @@ class Chaos:
             if self._rng.random() < GARBAGE:
                 self._add_garbage()
 
-    def _add(self, fields: Fields | dict[bytes, bytes]) -> str | None:
+    def _add(self, fields: Fields) -> None:
         # As a producer does that keeps its request id: say it again until the server has answered once.
         for _ in range(200):
             try:
-                return self._streams.client.xadd("signals:requests", dict(fields)).decode()  # type: ignore[arg-type]  # invariant dict
+                self._streams.add(fields)
             except (redis.RedisError, OSError):
                 time.sleep(0.05)
+            else:
+                return
         raise TimeoutError("the server took no request for 10 s")
 
     def _add_garbage(self) -> None:
         request_id = f"g{self._plan.seed}-{len(self._expected)}"
-        fields = {
+        fields: Fields = {
             b"request_id": request_id.encode(),
             b"strategy": b"alpha_baseline",
             b"symbols": self._rng.randbytes(20) + b"\xff",
         }
         self._expected[request_id] = "malformed_request"
-        self._asked[request_id] = fields  # type: ignore[assignment]  # bytes where text stands elsewhere
+        self._asked[request_id] = fields
         self._add(fields)
 
     def _break(self) -> None:

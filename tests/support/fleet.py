@@ -112,7 +112,7 @@ class Fleet:
 
     def worker(self, **settings: object) -> Process:
         """Start a worker and wait until it serves."""
-        process = self.start("run", **settings)
+        process = self.start("run", module="worker", **settings)
         process.await_event("fleet_event", kind="worker.started")
         return process
 

@@ -14,7 +14,7 @@ from strategies.construction import Construction
 from strategies.expressions.feature_sets import feature_set
 from strategies.market.bars import Panel
 from strategies.models.bundle import ALPHA158_LABEL, Bundle
-from worker.server import Client, Outage, Patience, connect
+from worker.server import Client, Outage, Patience, connect, pairs_of, say
 from worker.serving.consumer import Consumer, Identity, Limits
 from worker.serving.entries import RequestStream
 from worker.serving.failpoints import failpoints
@@ -37,7 +37,8 @@ class Streams:
 
     def add(self, fields: Mapping[bytes | str, bytes | str], *, times: int = 1) -> list[str]:
         """Add a request as a producer would, and return the entry ids."""
-        return [self.client.xadd(self.names.requests, dict(fields)).decode() for _ in range(times)]  # type: ignore[arg-type]  # the driver's dict is invariant
+        flat = [text for pair in fields.items() for text in pair]
+        return [say(self.client, "XADD", self.names.requests, "*", *flat).decode() for _ in range(times)]
 
     def results(self) -> list[SignalVector]:
         """Return every vector."""
@@ -53,12 +54,11 @@ class Streams:
 
     def deliveries(self) -> dict[str, int]:
         """Return entry id to delivery count of what is pending."""
-        rows = self.client.xpending_range(self.names.requests, GROUP, min="-", max="+", count=1000)
+        rows = say(self.client, "XPENDING", self.names.requests, GROUP, "-", "+", 1000)
         return {row["message_id"].decode(): row["times_delivered"] for row in rows}
 
     def _entries(self, stream: str) -> list[tuple[tuple[bytes, bytes], ...]]:
-        rows = self.client.xrange(stream)
-        return [tuple(zip(flat[::2], flat[1::2], strict=True)) for _, flat in rows]  # type: ignore[misc]  # raw replies
+        return [pairs_of(flat) for _, flat in say(self.client, "XRANGE", stream, "-", "+")]
 
 
 def make_limits(**changes: float) -> Limits:

@@ -1,0 +1,163 @@
+"""`signal-worker train`: from a snapshot on disk to a proven bundle and an MLflow run."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import bokeh_sampledata
+import numpy as np
+import pytest
+import typer
+from mlflow import MlflowClient
+from typer.testing import CliRunner
+
+from strategies.alpha_baseline.train import Places, baseline_config, train_baseline
+from strategies.errors import BundleExists
+from strategies.market.importing import import_bars
+from strategies.models.bundle_store import load_bundle
+from strategies.models.configuration import TrainingConfig
+from strategies.models.tracking import TrackingFailed, local_store, log_run
+from tests.support.market import make_bars, write_snapshot
+from tests.support.models import make_bundle
+from worker.cli import train as command
+
+app = typer.Typer()
+app.command()(command.train)
+QUICK = "strategy: alpha_baseline\nrounds: 3\nnum_threads: 1\nuniverse: [AAPL, GOOG, IBM, MSFT]\n"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory) -> Places:
+    folder = tmp_path_factory.mktemp("train")
+    symbols = ("AAPL", "GOOG", "IBM", "MSFT", "ORCL")
+    write_snapshot(folder / "data", {symbol: make_bars(seed=seed, sessions=260) for seed, symbol in enumerate(symbols)})
+    (folder / "quick.yaml").write_text(QUICK, encoding="utf-8")
+    return Places(data_dir=folder / "data", artifacts_dir=folder / "artifacts")
+
+
+def run(places: Places, *options: str, strategy: str = "alpha_baseline"):
+    folders = ("--data-dir", str(places.data_dir), "--artifacts-dir", str(places.artifacts_dir))
+    return CliRunner().invoke(app, [strategy, *folders, *options], env={"COLUMNS": "200"})
+
+
+def quick(places: Places) -> tuple[str, str]:
+    return "--config", str(places.data_dir.parent / "quick.yaml")
+
+
+def test_shipped_configuration_is_the_default_one():
+    assert baseline_config() == TrainingConfig()
+
+
+def test_command_writes_a_proven_bundle_and_says_what_it_is_worth(places):
+    result = run(places, *quick(places), "--version", "cli", "--no-mlflow", "--top-n", "1", "--bottom-n", "2")
+
+    assert result.exit_code == 0, result.output
+    path = places.artifacts_dir / "models" / "alpha_baseline" / "cli"
+    bundle = load_bundle(path)
+    assert bundle.proven
+    assert bundle.universe == ("AAPL", "GOOG", "IBM", "MSFT")
+    assert (bundle.construction.top_n, bundle.construction.bottom_n) == (1, 2)
+    for words in ("rank ic", "sharpe", "(high + low + close) / 3 stands in for vwap", str(path)):
+        assert words in result.output
+
+
+def test_same_command_twice_gives_the_same_digest(places):
+    config = baseline_config().model_copy(update={"rounds": 3})
+
+    runs = [
+        train_baseline(config, Places(data_dir=places.data_dir, artifacts_dir=places.artifacts_dir / name), version="v")
+        for name in ("first", "second")
+    ]
+
+    assert runs[0].bundle.bundle_sha256 == runs[1].bundle.bundle_sha256
+    assert runs[0].bundle.model_sha256 == runs[1].bundle.model_sha256
+
+
+def test_taken_version_is_refused_before_anything_is_trained(places):
+    stages: list[str] = []
+    make_bundle(places.artifacts_dir, version="taken")
+
+    with pytest.raises(BundleExists):
+        train_baseline(
+            baseline_config(), places, version="taken", progress=lambda stage, _done, _total: stages.append(stage)
+        )
+
+    assert stages == []
+
+
+def test_version_counts_on_by_itself(places):
+    config = baseline_config().model_copy(update={"rounds": 2, "strategy": "counted"})
+
+    names = [train_baseline(config, places).path.name for _ in range(2)]
+
+    assert names == ["v1", "v2"]
+
+
+@pytest.mark.parametrize(
+    ("options", "strategy", "code", "words"),
+    [
+        ((), "another", 2, "strategy another has no configuration"),
+        (("--top-n", "0", "--bottom-n", "0"), "alpha_baseline", 2, "top_n and bottom_n are both 0"),
+        (("--config", "/nowhere.yaml"), "alpha_baseline", 2, "/nowhere.yaml cannot be read"),
+        (("--snapshot", "1999-01-01"), "alpha_baseline", 1, "1999-01-01"),
+    ],
+)
+def test_wrong_call_gets_one_sentence(places, options, strategy, code, words):
+    result = run(places, *options, strategy=strategy)
+
+    assert result.exit_code == code
+    assert result.stderr.startswith("signal-worker: ")
+    assert words in result.stderr
+
+
+def test_configuration_of_another_strategy_is_refused(places):
+    result = run(places, *quick(places), strategy="another")
+
+    assert result.exit_code == 2
+    assert "configures strategy alpha_baseline, the command names another" in result.stderr
+
+
+def test_run_is_logged_with_parameters_metrics_and_bundle(tmp_path):
+    path = make_bundle(tmp_path)
+    bundle = load_bundle(path, check=False)
+
+    run_id = log_run(bundle, path, [0.3, 0.2], tracking_uri=None)
+
+    client = MlflowClient(tracking_uri=local_store(tmp_path))
+    logged = client.get_run(run_id)
+    assert logged.info.status == "FINISHED"
+    assert logged.data.params["learning_rate"] == "0.05"
+    assert logged.data.params["seed"] == "42"
+    assert logged.data.metrics["ic"] == pytest.approx(bundle.manifest.metrics["ic"])
+    assert [each.value for each in client.get_metric_history(run_id, "validation_loss")] == [0.3, 0.2]
+    assert logged.data.tags["bundle_sha256"] == bundle.bundle_sha256
+    stored = Path(client.download_artifacts(run_id, "bundle"))
+    assert load_bundle(stored, check=False).bundle_sha256 == bundle.bundle_sha256
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///{file}/mlflow.db", "http://127.0.0.1:9", "no-such-scheme://store"])
+def test_store_that_cannot_be_told_leaves_the_bundle_whole(tmp_path, uri):
+    path = make_bundle(tmp_path)
+    bundle = load_bundle(path, check=False)
+    address = uri.format(file=path / "model.txt")
+
+    with pytest.raises(TrackingFailed, match="was not logged to"):
+        log_run(bundle, path, [], tracking_uri=address)
+
+    assert load_bundle(path, check=False).proven
+
+
+def test_real_bars_train_a_model_that_knows_its_snapshot(tmp_path):
+    source = Path(bokeh_sampledata.__file__).parent / "_data" / "stocks.csv.gz"
+    report = import_bars(source, tmp_path / "data", run_date=date(2013, 3, 2))
+
+    trained = train_baseline(
+        baseline_config(), Places(data_dir=tmp_path / "data", artifacts_dir=tmp_path / "artifacts")
+    )
+
+    manifest = json.loads((trained.path / "bundle.json").read_text(encoding="utf-8"))
+    assert manifest["training"]["snapshot_id"] == report.snapshot_id
+    assert manifest["training"]["universe"] == ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
+    assert manifest["training"]["valid"]["first"] > manifest["training"]["train"]["last"]
+    assert np.isfinite(manifest["metrics"]["rank_ic"])
+    assert len(trained.trained.content.golden.windows) >= 64

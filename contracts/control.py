@@ -57,6 +57,11 @@ class FleetEventType(StrEnum):
     MODEL_REMOVED = "models.removed"
     SNAPSHOT_LOADED = "snapshot.loaded"
     SNAPSHOT_FAILED = "snapshot.failed"
+    #: A group keeps entries of a stream older than its retention; they are not cut.
+    GROUP_BEHIND = "group.behind"
+    GROUP_CAUGHT_UP = "group.caught_up"
+    #: A consumer that held nothing and beat no more was taken out of the group.
+    CONSUMER_REMOVED = "consumer.removed"
 
 
 class FleetEvent(BaseModel):

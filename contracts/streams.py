@@ -47,6 +47,16 @@ class StreamNames:
         """Stream of vectors of models in testing; never traded."""
         return f"{self.namespace}:shadow"
 
+    @property
+    def janitor(self) -> str:
+        """Lease of the worker that cuts streams and removes dead consumers just now."""
+        return f"{self.namespace}:janitor"
+
+    @property
+    def behind(self) -> str:
+        """Set of `stream|group` that keep entries older than the stream's retention, as reported."""
+        return f"{self.namespace}:janitor:behind"
+
     def request(self, request_id: str) -> str:
         """Hash with the outcome of one request id."""
         return f"{self.namespace}:request:{request_id}"

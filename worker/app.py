@@ -23,6 +23,7 @@ from strategies.market.calendar import SessionCalendar
 from worker.embedded import Endpoints
 from worker.errors import StreamUnavailable
 from worker.fleet.heartbeat import HeartbeatThread
+from worker.fleet.retention import Janitor, JanitorThread, retentions
 from worker.lifecycle.control import ControlListener
 from worker.lifecycle.events import Events
 from worker.lifecycle.reconciler import Reconciler, Sources
@@ -84,6 +85,7 @@ class Worker:
         self._events = Events(commands, self._names, self.name, maxlen=settings.control_maxlen)
         self._consumer = self._make_consumer()
         self._control = self._make_control()
+        self._janitor = self._make_janitor()
         self._heartbeat = self._make_heartbeat(heart)
 
     def run(self) -> int:
@@ -116,12 +118,14 @@ class Worker:
         self._events.say(FleetEventType.STARTED)
         self._ready.set()
         self._control.start()
+        self._janitor.start()
         watch = threading.Thread(target=self._watch, name="watch", daemon=True)
         watch.start()
         self._consumer.run(self._stop)
         self._stream.leave()
         self._events.say(FleetEventType.DRAINED)
         self._control.join()
+        self._janitor.join()
 
     def _watch(self) -> None:
         """Stop the worker when a thread of it died."""
@@ -130,7 +134,7 @@ class Worker:
                 self._stop.set()
 
     def _dead_thread(self) -> bool:
-        return self._control.error is not None or self._heartbeat.error is not None
+        return any(part.error is not None for part in (self._control, self._heartbeat, self._janitor))
 
     def _state(self) -> tuple[WorkerState, str]:
         if self._leaving.is_set():
@@ -203,6 +207,19 @@ class Worker:
             block_ms=settings.block_ms,
             on_drain=self.stop,
         )
+
+    def _make_janitor(self) -> JanitorThread:
+        settings, commands = self._settings, self._connect("janitor")
+        interval = settings.janitor_interval_seconds
+        janitor = Janitor(
+            commands,
+            self._names,
+            self.name,
+            retentions=retentions(self._names, settings.retention_hours),
+            events=Events(commands, self._names, self.name, maxlen=settings.control_maxlen),
+            interval_seconds=interval,
+        )
+        return JanitorThread(janitor, self._patience(Outage("janitor")), self._stop, interval_seconds=interval)
 
     def _make_heartbeat(self, commands: Client) -> HeartbeatThread:
         return HeartbeatThread(

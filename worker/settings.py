@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.errors import SettingsError
@@ -88,6 +88,21 @@ class Settings(BaseSettings):
     failpoints: str = ""
     """For tests alone: steps at which this worker fails, e.g. `seed=7,computed=kill@0.01`."""
 
+    janitor_interval_seconds: float = Field(default=60.0, ge=0.1, le=3600)
+    """Pause between two looks at streams to cut and consumers to remove, by one worker of the fleet."""
+    retention_requests_hours: float = Field(default=12.0, gt=0, le=87_600, validate_default=True)
+    """Hours that requests are kept, by the server's clock; longer where a group has not acknowledged them."""
+    retention_results_hours: float = Field(default=168.0, gt=0, le=87_600)
+    """Hours that signal vectors are kept, and longer where a gateway's group has not acknowledged them."""
+    retention_rejections_hours: float = Field(default=720.0, gt=0, le=87_600)
+    """Hours that rejections are kept."""
+    retention_events_hours: float = Field(default=720.0, gt=0, le=87_600)
+    """Hours that fleet events are kept."""
+    retention_control_hours: float = Field(default=168.0, gt=0, le=87_600)
+    """Hours that control events are kept."""
+    retention_shadow_hours: float = Field(default=168.0, gt=0, le=87_600)
+    """Hours that vectors of models in testing are kept."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe line that is logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -99,6 +114,25 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("retention_requests_hours")
+    @classmethod
+    def _forget_after_cutting(cls, hours: float, info: ValidationInfo) -> float:
+        """A request that comes back with an older server must find its id remembered: else it is answered twice."""
+        remembered = info.data.get("dedupe_seconds", float("inf"))
+        kept = hours * 3600 + 2 * info.data.get("janitor_interval_seconds", 0)
+        if remembered < kept:
+            raise ValueError(
+                f"requests lie up to {kept:g} s until a janitor cuts them, but dedupe_seconds is {remembered}: "
+                f"an id must be remembered for longer than its request is kept"
+            )
+        return hours
+
+    @property
+    def retention_hours(self) -> dict[str, float]:
+        """Stream to the hours that it is kept."""
+        streams = ("requests", "results", "rejections", "events", "control", "shadow")
+        return {stream: float(getattr(self, f"retention_{stream}_hours")) for stream in streams}
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -89,7 +89,7 @@ def judge(rows: Suspects, calendar: SessionCalendar, run_date: date, rules: Rule
     flags |= _repeat_flags(rows.dates, rows.raw)
     flags["out_of_order"] = _out_of_order(rows.dates, ~_any(flags, len(rows.dates)))
     flags |= _value_flags(rows.raw, rows.factor, rows.adjusted)
-    flags |= _range_flags(rows.raw, rows.adjusted, rules.range_tolerance)
+    flags |= _range_flags(rows.raw, rules.range_tolerance)
     flags["unexplained_move"] = _unexplained_moves(rows, flags, rules)
     return {reason: flags[reason] for reason in REASONS if flags[reason].any()}
 
@@ -186,20 +186,15 @@ def _value_flags(
     }
 
 
-def _range_flags(
-    raw: Mapping[str, FloatArray], adjusted: Mapping[str, FloatArray], tolerance: float
-) -> dict[str, BoolArray]:
+def _range_flags(raw: Mapping[str, FloatArray], tolerance: float) -> dict[str, BoolArray]:
+    """Judge raw prices; a row's one positive factor keeps their order, so the same holds after adjustment."""
     # Comparisons with NaN are false: a missing price is its own reason, not also a range of its own.
+    inverted: BoolArray = np.less(raw["high"], raw["low"])
     return {
-        "high_below_low": _below(raw, "high", "low") | _below(adjusted, "high", "low"),
-        "open_outside_range": _outside(raw, "open", tolerance) | _outside(adjusted, "open", tolerance),
-        "close_outside_range": _outside(raw, "close", tolerance) | _outside(adjusted, "close", tolerance),
+        "high_below_low": inverted,
+        "open_outside_range": _outside(raw, "open", tolerance),
+        "close_outside_range": _outside(raw, "close", tolerance),
     }
-
-
-def _below(values: Mapping[str, FloatArray], name: str, other: str) -> BoolArray:
-    below: BoolArray = values[name] < values[other]
-    return below
 
 
 def _outside(values: Mapping[str, FloatArray], name: str, tolerance: float) -> BoolArray:

@@ -2,6 +2,7 @@ import fcntl
 import json
 import os
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,8 @@ from strategies.errors import DataError, UnknownCalendar
 from strategies.market import importing
 from strategies.market.importing import ImportOptions, import_bars
 from strategies.market.quarantine import Rules
-from strategies.market.snapshots import latest_snapshot, list_snapshots
-from tests.support.market import RUN_DATE, make_bars, write_raw, write_snapshot
+from strategies.market.snapshots import latest_snapshot, list_snapshots, load_panel
+from tests.support.market import RUN_DATE, make_bars, write_raw, write_snapshot, xnys
 
 DAY = RUN_DATE.isoformat()
 
@@ -203,6 +204,31 @@ def test_snapshot_appears_only_after_its_last_byte(tmp_path, data_dir, monkeypat
 
     # Two files, the manifest, two folders, the quarantine's parent, and last the parent of the visible snapshot.
     assert seen == [0, 0, 0, 0, 0, 0, 1]
+
+
+def test_snapshot_is_whole_from_the_moment_it_can_be_seen(tmp_path, data_dir, monkeypatch):
+    seen = []
+    rename = Path.rename
+
+    def spy(path, target):
+        rename(path, target)
+        seen.extend(len(load_panel(snapshot, xnys()).symbols) for snapshot in list_snapshots(data_dir))
+
+    monkeypatch.setattr(Path, "rename", spy)
+    import_bars(raw(tmp_path, {symbol: make_bars() for symbol in "ABCD"}), data_dir, run_date=RUN_DATE)
+
+    assert seen == [4]
+
+
+def test_missing_numbers_are_null_and_not_nan_on_disk(tmp_path, data_dir):
+    frame = make_bars(vwap=True)
+    frame.loc[2, "vwap"] = np.nan
+    frame.loc[3, "open"] = np.nan
+
+    import_bars(raw(tmp_path, {"A": frame}), data_dir, run_date=RUN_DATE)
+
+    assert parquet.read_table(data_dir / "adjusted" / DAY / "A.parquet")["vwap"].null_count == 1
+    assert parquet.read_table(data_dir / "quarantine" / DAY / "A.parquet")["open"].null_count == 1
 
 
 def test_progress_is_told_of_every_symbol(tmp_path, data_dir):

@@ -136,6 +136,23 @@ def test_two_bad_prints_in_a_row_at_different_levels_both_go():
     assert verdict(with_closes([10, 31, 90, 10, 11])) == {1: "unexplained_move", 2: "unexplained_move"}
 
 
+def test_bad_print_that_returned_confirms_no_later_one():
+    assert verdict(with_closes([10, 31, 10.1, 31, 10])) == {1: "unexplained_move", 3: "unexplained_move"}
+
+
+def test_level_shift_in_a_descending_file_costs_its_first_session():
+    frame = with_closes([100, 101, 43, 42, 44]).iloc[::-1].reset_index(drop=True)
+
+    assert verdict(frame) == {2: "unexplained_move"}
+
+
+def test_quarantined_row_is_no_reference_for_the_next():
+    frame = with_closes([100, 140, 200, 100])
+    frame.loc[1, "volume"] = -1.0
+
+    assert verdict(frame) == {1: "negative_volume", 2: "unexplained_move"}
+
+
 def test_move_of_exactly_the_bound_is_accepted():
     assert verdict(with_closes([100, 150, 75])) == {}
     assert verdict(with_closes([100, 150.001])) == {1: "unexplained_move"}
@@ -226,3 +243,20 @@ def test_accepted_dates_are_unique_and_ordered_and_one_reason_is_known(rows):
     assert kept.is_unique
     assert kept.is_monotonic_increasing or kept.is_monotonic_decreasing
     assert {reason for text in found.values() for reason in text.split(";")} <= set(REASONS)
+
+
+positive = st.floats(1e-3, 1e6)
+
+
+@given(st.lists(st.tuples(positive, positive, positive, positive, st.floats(1e-6, 1e6)), min_size=1, max_size=20))
+def test_accepted_bars_stay_inside_their_range_after_adjustment(rows):
+    frame = make_bars(sessions=len(rows))
+    frame[["open", "high", "low", "close", "factor"]] = np.array(rows)
+    found = verdict(frame, adjustment="factor", rules=Rules(range_tolerance=0.0, max_move=1e300))
+
+    raw = {name: frame[name].to_numpy() for name in frame.columns if name != "date"}
+    bars = {name: np.delete(values, list(found)) for name, values in adjust(raw, raw["factor"]).items()}
+
+    for name in ("open", "close"):
+        assert (bars["low"] <= bars[name]).all()
+        assert (bars[name] <= bars["high"]).all()

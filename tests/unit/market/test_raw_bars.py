@@ -93,6 +93,7 @@ def test_dates_are_read_as_written(tmp_path, written):
         pa.array([pd.Timestamp("2013-01-02 00:00")], pa.timestamp("ns")),
         pa.array([pd.Timestamp("2013-01-02 05:00", tz="UTC")], pa.timestamp("us", "UTC")),
         pa.array([pd.Timestamp("2013-01-02 05:00", tz="UTC")], pa.timestamp("ms", "America/New_York")),
+        pa.array([pd.Timestamp("2013-01-03 02:00", tz="UTC")], pa.timestamp("ms", "America/New_York")),
         pa.array(["2013-01-02"]).dictionary_encode(),
     ],
 )
@@ -217,6 +218,14 @@ def test_files_beyond_the_row_limit_are_refused(tmp_path, monkeypatch, name):
 
     with pytest.raises(DataError, match="has 90 rows or more, at most 89 are read"):
         read(tmp_path, "AAPL")
+
+
+def test_one_symbol_of_a_table_beyond_the_row_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(raw_bars, "MAX_SYMBOL_ROWS", 89)
+    make_bars(sessions=90).assign(symbol="A").to_csv(tmp_path / "all.csv", index=False)
+
+    with pytest.raises(DataError, match="at most 89 are read"):
+        open_source(tmp_path / "all.csv", {}, "auto")
 
 
 def test_file_beyond_the_size_limit_is_not_opened(tmp_path, monkeypatch):

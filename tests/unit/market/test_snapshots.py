@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from pyarrow import parquet
 
 from strategies.errors import CalendarRange, DataError, SnapshotNotFound, UnknownSymbols
-from strategies.market import manifest
+from strategies.market import manifest, snapshots
 from strategies.market.calendar import SessionCalendar
 from strategies.market.manifest import content_sha256
 from strategies.market.snapshots import find_snapshot, latest_snapshot, list_snapshots, load_panel, read_symbol
@@ -110,6 +111,17 @@ def test_equal_bars_of_two_run_dates_are_one_id(data_dir):
 
     assert first.id == second.id
     assert find_snapshot(data_dir, first.id).path == second.path
+
+
+def test_digits_that_fit_two_snapshots_find_neither(data_dir, monkeypatch):
+    snapshot = write_snapshot(data_dir)
+    ids = [f"{snapshot.id[:8]}{digit * 56}" for digit in "ab"]
+    twins = [replace(snapshot, manifest=replace(snapshot.manifest, snapshot_id=one)) for one in ids]
+    monkeypatch.setattr(snapshots, "list_snapshots", lambda _folder: tuple(twins))
+
+    with pytest.raises(SnapshotNotFound, match="2 fit of 2"):
+        find_snapshot(data_dir, snapshot.id[:8])
+    assert find_snapshot(data_dir, ids[1]).id == ids[1]
 
 
 @pytest.mark.parametrize("name", ["0" * 64, "2029-01-01", "", "../2030-01-02", "abc"])
@@ -278,6 +290,7 @@ def test_content_hash_knows_columns_dates_and_no_nan_payload():
     other_nan.view(np.uint64)[1] = 0xFFF8_0000_0000_0001
     plain = content_sha256(sessions, {"close": values})
 
+    assert content_sha256(sessions, {"close": np.where(values == 0, -0.0, values)}) == plain
     assert content_sha256(sessions, {"close": other_nan, "vwap": np.full(5, np.nan)}) == plain
     assert content_sha256(sessions, {"open": values}) != plain
     assert content_sha256(sessions + 1, {"close": values}) != plain

@@ -1,0 +1,49 @@
+# make demo [KEEP=1]   the whole job on real data; KEEP=1 leaves the servers and the worker running
+# make test            the test suite, with coverage
+# make check           linters, types, layers, compose file and Dockerfile
+# make bench           measurements
+# make clean           stop and remove the local servers, their data, .venv and caches; data/ and artifacts/ stay
+# PYTHON=/path/to/python picks the interpreter (3.11 or 3.12).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+ifdef PYTHON
+export PYTHON
+endif
+# Processes that test at once; more than the cores only makes them wait for one another.
+JOBS ?= 2
+# Where the system has no OpenMP runtime, deploy/venv.sh links the one that a wheel carries.
+python = if [[ -d .venv/lib/openmp ]]; then export LD_LIBRARY_PATH="$$PWD/.venv/lib/openmp"; fi; .venv/bin/python
+
+help:
+	@sed -n 's/^# //p' Makefile | head -n 6
+
+demo:
+	@deploy/venv.sh demo
+	@$(python) -m worker demo $(if $(filter-out 0 no false,$(KEEP)),--keep)
+
+test:
+	@deploy/venv.sh dev
+	@$(python) -m pytest --numprocesses $(JOBS) --cov --cov-report=term
+
+check:
+	@deploy/venv.sh dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	.venv/bin/hadolint Dockerfile
+
+bench:
+	@deploy/venv.sh dev
+	@$(python) -m worker bench
+
+clean:
+	@if [[ -x .venv/bin/python && -d .local ]]; then .venv/bin/python -m worker demo --stop || true; fi
+	@if [[ -x .venv/bin/python && -d .local ]]; then .venv/bin/python -m worker local down --wipe || true; fi
+	rm -rf .local .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

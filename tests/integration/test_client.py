@@ -92,9 +92,9 @@ def test_one_wrong_request_keeps_all_from_being_sent(client, redis_client, names
 
 
 def test_interrupted_submission_names_what_to_send_again(twin, namespace, free_port):
-    with clients(twin, f"redis://127.0.0.1:{free_port}", namespace) as client:
-        with pytest.raises(SubmitInterrupted) as interrupted:
-            client.submit_many([{"strategy": "alpha_baseline"}, {"strategy": "alpha_baseline", "request_id": "mine"}])
+    url = f"redis://127.0.0.1:{free_port}"
+    with clients(twin, url, namespace) as client, pytest.raises(SubmitInterrupted) as interrupted:
+        client.submit_many([{"strategy": "alpha_baseline"}, {"strategy": "alpha_baseline", "request_id": "mine"}])
 
     again = interrupted.value.requests
     assert all(isinstance(request, SignalRequest) for request in again)
@@ -125,7 +125,7 @@ def test_rejection_is_an_outcome_too(client, redis_client, names):
     assert client.result("r-1", timeout=5) == make_rejection()
 
 
-def test_waiting_ends_when_the_outcome_appears(client, redis_client, names, valkey_url):
+def test_waiting_ends_when_the_outcome_appears(client, names, valkey_url):
     other = connect_redis(valkey_url)
     answer = threading.Timer(0.05, lambda: remember(other, names, make_vector()))
     answer.start()
@@ -301,7 +301,7 @@ def test_feed_without_a_group_resumes_at_its_position(feed_of, publish):
     assert ids(second.read()) == ["r-2", "r-3"]
 
 
-def test_position_ahead_of_the_stream_begins_anew(feed_of, publish, redis_client, names):
+def test_position_ahead_of_the_stream_begins_anew(feed_of, redis_client, names):
     redis_client.xadd(names.results, encode(make_vector(request_id="older")), id="1-1")
     feed = feed_of("9999999999999-0")
 

@@ -3,16 +3,32 @@
 from worker.client.asynchronous import AsyncSignalClient, AsyncSignalFeed
 from worker.client.errors import OutcomeGone, RedriveRefused, SubmitInterrupted
 from worker.client.feeds import Delivery, RefusedEntry
+from worker.client.gateway import Application, Gateway, GatewayOptions, order_key
+from worker.client.inbox import Disposition
+from worker.client.orders import Order, OrderPlan, RefusedOrder, application_orders, weights_to_orders
+from worker.client.paper import PaperBroker, paper_gateway
 from worker.client.synchronous import SignalClient, SignalFeed
 
 __all__ = [
+    "Application",
     "AsyncSignalClient",
     "AsyncSignalFeed",
     "Delivery",
+    "Disposition",
+    "Gateway",
+    "GatewayOptions",
+    "Order",
+    "OrderPlan",
     "OutcomeGone",
+    "PaperBroker",
     "RedriveRefused",
     "RefusedEntry",
+    "RefusedOrder",
     "SignalClient",
     "SignalFeed",
     "SubmitInterrupted",
+    "application_orders",
+    "order_key",
+    "paper_gateway",
+    "weights_to_orders",
 ]

@@ -41,12 +41,12 @@ def connect_async(url: str, name: str, *, block_ms: int = 0) -> redis.asyncio.Re
         retry=Retry(NoBackoff(), 0),
     )
     for command in _RAW:
-        client.set_response_callback(command, _raw)  # type: ignore[arg-type]  # the driver spells a stricter callable
+        client.set_response_callback(command, _raw)
     return client
 
 
-def _raw(reply: Any, **_options: Any) -> Any:  # noqa: ANN401 - the driver's own border
-    return reply
+def _raw(response: Any, **_options: Any) -> Any:  # noqa: ANN401 - the driver's own border
+    return response
 
 
 class AsyncCarrier:

@@ -1,0 +1,138 @@
+"""What a gateway remembers on the server: request ids it has decided about, and what its books hold.
+
+Owns: the keys of a gateway and the two scripts that decide and record.
+Must not know: how a vector is applied.
+Invariant: deciding, recording and acknowledging are one step each; the server's clock and the order (as-of,
+activation) decide, never the order of arrival.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from contracts import SignalVector, StreamNames
+from worker.client.feeds import Delivery
+from worker.server import Client, script, translated
+
+
+class Disposition(StrEnum):
+    """What a gateway did with a vector."""
+
+    #: Applied, and recorded as applied.
+    APPLIED = "applied"
+    #: Decided about before under the same request id with the same weights.
+    REPEATED = "repeated"
+    #: Another vector came under this request id before, or the weights are not those of their digest: an alarm.
+    CONFLICT = "conflict"
+    #: The book's vector is as new or newer by (as-of, activation).
+    NOT_NEWER = "not_newer"
+    #: Its `valid_until` has passed by the server's clock.
+    EXPIRED = "expired"
+    #: Of a strategy that this gateway does not trade.
+    IGNORED = "ignored"
+    #: Another consumer is applying to the same book; tried again.
+    BUSY = "busy"
+    #: Another consumer has taken the entry over.
+    FENCED = "fenced"
+    #: Applying it failed; tried again until it expires or something newer is applied.
+    FAILED = "failed"
+    #: Applied, but so late that another consumer had the book meanwhile: an alarm.
+    OVERTAKEN = "overtaken"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permission:
+    """The answer to a gateway that wants to apply a vector."""
+
+    #: None: apply it now.
+    refusal: Disposition | None
+    detail: str
+    #: How often applying it was begun, this time included.
+    attempts: int
+    #: Symbols that the book may hold, from the last vector applied and from applications that were not finished.
+    symbols: frozenset[str]
+
+
+class Inbox:
+    """The memory of one gateway, as one of its consumers uses it."""
+
+    def __init__(
+        self,
+        commands: Client,
+        names: StreamNames,
+        *,
+        gateway: str,
+        consumer: str,
+        remembered_seconds: int,
+        hold_seconds: float,
+    ) -> None:
+        """Take a connection that does not block.
+
+        Args:
+            commands: The connection.
+            names: Of the namespace.
+            gateway: Name of the gateway, which is also its consumer group.
+            consumer: Name of this process in it.
+            remembered_seconds: How long a request id is remembered; longer than results are kept on their stream.
+            hold_seconds: How long other consumers keep away from a book that this one is applying to.
+        """
+        self._begin, self._finish = script(commands, "begin_application"), script(commands, "finish_application")
+        self._names, self._gateway, self._consumer = names, gateway, consumer
+        self._remembered_ms, self._hold_ms = remembered_seconds * 1000, int(hold_seconds * 1000)
+
+    def key(self, request_id: str) -> str:
+        """Return the hash of one request id."""
+        return f"{self._names.namespace}:gateway:{self._gateway}:inbox:{request_id}"
+
+    def book(self, strategy: str) -> str:
+        """Return the hash of one strategy's book."""
+        return f"{self._names.namespace}:gateway:{self._gateway}:book:{strategy}"
+
+    def begin(self, delivery: Delivery) -> Permission:
+        """Ask to apply a vector; the intent is recorded before the answer. May be said twice.
+
+        Raises:
+            StreamUnavailable: The server is away.
+        """
+        vector = delivery.vector
+        with translated():
+            status, detail, attempts, symbols = self._begin(
+                keys=self._keys(vector),
+                args=[
+                    *self._common(delivery),
+                    int(vector.valid_until.timestamp() * 1000),
+                    self._remembered_ms,
+                    self._hold_ms,
+                    _held(vector),
+                ],
+            )
+        refusal = None if status == b"apply" else Disposition(status.decode())
+        names = frozenset(name for name in symbols.decode().split(",") if name)
+        return Permission(refusal=refusal, detail=detail.decode(), attempts=int(attempts), symbols=names)
+
+    def finish(self, delivery: Delivery) -> Disposition:
+        """Record that a vector was applied. May be said twice.
+
+        Raises:
+            StreamUnavailable: The server is away.
+        """
+        vector = delivery.vector
+        with translated():
+            status = self._finish(
+                keys=self._keys(vector),
+                args=[*self._common(delivery), vector.request_id, self._remembered_ms, _held(vector)],
+            )
+        return Disposition(status.decode())
+
+    def _keys(self, vector: SignalVector) -> list[str]:
+        return [self._names.results, self.key(vector.request_id), self.book(vector.strategy)]
+
+    def _common(self, delivery: Delivery) -> list[str | int]:
+        vector = delivery.vector
+        as_of = int(vector.as_of.strftime("%Y%m%d"))
+        return [
+            self._gateway, self._consumer, delivery.entry_id, vector.weights_sha256, as_of, vector.activation,
+        ]  # fmt: skip
+
+
+def _held(vector: SignalVector) -> str:
+    return ",".join(signal.symbol for signal in vector.weights if signal.target_weight)

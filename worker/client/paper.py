@@ -1,0 +1,66 @@
+"""A gateway that trades on paper: the example to start a real one from.
+
+Owns: a broker in memory that fills at once, and the callback that brings its book to a vector's targets.
+Must not know: streams, the inbox.
+Invariant: an order key is filled once, however often it is placed; a broker for real money must promise the same.
+"""
+
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from worker.client.gateway import Application, Gateway, GatewayOptions
+from worker.client.orders import Order, application_orders
+from worker.client.synchronous import SignalClient
+
+_log = structlog.get_logger()
+
+
+class PaperBroker:
+    """Fills every market order at once, each key once."""
+
+    def __init__(self, positions: Mapping[str, int] | None = None) -> None:
+        """Start with these shares."""
+        self.positions: dict[str, int] = dict(positions or {})
+        #: By key, in the order of filling.
+        self.filled: dict[str, Order] = {}
+
+    def place(self, order: Order) -> None:
+        """Fill an order, or do nothing where its key was filled before."""
+        if order.key in self.filled:
+            return
+        self.filled[order.key] = order
+        held = self.positions.get(order.symbol, 0) + order.quantity
+        self.positions[order.symbol] = held
+        if not held:
+            del self.positions[order.symbol]
+
+
+def paper_gateway(
+    client: SignalClient,
+    broker: PaperBroker,
+    *,
+    equity: float,
+    prices: Callable[[], Mapping[str, float]],
+    name: str = "paper",
+    options: GatewayOptions | None = None,
+) -> Gateway:
+    """Return a gateway that turns each vector into orders of the broker.
+
+    Args:
+        client: Says where the server is.
+        broker: Takes the orders.
+        equity: Capital of one leg, in the prices' currency.
+        prices: Asked for the prices of one share by symbol, at each application.
+        name: Of the gateway.
+        options: How it reads and remembers.
+    """
+
+    def apply(application: Application) -> None:
+        plan = application_orders(application, equity, prices(), broker.positions)
+        for refused in plan.refused:
+            _log.warning("order_refused", symbol=refused.symbol, reason=refused.reason)
+        for order in plan.orders:
+            broker.place(order)
+
+    return Gateway(client, name, apply, options=options)

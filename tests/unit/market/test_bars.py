@@ -2,7 +2,7 @@ from datetime import date
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.errors import AsOfBeforeData, StaleSnapshot, UnknownSymbols
@@ -62,6 +62,7 @@ def test_as_of_outside_the_panel_is_refused():
         PANEL.window(["A"], date(2013, 5, 11), 5)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 89), st.integers(1, 120), st.permutations(["A", "B", "C"]), st.lists(st.integers(0, 2)))
 def test_taking_rows_of_a_window_equals_asking_for_those_symbols(column, lookback, symbols, rows):
     taken = PANEL.window(symbols, day(column), lookback).take(np.array(rows, dtype=np.int64))

@@ -2,7 +2,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.errors import CalendarRange, UnknownCalendar
@@ -142,6 +142,7 @@ def test_sessions_between_includes_both_ends():
     assert len(XNYS.sessions_between(date(2013, 2, 5), date(2013, 2, 1))) == 0
 
 
+@settings(deadline=None)
 @given(days)
 def test_next_session_is_the_first_one_later(day):
     following = XNYS.next_session(day)
@@ -151,6 +152,7 @@ def test_next_session_is_the_first_one_later(day):
     assert XNYS.session_at_or_before(following - timedelta(days=1)) <= day
 
 
+@settings(deadline=None)
 @given(days, days)
 def test_sessions_between_are_exactly_the_days_that_trade(first, last):
     last = min(max(first, last), first + timedelta(days=40))

@@ -3,7 +3,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.errors import CalendarRange
@@ -117,6 +117,7 @@ def test_as_of_outside_the_calendar_is_refused():
         check_snapshot(make_panel(), xnys(), as_of=date(2050, 1, 1))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 88), unique=True, max_size=40))
 def test_missing_sessions_are_found_exactly(holes):
     odd = changed(make_panel(("A",)), [("close", 0, holes, np.nan)]) if holes else make_panel(("A",))

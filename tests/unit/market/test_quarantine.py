@@ -2,7 +2,7 @@ from datetime import date
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.market.adjustment import adjust, factor_of
@@ -223,6 +223,7 @@ closes = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(closes, st.integers(1, 39))
 def test_judging_a_row_never_uses_later_rows(values, cut):
     frame = with_closes(values)
@@ -232,6 +233,7 @@ def test_judging_a_row_never_uses_later_rows(values, cut):
     assert verdict(frame.head(cut)) == {row: reason for row, reason in whole.items() if row < cut}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 25), st.sampled_from([1.0, 2.0])), min_size=1, max_size=30))
 def test_accepted_dates_are_unique_and_ordered_and_one_reason_is_known(rows):
     sessions = make_bars(sessions=26)["date"].to_numpy()
@@ -248,6 +250,7 @@ def test_accepted_dates_are_unique_and_ordered_and_one_reason_is_known(rows):
 positive = st.floats(1e-3, 1e6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(positive, positive, positive, positive, st.floats(1e-6, 1e6)), min_size=1, max_size=20))
 def test_accepted_bars_stay_inside_their_range_after_adjustment(rows):
     frame = make_bars(sessions=len(rows))

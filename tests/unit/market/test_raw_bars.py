@@ -243,7 +243,7 @@ def test_path_that_is_nothing_readable_is_refused(tmp_path, name):
         open_source(tmp_path / name, {}, "auto")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(st.one_of(st.binary(max_size=300), st.text(max_size=100).map(lambda text: (HEADING + text).encode())))
 def test_any_bytes_are_read_or_refused_with_a_data_error(tmp_path, content):
     path = text_file(tmp_path, content)

@@ -6,7 +6,7 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pyarrow import parquet
@@ -275,6 +275,7 @@ bars = arrays.arrays(np.float64, 5, elements=st.floats(allow_nan=True, allow_inf
 sessions = np.arange("2013-01-07", "2013-01-12", dtype="datetime64[D]")
 
 
+@settings(deadline=None)
 @given(bars, bars)
 def test_content_hash_differs_exactly_when_values_differ(one, other):
     same = np.array_equal(one, other, equal_nan=True) or (np.isnan(one).all() and np.isnan(other).all())

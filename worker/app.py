@@ -24,6 +24,7 @@ from worker.embedded import Endpoints
 from worker.errors import StreamUnavailable
 from worker.fleet.heartbeat import HeartbeatThread
 from worker.fleet.retention import Janitor, JanitorThread, retentions
+from worker.fleet.tracing import no_tracing
 from worker.lifecycle.control import ControlListener
 from worker.lifecycle.events import Events
 from worker.lifecycle.reconciler import Reconciler, Sources
@@ -37,7 +38,7 @@ from worker.serving.pipeline import Rules
 from worker.serving.results import Results
 from worker.serving.slots import Slots
 from worker.settings import Settings
-from worker.telemetry import Counters
+from worker.telemetry import Counters, Pulse
 
 #: First day the calendar knows.
 CALENDAR_START = date(1990, 1, 1)
@@ -67,7 +68,7 @@ class Worker:
         self._ready = threading.Event()
         self._stack = ExitStack()
         self._slots = Slots(settings.strategies)
-        self._counters, self._outage = Counters(), Outage("requests")
+        self._counters, self._outage, self._pulse = Counters(), Outage("requests"), Pulse()
         self._rules = Rules(
             calendar=session_calendar(settings.calendar),
             settle_minutes=settings.settle_minutes,
@@ -169,6 +170,7 @@ class Worker:
             rules=self._rules,
             limits=Limits(
                 batch_count=settings.batch_count,
+                batch_bytes=settings.batch_bytes,
                 block_ms=settings.block_ms,
                 lease_ms=settings.lease_ms,
                 claim_interval_ms=settings.claim_interval_ms,
@@ -181,6 +183,8 @@ class Worker:
             patience=self._patience(self._outage),
             clock=utc_now,
             reach=failpoints(settings.failpoints),
+            pulse=self._pulse,
+            tracing=no_tracing,
         )
 
     def _make_control(self) -> ControlListener:

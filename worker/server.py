@@ -8,6 +8,7 @@ its command may be said twice (reads, and the commit script, which recognises it
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -118,6 +119,8 @@ class Outage:
         self._said = 0.0
         self._reason = ""
         self.count = 0
+        #: Error class to how often the server went away with it.
+        self.reasons: Counter[str] = Counter()
 
     @property
     def lasting(self) -> bool:
@@ -129,6 +132,7 @@ class Outage:
         now = time.monotonic()
         if self._since is None:
             self._since, self.count = now, self.count + 1
+            self.reasons[error.reason] += 1
         elif now - self._said < REMIND_SECONDS and error.reason == self._reason:
             return
         self._said, self._reason = now, error.reason

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Name of this consumer in the group; unset: host, process id and a nonce."""
     batch_count: int = Field(default=16, ge=1, le=1000)
     """Most entries read at once."""
+    batch_bytes: int = Field(default=8_388_608, ge=1024, le=1_073_741_824)
+    """Bytes that the entries of one batch may have, judged by the largest of those before."""
     block_ms: int = Field(default=2000, ge=10, le=60_000)
     """Longest blocking read."""
     lease_ms: int = Field(default=15_000, ge=100, le=3_600_000)
@@ -84,6 +86,9 @@ class Settings(BaseSettings):
     """Longest wait between two tries to reach a server that is away."""
     control_maxlen: int = Field(default=10_000, ge=100)
     """Approximate length at which the control and events streams are cut."""
+
+    hung_after_seconds: float = Field(default=60.0, gt=0, le=3600, validate_default=True)
+    """Time without progress after which a worker counts as hung, while it waits for a server too."""
 
     failpoints: str = ""
     """For tests alone: steps at which this worker fails, e.g. `seed=7,computed=kill@0.01`."""
@@ -114,6 +119,15 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("hung_after_seconds")
+    @classmethod
+    def _outlast_a_try(cls, seconds: float, info: ValidationInfo) -> float:
+        """A worker that waits for the server makes progress once a try: block, timeouts, pause."""
+        longest = info.data.get("block_ms", 0) / 1000 + info.data.get("backoff_max_seconds", 0) + 15
+        if seconds < longest:
+            raise ValueError(f"one try to reach a server that is away takes up to {longest:g} s")
+        return seconds
 
     @field_validator("retention_requests_hours")
     @classmethod

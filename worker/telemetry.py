@@ -1,13 +1,16 @@
-"""What a worker says of itself: logs and counts.
+"""What a worker says of itself: logs, counts, durations, signs of life.
 
-Owns: the log format, the counters and the latency window that the heartbeat shows.
+Owns: the log format, the counters that heartbeat and metrics show, the pulse of a loop.
 Must not know: streams.
 Invariant: bounded memory, whatever the load.
 """
 
 import logging
 import sys
+import time
+from bisect import bisect_left
 from collections import Counter, deque
+from dataclasses import dataclass
 from statistics import quantiles
 from typing import Literal
 
@@ -18,6 +21,11 @@ from worker.serving.results import CommitStatus
 
 #: Requests whose latency the quantiles speak of.
 LATENCY_WINDOW = 1000
+#: Upper bounds of the histograms, in seconds: a vector takes under a millisecond, a backlog minutes.
+BOUNDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
 
 
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
@@ -38,8 +46,55 @@ def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None
     )
 
 
+class Pulse:
+    """When a loop last made progress; beaten by its thread, looked at by others."""
+
+    def __init__(self) -> None:
+        """Start unbeaten: a loop that has not begun is not judged."""
+        self._beaten: float | None = None
+
+    def beat(self) -> None:
+        """Note progress: a turn of the loop, an entry, a try to reach a server that is away."""
+        self._beaten = time.monotonic()
+
+    def still_seconds(self) -> float:
+        """Return the seconds without progress; 0 before the first."""
+        return 0.0 if self._beaten is None else time.monotonic() - self._beaten
+
+
+class Histogram:
+    """How many durations lie between the bounds; written by one thread."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        #: One count a bound, and one for what lies above the last.
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+
+    def observe(self, milliseconds: float) -> None:
+        """Note one duration."""
+        seconds = milliseconds / 1000
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Where the time of one request went, in milliseconds."""
+
+    #: From the producer's XADD until it was read, by two clocks: the server's and this machine's.
+    queue_ms: float
+    compute_ms: float
+    commit_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """From reading to publishing."""
+        return round(self.compute_ms + self.commit_ms, 3)
+
+
 class Counters:
-    """What the consumer did since it started; written by its thread alone, read by the heartbeat's."""
+    """What the consumer did since it started; written by its thread alone, read by others."""
 
     def __init__(self) -> None:
         """Start at nothing."""
@@ -48,18 +103,32 @@ class Counters:
         self.dropped = 0
         self.failed = 0
         self.codes: Counter[str] = Counter()
+        #: Status of commits that published nothing: duplicate, fenced.
+        self.drops: Counter[str] = Counter()
+        #: Entries read, by where they came from: new, own, claimed.
+        self.deliveries: Counter[str] = Counter()
+        self.stages = {stage: Histogram() for stage in ("queue", "compute", "commit")}
+        self.end_to_end = Histogram()
         self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
 
     def count(self, outcome: SignalVector | Rejection, status: CommitStatus, total_ms: float) -> None:
         """Note one outcome and the time from reading to publishing it."""
         if status is not CommitStatus.COMMITTED:
             self.dropped += 1
+            self.drops[status.value] += 1
         elif isinstance(outcome, Rejection):
             self.rejected += 1
             self.codes[outcome.code.value] += 1
         else:
             self.answered += 1
             self._latencies_ms.append(total_ms)
+
+    def measure(self, timing: Timing) -> None:
+        """Note where the time of one published outcome went."""
+        self.stages["queue"].observe(timing.queue_ms)
+        self.stages["compute"].observe(timing.compute_ms)
+        self.stages["commit"].observe(timing.commit_ms)
+        self.end_to_end.observe(timing.queue_ms + timing.total_ms)
 
     def latency_ms(self) -> tuple[float, float] | None:
         """Return median and 99th percentile of the last answered requests, if there were two."""

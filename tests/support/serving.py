@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Any
 
 import lightgbm as lgb
 import numpy as np
@@ -14,6 +15,7 @@ from strategies.construction import Construction
 from strategies.expressions.feature_sets import feature_set
 from strategies.market.bars import Panel
 from strategies.models.bundle import ALPHA158_LABEL, Bundle
+from worker.fleet.tracing import no_tracing
 from worker.server import Client, Outage, Patience, connect, pairs_of, say
 from worker.serving.consumer import Consumer, Identity, Limits
 from worker.serving.entries import RequestStream
@@ -22,7 +24,7 @@ from worker.serving.leases import Leases
 from worker.serving.pipeline import Rules
 from worker.serving.results import Results
 from worker.serving.slots import ActiveBundle, Slots
-from worker.telemetry import Counters
+from worker.telemetry import Counters, Pulse
 
 #: Well after the close of the last session that the builders make.
 NOW = datetime(2013, 3, 2, 12, 0, tzinfo=UTC)
@@ -54,7 +56,7 @@ class Streams:
 
     def deliveries(self) -> dict[str, int]:
         """Return entry id to delivery count of what is pending."""
-        rows = say(self.client, "XPENDING", self.names.requests, GROUP, "-", "+", 1000)
+        rows: Any = self.client.xpending_range(self.names.requests, GROUP, min="-", max="+", count=1000)
         return {row["message_id"].decode(): row["times_delivered"] for row in rows}
 
     def _entries(self, stream: str) -> list[tuple[tuple[bytes, bytes], ...]]:
@@ -139,6 +141,8 @@ class Bench:
             patience=Patience(self.stop, self.outage, 0.2),
             clock=lambda: self.now,
             reach=failpoints(""),
+            pulse=Pulse(),
+            tracing=no_tracing,
         )
 
     def serve(self, panel: Panel | None, active: Sequence[ActiveBundle], *, known: Sequence[str] = ()) -> None:

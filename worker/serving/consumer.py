@@ -11,21 +11,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import structlog
 
 from contracts import Rejection, SignalRequest, StreamNames
 from contracts.codec import decode_request, printable, request_id_of
 from worker.errors import DeadlineExceeded, DeliveriesExhausted, GroupVanished, StreamUnavailable
+from worker.fleet.tracing import Tracing, trace_fields, trace_id
 from worker.server import Patience
 from worker.serving.entries import Entry, RequestStream
 from worker.serving.failpoints import Reach, Step
 from worker.serving.leases import Leases
 from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.serving.prefetch import Prefetch
 from worker.serving.rejections import REJECTED, code_of
 from worker.serving.results import Commit, CommitStatus, Outcome, Results
 from worker.serving.slots import Slots
-from worker.telemetry import Counters
+from worker.telemetry import Counters, Pulse, Timing
+
+Result = TypeVar("Result")
 
 _log = structlog.get_logger()
 
@@ -43,6 +48,7 @@ class Limits:
     max_symbols: int
     shutdown_timeout_seconds: float
     retry_pause_ms: int = 1000
+    batch_bytes: int = 8_388_608
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,16 +77,24 @@ class Consumer:
         patience: Patience,
         clock: Callable[[], datetime],
         reach: Reach,
+        pulse: Pulse,
+        tracing: Tracing,
     ) -> None:
         """Take every part from the composition root."""
         self._identity, self._names, self._stream, self._results = identity, names, stream, results
         self._leases, self._slots, self._rules, self._limits = leases, slots, rules, limits
         self._counters, self._patience, self._clock, self._reach = counters, patience, clock, reach
+        self._pulse, self._tracing = pulse, tracing
+        self._prefetch = Prefetch(limits.batch_count, limits.batch_bytes, limits.max_entry_bytes)
         self._next_claim = 0.0
         self._recover = True
         # Given back by this process and not seen since: still pending under its name, and not to be resumed early.
         self._waiting: set[str] = set()
         self.paused = threading.Event()
+        #: Told to give back what was read instead of finishing it.
+        self.leave_now = threading.Event()
+        #: Entry that is being answered, empty between two.
+        self.in_work = ""
 
     def run(self, stop: threading.Event) -> None:
         """Answer requests until told to stop, then finish or give back what was read.
@@ -88,12 +102,13 @@ class Consumer:
         Raises:
             StreamUnavailable: The server was still away when the worker was told to stop.
         """
-        self._patience.call(lambda: self._start(stop))
+        self._patiently(lambda: self._start(stop))
         while not stop.is_set():
             if self.paused.is_set():
+                self._pulse.beat()
                 stop.wait(0.1)
                 continue
-            entries = self._patience.call(lambda: self._read(stop))
+            entries = self._patiently(lambda: self._read(stop))
             if self.paused.is_set():
                 # Read by a call that was under way when the pause came: nothing is answered while paused.
                 for entry in entries:
@@ -109,10 +124,10 @@ class Consumer:
         while claimed is not None:
             self._take([claimed], threading.Event())
             claimed = self._stream.claim()
-        entries = self._stream.read(self._limits.batch_count, 1)
+        entries = self._read_new(1)
         while entries:
             self._take(entries, threading.Event())
-            entries = self._stream.read(self._limits.batch_count, 1)
+            entries = self._read_new(1)
 
     def _start(self, stop: threading.Event) -> None:
         self._stream.ensure_group()
@@ -121,7 +136,10 @@ class Consumer:
     def _resume(self, stop: threading.Event, *, count_again: bool = False) -> None:
         """Answer what is pending under this name: of a former process, or of a reply that was lost."""
         for entry in self._stream.recover(self._leases.held() | self._waiting, count_again=count_again):
+            self._counters.deliveries["own"] += 1
             self._take([entry], stop)
+            if stop.is_set():
+                return  # what was not asked for was not taken, and its lease runs on
         self._recover = False
 
     def _read(self, stop: threading.Event) -> list[Entry]:
@@ -130,7 +148,7 @@ class Consumer:
             if self._recover:
                 self._resume(stop)
             claimed = self._claim_when_due()
-            return [claimed] if claimed else self._stream.read(self._limits.batch_count, self._limits.block_ms)
+            return [claimed] if claimed else self._read_new(self._limits.block_ms)
         except GroupVanished as error:
             self._recover = True
             # At the stream's beginning: remembered ids absorb what was answered before.
@@ -142,12 +160,19 @@ class Consumer:
             self._recover = True
             raise
 
+    def _read_new(self, block_ms: int) -> list[Entry]:
+        entries = self._stream.read(self._prefetch.count, block_ms)
+        self._prefetch.note(entries)
+        self._counters.deliveries["new"] += len(entries)
+        return entries
+
     def _claim_when_due(self) -> Entry | None:
         if time.monotonic() < self._next_claim:
             return None
         claimed = self._stream.claim()
         while claimed is None and not self._stream.looked_everywhere:
             claimed = self._stream.claim()
+        self._counters.deliveries["claimed"] += claimed is not None
         if claimed is None:
             self._next_claim = time.monotonic() + self._limits.claim_interval_ms / 1000
         return claimed
@@ -160,7 +185,7 @@ class Consumer:
             if stop.is_set() and give_back_at is None:
                 give_back_at = time.monotonic() + self._limits.shutdown_timeout_seconds
             try:
-                if give_back_at is not None and time.monotonic() > give_back_at:
+                if self.leave_now.is_set() or (give_back_at is not None and time.monotonic() > give_back_at):
                     self._give_back(entry, tried=False)
                 else:
                     self._handle(entry)
@@ -168,7 +193,17 @@ class Consumer:
                 self._leases.drop(entry.id)
 
     def _handle(self, entry: Entry) -> None:
+        self._pulse.beat()
+        self.in_work = entry.id
+        with self._tracing(entry.id, entry.pairs) as finish:
+            outcome = self._process(entry)
+            if outcome is not None:
+                finish(outcome)
+        self.in_work = ""
+
+    def _process(self, entry: Entry) -> Outcome | None:
         read_at = time.perf_counter()
+        queue_ms = max(0.0, self._clock().timestamp() * 1000 - entry.added_ms)
         try:
             self._reach(Step.READ)
             outcome, deadline_ms = self._outcome(entry, read_at)
@@ -177,17 +212,30 @@ class Consumer:
             raise
         except Exception as error:  # noqa: BLE001 - around one entry
             # A bug, not a bad request: tried again after a pause, by whoever claims it, until deliveries run out.
-            _log.exception("request_failed", entry=entry.id, deliveries=entry.deliveries)
+            traced = trace_id(trace_fields(entry.pairs).get("traceparent"))
+            _log.exception("request_failed", entry=entry.id, deliveries=entry.deliveries, **traced)
             self._counters.failed += 1
             self._give_back(entry, tried=True, error=f"{type(error).__name__}: {error}")
-            return
-        commit = self._patience.call(lambda: self._commit(entry, outcome, deadline_ms))
-        if commit.status is CommitStatus.LATE:
-            late = DeadlineExceeded(f"the deadline {deadline_ms} ms passed before the vector could be published")
-            outcome = self._rejection(entry, late)
-            commit = self._patience.call(lambda: self._commit(entry, outcome, None))
+            return None
+        computed_at = time.perf_counter()
+        outcome, commit = self._publish(entry, outcome, deadline_ms)
         self._reach(Step.COMMITTED)
-        self._say(entry, outcome, commit, read_at)
+        timing = Timing(
+            queue_ms=queue_ms,
+            compute_ms=(computed_at - read_at) * 1000,
+            commit_ms=(time.perf_counter() - computed_at) * 1000,
+        )
+        self._say(entry, outcome, commit, timing)
+        return outcome
+
+    def _publish(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> tuple[Outcome, Commit]:
+        """Return what was published in the end: a vector that comes after its deadline is a rejection."""
+        commit = self._patiently(lambda: self._commit(entry, outcome, deadline_ms))
+        if commit.status is not CommitStatus.LATE:
+            return outcome, commit
+        late = DeadlineExceeded(f"the deadline {deadline_ms} ms passed before the vector could be published")
+        rejection = self._rejection(entry, late)
+        return rejection, self._patiently(lambda: self._commit(entry, rejection, None))
 
     def _commit(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> Commit:
         try:
@@ -227,7 +275,7 @@ class Consumer:
 
     def _require_deliveries_left(self, entry: Entry) -> None:
         if entry.deliveries > self._limits.max_deliveries:
-            last_error = self._patience.call(lambda: self._stream.last_error(self._key(entry)))
+            last_error = self._patiently(lambda: self._stream.last_error(self._key(entry)))
             raise DeliveriesExhausted(
                 f"tried {entry.deliveries - 1} times without an outcome, at most {self._limits.max_deliveries} are "
                 f"allowed; last error: {last_error}"
@@ -244,6 +292,7 @@ class Consumer:
             deliveries=entry.deliveries,
             worker=self._identity.worker,
             fields=fields,
+            **trace_fields(entry.pairs),
         )
 
     def _give_back(self, entry: Entry, *, tried: bool, error: str = "") -> None:
@@ -253,16 +302,28 @@ class Consumer:
             with suppress(GroupVanished):  # nothing to give back: a new group delivers the entry again
                 self._stream.give_back(entry, self._key(entry), pause_ms=pause, tried=tried, error=error[:500])
 
-        self._patience.call(give_back)
+        self._patiently(give_back)
         self._waiting.add(entry.id)
+
+    def _patiently(self, command: Callable[[], Result]) -> Result:
+        """Return what the command returns, however long the server is away; each try is a sign of life."""
+
+        def attempt() -> Result:
+            self._pulse.beat()
+            return command()
+
+        return self._patience.call(attempt)
 
     def _key(self, entry: Entry) -> str:
         return self._names.request(request_id_of(entry.pairs, entry.id))
 
-    def _say(self, entry: Entry, outcome: Outcome, commit: Commit, read_at: float) -> None:
-        total_ms = round((time.perf_counter() - read_at) * 1000, 3)
+    def _say(self, entry: Entry, outcome: Outcome, commit: Commit, timing: Timing) -> None:
+        total_ms = timing.total_ms
         self._counters.count(outcome, commit.status, total_ms)
-        known = {"request_id": outcome.request_id, "entry": entry.id, "deliveries": entry.deliveries}
+        if commit.status is CommitStatus.COMMITTED:
+            self._counters.measure(timing)
+        traced = trace_id(outcome.traceparent)
+        known = {"request_id": outcome.request_id, "entry": entry.id, "deliveries": entry.deliveries, **traced}
         if commit.status is not CommitStatus.COMMITTED:
             _log.info("outcome_dropped", status=commit.status.value, outcome=commit.outcome_id, **known)
         elif isinstance(outcome, Rejection):

@@ -1,0 +1,1 @@
+"""How near the engine's features are to Qlib's: cells, predictions, books. Research only."""

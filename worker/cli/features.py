@@ -1,0 +1,214 @@
+"""`signal-worker features`: what a feature set is, what its values are, and how near they are to Qlib's.
+
+Exit codes: 0 done, 1 failed, 2 wrong call.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.session import refuse, settings_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from strategies.expressions.feature_sets import FeatureSet
+    from strategies.market.bars import Panel
+    from strategies.parity.measurement import SnapshotParity
+
+app = typer.Typer(help="Feature sets: identity, values, parity with Qlib.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="alpha158, alpha360, or a YAML or TOML file with one's own.")]
+StandIn = Annotated[str, typer.Option(help="For $vwap in a shipped set: typical_price, close or none.")]
+Precision = Annotated[str, typer.Option(help="Of a shipped set: qlib or float64.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+FAILED = 1
+#: Raw daily bars of many symbols beside the project, measured where they are present.
+SHARED_BARS = Path("../shared/data/us500")
+DEMO, SHARED = "demo bars", "505 US symbols"
+LIBRARIES = ("pyqlib", "pandas", "numpy", "numba", "lightgbm")
+TABLES = (".parquet", ".csv")
+
+
+@app.command("hash")
+def print_identity(
+    name: Name, vwap_stand_in: StandIn = "typical_price", precision: Precision = "qlib", *, as_json: Json = False
+) -> None:
+    """Print the identity that models and signals carry, and what a feature set needs of the bars."""
+    with _failures():
+        features = feature_set_of(name, vwap_stand_in, precision)
+    facts: dict[str, str | int | list[str]] = {
+        "name": features.name,
+        "sha256": features.sha256,
+        "features": len(features.names),
+        "lookback_sessions": features.lookback,
+        "fields": sorted(features.fields),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for fact, value in facts.items():
+        typer.echo(f"{fact:<18} {', '.join(value) if isinstance(value, list) else value}")
+
+
+@app.command()
+def compute(
+    name: Name,
+    symbols: Annotated[list[str] | None, typer.Argument(help="Symbols; all of the snapshot by default.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="YYYY-MM-DD; default the last session alone.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="YYYY-MM-DD; default the snapshot's last session.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Snapshots lie below it; default SIGNALS_DATA_DIR.")] = None,
+    snapshot: Annotated[str | None, typer.Option(help="Id or run date; default the latest.")] = None,
+    output: Annotated[Path | None, typer.Option(help="A .parquet or .csv file; default a table on stdout.")] = None,
+    vwap_stand_in: StandIn = "typical_price",
+    precision: Precision = "qlib",
+) -> None:
+    """Compute features of a snapshot, as training and serving compute them."""
+    from strategies.market.calendar import SessionCalendar
+    from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
+
+    if output is not None and output.suffix not in TABLES:
+        refuse(f"--output was {output}, its name must end in {' or '.join(TABLES)}")
+    folder = settings_of(data_dir=data_dir).data_dir
+    with _failures():
+        features = feature_set_of(name, vwap_stand_in, precision)
+        ref = find_snapshot(folder, snapshot) if snapshot else latest_snapshot(folder)
+        panel = load_panel(ref, SessionCalendar(ref.calendar), symbols=symbols or None)
+        frame = _frame(features, panel, _day(first, "--from"), _day(last, "--to"))
+    if output is None:
+        typer.echo(frame.to_string())
+    else:
+        frame.to_parquet(output) if output.suffix == ".parquet" else frame.to_csv(output)
+        typer.echo(f"{len(frame)} rows of {len(features.names)} features of {features.sha256[:16]} in {output}")
+
+
+@app.command()
+def parity(
+    bars: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER of raw bars; default the demo's, and the shared ones.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The page; default stdout.")] = None,
+    kernels: Annotated[int, typer.Option(min=1, help="Processes that Qlib computes in.")] = 2,
+) -> None:
+    """Compare every feature, prediction and book with Qlib's own, and print the page of it."""
+    from strategies.parity.measurement import measure
+    from strategies.parity.page import parity_page
+
+    sources = _sources(bars)
+    measured: dict[str, SnapshotParity] = {}
+    with _failures(), tempfile.TemporaryDirectory() as folder, _progress() as tell:
+        for number, (name, source) in enumerate(sources.items()):
+            data_dir = import_raw(source, Path(folder) / str(number))
+            measured[name] = measure(data_dir, kernels=kernels, progress=tell(name))
+    page = parity_page(measured, {name: metadata.version(name) for name in LIBRARIES})
+    if output is None:
+        typer.echo(page, nl=False)
+    else:
+        output.write_text(page, encoding="utf-8")
+
+
+def feature_set_of(name: str, vwap_stand_in: str = "typical_price", precision: str = "qlib") -> "FeatureSet":
+    """Return a shipped feature set, or that of a file.
+
+    Raises:
+        ExpressionError: There is none, or it cannot be compiled.
+    """
+    from strategies.expressions.feature_sets import feature_set
+    from strategies.feature_set_files import load_feature_set
+
+    if Path(name).suffix:
+        return load_feature_set(Path(name))
+    return feature_set(name, vwap_stand_in=vwap_stand_in, precision=precision)  # type: ignore[arg-type]  # it checks both
+
+
+def import_raw(source: Path, data_dir: Path) -> Path:
+    """Import raw bars below a fresh folder and return it.
+
+    Raises:
+        DataError: The bars cannot be imported.
+    """
+    from strategies.market.importing import import_bars
+
+    import_bars(source, data_dir, run_date=date(2026, 1, 2))
+    return data_dir
+
+
+def demo_bars() -> Path:
+    """Return the file of the demo's raw bars, or end with a sentence."""
+    try:
+        package = resources.files("bokeh_sampledata")
+    except ModuleNotFoundError:
+        refuse("the demo's bars are not installed: pip install 'signal-worker[demo]'")
+    return Path(str(package)) / "_data" / "stocks.csv.gz"
+
+
+def _sources(named: list[str] | None) -> dict[str, Path]:
+    if not named:
+        return {DEMO: demo_bars()} | ({SHARED: SHARED_BARS} if SHARED_BARS.is_dir() else {})
+    sources = {}
+    for text in named:
+        name, found, folder = text.partition("=")
+        if not (name and found and folder):
+            refuse(f"--bars was {text!r}, must be NAME=FOLDER")
+        sources[name] = Path(folder)
+    return sources
+
+
+def _frame(features: "FeatureSet", panel: "Panel", first: date | None, last: date | None) -> "pd.DataFrame":
+    """Return the features of sessions with a bar, indexed (session, symbol)."""
+    import numpy as np
+    import pandas as pd
+
+    last = last or panel.sessions[-1].astype(object)
+    first = first or last
+    days = panel.sessions[(panel.sessions >= np.datetime64(first)) & (panel.sessions <= np.datetime64(last))]
+    values = features.evaluate_range(panel, first, last)
+    index = pd.MultiIndex.from_product([days.astype(str), panel.symbols], names=["session", "symbol"])
+    begin = int(np.searchsorted(panel.sessions, days[0])) if len(days) else 0
+    priced = ~np.isnan(panel.fields["close"][:, begin : begin + len(days)].T.reshape(-1))
+    frame = pd.DataFrame(values.reshape(len(index), -1), index=index, columns=list(features.names))
+    return frame[priced]
+
+
+def _day(text: str | None, option: str) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        refuse(f"{option}: {text!r} is no date, must be YYYY-MM-DD")
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn the room's errors into one sentence and exit code 1."""
+    from strategies.errors import DataError, ExpressionError, StrategyError
+
+    try:
+        yield
+    except (DataError, ExpressionError, StrategyError) as error:
+        refuse(error, code=FAILED)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # On stderr, so that the page can be piped.
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("parity", total=None)
+
+        def named(name: str) -> Callable[[str, int, int], None]:
+            return lambda stage, done, total: shown.update(
+                task, completed=done, total=total, description=f"{name}: {stage}"
+            )
+
+        yield named

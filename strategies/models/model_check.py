@@ -110,12 +110,13 @@ def _tree_fault(fields: dict[str, str], summary: ModelSummary) -> str | None:
         return f"leaf value {values[~np.isfinite(values)][0]}, it must be finite"
     if leaves == 1:
         return None
-    children = np.stack([_numbers(fields, "left_child"), _numbers(fields, "right_child")])
-    features = _numbers(fields, "split_feature")
-    if children.shape[1] != leaves - 1 or len(features) != leaves - 1:
-        return f"{leaves} leaves, but {children.shape[1]} splits of {len(features)} features"
-    if features.min() < 0 or features.max() >= summary.num_features:
-        return f"splits feature {features.max():.0f} of {summary.num_features}"
+    left, right, features = (_numbers(fields, name) for name in ("left_child", "right_child", "split_feature"))
+    if {len(left), len(right), len(features)} != {leaves - 1}:
+        return f"{leaves} leaves, but {len(left)} and {len(right)} children of splits of {len(features)} features"
+    children = np.stack([left, right])
+    outside = features[(features < 0) | (features >= summary.num_features)]
+    if len(outside):
+        return f"splits feature {outside[0]:.0f} of {summary.num_features}"
     if sorted(children.ravel()) != [*range(-leaves, 0), *range(1, leaves - 1)]:
         return "a node is missing or has two parents"
     # LightGBM numbers a split when it makes it, so a child split always has the higher number: no cycle is left.

@@ -5,6 +5,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import lightgbm as lgb
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from strategies.errors import (
     MalformedModel,
 )
 from strategies.models import bundle_files
+from strategies.models.bundle import check_booster
 from strategies.models.bundle_store import (
     bundle_path,
     load_bare_model,
@@ -364,3 +366,12 @@ def test_text_that_is_no_model_is_refused_before_it_is_parsed(tmp_path):
 
     with pytest.raises(MalformedModel):
         load_bare_model(path, "alpha_baseline", "v1")
+
+
+def test_model_with_several_outputs_a_row_is_refused():
+    rng = np.random.default_rng(0)
+    data = lgb.Dataset(rng.normal(size=(200, 3)), rng.integers(0, 3, 200))
+    booster = lgb.train({"objective": "multiclass", "num_class": 3, "verbosity": -1, "num_threads": 1}, data, 1)
+
+    with pytest.raises(MalformedModel, match="3 outputs a row"):
+        check_booster(booster, ["a", "b", "c"])

@@ -7,7 +7,7 @@ Invariant: a verb imports what it needs when it is called, so that `run` starts 
 
 import typer
 
-from worker.cli import data, db, features, local, models
+from worker.cli import data, db, features, local, models, rejections, requests
 from worker.cli.demo import demo
 from worker.cli.publish import publish_registry
 from worker.cli.request import request
@@ -32,6 +32,8 @@ app.add_typer(features.app, name="features")
 app.add_typer(models.app, name="models")
 app.add_typer(db.app, name="db")
 app.add_typer(local.app, name="local")
+app.add_typer(rejections.app, name="rejections")
+app.add_typer(requests.app, name="requests")
 
 
 def main() -> None:

@@ -1,0 +1,259 @@
+"""`signal-worker rejections`: what could not be answered; put it back, or delete it.
+
+Exit codes: 0 done, 1 failed or refused, 2 wrong call, 3 not found.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.session import refuse
+from worker.cli.stream_calls import (
+    FAILED,
+    NOT_FOUND,
+    Json,
+    Namespace,
+    print_json,
+    print_table,
+    span_ms,
+    span_text,
+    stream_server,
+)
+
+if TYPE_CHECKING:
+    from worker.client.rejections import Filter, Redrive, Rejected, Rejections
+
+app = typer.Typer(help="Rejected requests: list, show, put back, delete.", no_args_is_help=True)
+
+#: Requests put back by one call unless told otherwise: they come back to the workers all at once.
+REDRIVEN_AT_ONCE = 1000
+#: Rejections deleted by one command.
+_DELETED_AT_ONCE = 500
+
+Code = Annotated[str | None, typer.Option(help="Only this rejection code.")]
+Strategy = Annotated[str | None, typer.Option(help="Only this strategy.")]
+OlderThan = Annotated[str | None, typer.Option(help="Only those at least so old: 90s, 15m, 2h, 3d.")]
+NewerThan = Annotated[str | None, typer.Option(help="Only those at most so old: 90s, 15m, 2h, 3d.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="So many at most, the oldest first.")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Request ids, or entry ids of rejections.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it, only say what would be done.")]
+
+
+@app.command("list")
+def list_rejections(
+    code: Code = None,
+    strategy: Strategy = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Annotated[int, typer.Option(min=1, help="So many at most.")] = 50,
+    namespace: Namespace = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """List rejections, the newest first."""
+    wanted = _filter(code, strategy, older_than, newer_than, limit)
+    with _rejections(namespace) as rejections:
+        found = list(rejections.found(wanted, newest_first=True))
+        unreadable = rejections.unreadable
+    if as_json:
+        print_json([_fields(rejected) for rejected in found])
+    else:
+        print_table([_row(rejected) for rejected in found], "rejections, newest first")
+    if unreadable:
+        typer.echo(f"signal-worker: {unreadable} entries on the stream are no rejections", err=True)
+
+
+@app.command()
+def show(
+    wanted_id: Annotated[str, typer.Argument(metavar="ID", help="Request id, or entry id of the rejection.")],
+    namespace: Namespace = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show one rejection, the request's fields, and whether it can be put back."""
+    from worker.client.errors import RedriveRefused
+
+    with _rejections(namespace) as rejections:
+        rejected = _find(rejections, wanted_id)
+        try:
+            rejections.request_of(rejected)
+            hindrance = ""
+        except RedriveRefused as error:
+            hindrance = str(error)
+    fields = {**_fields(rejected), "can_be_put_back": not hindrance, "hindrance": hindrance}
+    if as_json:
+        print_json(fields)
+        return
+    asked = fields.pop("fields")
+    print_table([{"what": name, "value": value} for name, value in fields.items() if value != ""], "rejection")
+    print_table([{"field": name, "value": value} for name, value in asked.items()], "request as it came")
+
+
+@app.command()
+def redrive(
+    ids: Ids = None,
+    code: Code = None,
+    strategy: Strategy = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Limit = REDRIVEN_AT_ONCE,
+    namespace: Namespace = None,
+    *,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Put requests back under their own ids: one named id at once, more or a filter with --yes."""
+    wanted = _filter(code, strategy, older_than, newer_than, limit)
+    _refuse_mixed(ids, wanted)
+    with _rejections(namespace) as rejections:
+        # All of them first: one that is rejected again at once must not be met again.
+        chosen = list(_chosen(rejections, ids, wanted))
+        act = yes or len(ids or ()) == 1
+        rows = [_redriven(rejections, rejected, act=act) for rejected in chosen]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows, "put back" if act else "nothing was done")
+        if rows and not act:
+            typer.echo(f"{len(rows)} would be put back; say it again with --yes")
+    if any(row["status"] in {"refused", "answered", "superseded"} for row in rows):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def purge(
+    ids: Ids = None,
+    code: Code = None,
+    strategy: Strategy = None,
+    older_than: OlderThan = None,
+    newer_than: NewerThan = None,
+    limit: Limit = None,
+    namespace: Namespace = None,
+    *,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Delete rejections; only with --yes. Requests and remembered ids stay as they are."""
+    wanted = _filter(code, strategy, older_than, newer_than, limit)
+    _refuse_mixed(ids, wanted)
+    with _rejections(namespace) as rejections:
+        counts, deleted = _purged(rejections, _chosen(rejections, ids, wanted), act=yes)
+    matched = counts.total()
+    if as_json:
+        print_json({"matched": matched, "deleted": deleted, "by_code": dict(counts.most_common())})
+        return
+    print_table([{"code": code, "rejections": count} for code, count in counts.most_common()], "rejections meant")
+    typer.echo(f"{deleted} deleted" if yes else f"{matched} would be deleted; say it again with --yes")
+
+
+def _refuse_mixed(ids: Sequence[str] | None, wanted: "Filter") -> None:
+    from dataclasses import replace
+
+    from worker.client.rejections import Filter
+
+    if ids and replace(wanted, limit=None) != Filter():
+        refuse("ids and filters were both given; name the ids, or say which are meant by filters")
+
+
+def _chosen(rejections: "Rejections", ids: Sequence[str] | None, wanted: "Filter") -> "Iterable[Rejected]":
+    if ids:
+        return [_find(rejections, wanted_id) for wanted_id in dict.fromkeys(ids)]
+    return rejections.found(wanted)
+
+
+def _purged(rejections: "Rejections", chosen: "Iterable[Rejected]", *, act: bool) -> tuple[Counter[str], int]:
+    """Return how many are meant a code, and how many were deleted; in constant memory."""
+    counts: Counter[str] = Counter()
+    deleted, batch = 0, []
+    for rejected in chosen:
+        counts[rejected.rejection.code.value] += 1
+        batch.append(rejected.entry_id)
+        if len(batch) == _DELETED_AT_ONCE:
+            deleted += rejections.purge(batch) if act else 0
+            batch.clear()
+    return counts, deleted + (rejections.purge(batch) if act else 0)
+
+
+def _find(rejections: "Rejections", wanted_id: str) -> "Rejected":
+    found = rejections.find(wanted_id)
+    if found is None:
+        refuse(f"no rejection of {wanted_id} is on the stream", code=NOT_FOUND)
+    return found
+
+
+def _redriven(rejections: "Rejections", rejected: "Rejected", *, act: bool) -> dict[str, Any]:
+    from worker.client.errors import RedriveRefused
+
+    known = {"request_id": rejected.rejection.request_id, "code": rejected.rejection.code.value}
+    try:
+        if not act:
+            rejections.request_of(rejected)
+            return {"status": "would be put back", **known, "detail": ""}
+        done = rejections.redrive(rejected)
+    except RedriveRefused as error:
+        return {"status": "refused", **known, "detail": str(error)}
+    return {"status": done.status.value, **known, "detail": _sentence(done)}
+
+
+def _sentence(done: "Redrive") -> str:
+    from worker.client.rejections import RedriveStatus
+
+    return {
+        RedriveStatus.REDRIVEN: f"as entry {done.entry_id}",
+        RedriveStatus.ALREADY: f"as entry {done.entry_id}" if done.entry_id else "the rejection is gone",
+        RedriveStatus.ANSWERED: f"it has a vector, entry {done.entry_id}",
+        RedriveStatus.SUPERSEDED: f"it was rejected again since, entry {done.entry_id}",
+    }[done.status]
+
+
+def _filter(
+    code: str | None, strategy: str | None, older_than: str | None, newer_than: str | None, limit: int | None
+) -> "Filter":
+    from contracts import RejectionCode
+    from worker.client.rejections import Filter
+
+    try:
+        wanted = None if code is None else RejectionCode(code)
+    except ValueError:
+        refuse(f"--code was {code!r}, must be one of {', '.join(one.value for one in RejectionCode)}")
+    return Filter(
+        code=wanted,
+        strategy=strategy,
+        older_than_ms=span_ms(older_than, "--older-than"),
+        newer_than_ms=span_ms(newer_than, "--newer-than"),
+        limit=limit,
+    )
+
+
+@contextmanager
+def _rejections(namespace: str | None) -> "Iterator[Rejections]":
+    from worker.client.rejections import Rejections
+
+    with stream_server(namespace) as (client, names, settings):
+        yield Rejections(client, names, remembered_seconds=settings.dedupe_seconds)
+
+
+def _fields(rejected: "Rejected") -> dict[str, Any]:
+    return {"entry_id": rejected.entry_id, **_dumped(rejected)}
+
+
+def _dumped(rejected: "Rejected") -> dict[str, Any]:
+    dumped = rejected.rejection.model_dump(mode="json", exclude_none=True)
+    # The rejection's own `entry_id` is the request's place; beside the rejection's it needs its full name.
+    return {"request_entry_id" if name == "entry_id" else name: value for name, value in dumped.items()}
+
+
+def _row(rejected: "Rejected") -> dict[str, Any]:
+    import time
+
+    return {
+        "age": span_text(max(0.0, time.time() * 1000 - rejected.rejected_ms)),
+        "request_id": rejected.rejection.request_id,
+        "code": rejected.rejection.code.value,
+        "strategy": rejected.strategy,
+        "deliveries": rejected.rejection.deliveries,
+        "reason": rejected.rejection.reason,
+    }

@@ -2,13 +2,14 @@
 # make test            the test suite, with coverage
 # make check           linters, types, layers, compose file and Dockerfile
 # make bench           measurements
+# make constraints     the newest versions that pyproject.toml allows, into deploy/constraints.txt
 # make clean           stop and remove the local servers, their data, .venv and caches; data/ and artifacts/ stay
 # PYTHON=/path/to/python picks the interpreter (3.11 or 3.12).
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench constraints clean
 
 ifdef PYTHON
 export PYTHON
@@ -19,7 +20,7 @@ JOBS ?= 2
 python = if [[ -d .venv/lib/openmp ]]; then export LD_LIBRARY_PATH="$$PWD/.venv/lib/openmp"; fi; .venv/bin/python
 
 help:
-	@sed -n 's/^# //p' Makefile | head -n 6
+	@sed -n 's/^# //p' Makefile | head -n 7
 
 demo:
 	@deploy/venv.sh demo
@@ -41,6 +42,12 @@ check:
 bench:
 	@deploy/venv.sh dev
 	@$(python) -m worker bench
+
+constraints:
+	@head=$$(grep '^#' deploy/constraints.txt); echo "$$head" > deploy/constraints.txt
+	rm -rf .venv
+	@deploy/venv.sh dev
+	@.venv/bin/python -m pip --disable-pip-version-check freeze --exclude-editable >> deploy/constraints.txt
 
 clean:
 	@if [[ -x .venv/bin/python && -d .local ]]; then .venv/bin/python -m worker demo --stop || true; fi

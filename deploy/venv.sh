@@ -2,7 +2,7 @@
 # Makes .venv and installs this project with one extra, once: a stamp names what was installed.
 #
 # usage: deploy/venv.sh demo|dev        PYTHON=/path/to/python picks the interpreter (3.11 or 3.12)
-# The stamp holds pyproject.toml, the folder and the interpreter, so that a moved clone is installed anew and an
+# The stamp holds pyproject.toml, the constraints, the folder and the interpreter, so that a moved clone is installed anew and an
 # unchanged one needs no network. `dev` contains `demo`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -29,7 +29,7 @@ find_python() {
     return 1
 }
 
-key=$({ cat pyproject.toml; pwd; "$venv/bin/python" -V 2>/dev/null || true; } | cksum | cut -d' ' -f1)
+key=$({ cat pyproject.toml deploy/constraints.txt; pwd; "$venv/bin/python" -V 2>/dev/null || true; } | cksum | cut -d' ' -f1)
 if "$venv/bin/python" -c "$suits" >/dev/null 2>&1; then
     for done in "$venv/.installed-dev-$key" "$venv/.installed-$extra-$key"; do
         [[ ! -e $done ]] || exit 0
@@ -48,7 +48,7 @@ show='
     /^Installing collected/  { print "  " n " packages found, unpacking them"; fflush() }
     /^ERROR|^error/          { print; fflush() }'
 if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --log "$venv/install.log" \
-    --editable ".[$extra]" | awk "$show"; then
+    --no-compile --constraint deploy/constraints.txt --editable ".[$extra]" | awk "$show"; then
     echo "installing failed; the whole story is in $venv/install.log" >&2
     exit 1
 fi
@@ -65,5 +65,5 @@ if [[ $(uname) == Linux ]] && ! "$venv/bin/python" -c 'import ctypes; ctypes.CDL
 fi
 
 rm -f "$venv"/.installed-*
-key=$({ cat pyproject.toml; pwd; "$venv/bin/python" -V; } | cksum | cut -d' ' -f1)
+key=$({ cat pyproject.toml deploy/constraints.txt; pwd; "$venv/bin/python" -V; } | cksum | cut -d' ' -f1)
 touch "$venv/.installed-$extra-$key"

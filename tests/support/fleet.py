@@ -75,7 +75,12 @@ class Process:
         return self._child.wait(timeout=PATIENCE)
 
     def end(self) -> None:
-        """Kill it if it still runs."""
+        """Ask it to leave, and kill it if it does not."""
+        if self.running():
+            self._child.send_signal(signal.SIGCONT)
+            self._child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout=5)
         if self.running():
             self._child.kill()
             self._child.wait(timeout=PATIENCE)

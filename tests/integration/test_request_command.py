@@ -1,0 +1,108 @@
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.support.fleet import Fleet
+from tests.support.serving import Streams
+from tests.support.world import STRATEGY, build_world, register
+from worker.cli.main import app
+from worker.embedded import Endpoints
+from worker.lifecycle.registry import Registry
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return build_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def worker(valkey_url, database_url, namespace, world, tmp_path):
+    with Registry(database_url) as registry:
+        register(registry, "v1")
+        registry.activate(STRATEGY, "v1")
+    folder = shutil.copytree(world, tmp_path / "work")
+    fleet = Fleet(Endpoints(redis_url=valkey_url, database_url=database_url), folder, namespace=namespace)
+    yield fleet.worker()
+    fleet.end()
+
+
+@pytest.fixture
+def ask(monkeypatch, valkey_url, database_url, namespace):
+    """Type `signal-worker request …` in the environment of these servers."""
+    for name, value in {
+        "REDIS_URL": valkey_url,
+        "DATABASE_URL": database_url,
+        "SIGNALS_NAMESPACE": namespace,
+        "COLUMNS": "200",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return lambda *words: CliRunner().invoke(app, ["request", *words])
+
+
+@pytest.mark.usefixtures("worker")
+def test_answer_is_shown_as_a_table_with_its_lineage(ask):
+    shown = ask("AAPL", "IBM", "MSFT", "--wait")
+
+    assert shown.exit_code == 0
+    assert "alpha_baseline v1, as of 2014-03-12" in shown.stdout
+    assert all(symbol in shown.stdout for symbol in ("AAPL", "IBM", "MSFT", "+1.0000", "-1.0000"))
+    assert "close of T+1 to close of T+2" in shown.stdout
+
+
+@pytest.mark.usefixtures("worker")
+def test_answer_as_json_is_the_vector(ask):
+    vector = json.loads(ask("AAPL", "IBM", "--wait", "--json", "--top-n", "1", "--request-id", "mine").stdout)
+
+    assert vector["request_id"] == "mine"
+    assert [signal["target_weight"] for signal in vector["weights"]] == [1.0, -1.0]
+
+
+@pytest.mark.usefixtures("worker")
+def test_symbols_left_out_are_named_below_the_table(ask):
+    shown = ask("AAPL", "IBM", "--as-of", "2013-02-01", "--on-ineligible", "exclude", "--wait")
+
+    assert shown.exit_code == 1
+    assert "nothing_to_price" in shown.stdout
+
+
+@pytest.mark.usefixtures("worker")
+def test_rejection_is_a_sentence_and_exit_code_one(ask):
+    shown = ask("ZZZZ", "--wait")
+
+    assert shown.exit_code == 1
+    assert "unknown_symbol" in shown.stdout
+    assert "ZZZZ" in shown.stdout
+
+
+def test_request_without_waiting_prints_its_id(ask, valkey_url, namespace):
+    shown = ask("AAPL")
+
+    assert shown.exit_code == 0
+    ((_, fields),) = Streams(valkey_url, namespace).client.xread({f"{namespace}:requests": "0"})[0][1]
+    assert shown.stdout.strip().encode() in fields
+
+
+def test_impossible_option_is_refused_before_anything_is_sent(ask, valkey_url, namespace):
+    shown = ask("AAPL", "--as-of", "someday")
+
+    assert shown.exit_code == 2
+    assert "as_of was 'someday'" in shown.stderr
+    assert not Streams(valkey_url, namespace).client.exists(f"{namespace}:requests")
+
+
+def test_nobody_answering_is_said_after_the_timeout(ask):
+    shown = ask("AAPL", "--wait", "--timeout", "0.1")
+
+    assert shown.exit_code == 1
+    assert "is a worker running?" in shown.stderr
+
+
+def test_misspelt_setting_ends_every_verb_with_a_sentence(ask, monkeypatch):
+    monkeypatch.setenv("SIGNALS_NAMESPACES", "x")
+
+    shown = ask("AAPL")
+
+    assert shown.exit_code == 2
+    assert "did you mean SIGNALS_NAMESPACE?" in shown.stderr

@@ -8,8 +8,10 @@ Invariant: a verb imports what it needs when it is called, so that `run` starts 
 import typer
 
 from worker.cli import data, db, features, local, models, rejections, requests
+from worker.cli.archive import archive
 from worker.cli.demo import demo
 from worker.cli.publish import publish_registry
+from worker.cli.replay import replay
 from worker.cli.request import request
 from worker.cli.run import run
 from worker.cli.settings import settings
@@ -27,6 +29,8 @@ app.command("publish-registry")(publish_registry)
 app.command()(train)
 app.command()(demo)
 app.command()(settings)
+app.command()(replay)
+app.command()(archive)
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(models.app, name="models")

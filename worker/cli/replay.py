@@ -1,0 +1,196 @@
+"""`signal-worker replay`: compute published vectors again and compare them bit for bit.
+
+Exit codes: 0 identical, 1 different (or a server or archive that cannot be read), 2 wrong call, 3 not reproducible or
+not found.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from worker.cli.session import refuse, settings_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from worker.replay.audit import Finding
+    from worker.replay.published import Publications
+    from worker.settings import Settings
+
+DIFFERENT, NOT_REPRODUCIBLE = 1, 3
+#: Findings that an audit shows one by one.
+SHOWN = 20
+
+
+def replay(
+    name: Annotated[str | None, typer.Argument(help="Result entry id, or request id.")] = None,
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Audit from this UTC day on.")] = None,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="To this day; today by default.")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Most vectors drawn for an audit.")] = 1000,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same vectors.")] = 0,
+    namespace: Annotated[str | None, typer.Option(help="Prefix of every key on the server.")] = None,
+    *,
+    offline: Annotated[bool, typer.Option("--offline", help="Read the archive alone, no server.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compute a published vector again from its lineage; with --since, a sample of a period."""
+    if (name is None) == (since is None):
+        refuse("replay takes one entry id or request id, or --since for an audit")
+    settings = settings_of(namespace=namespace)
+    if name is not None:
+        _replay_one(settings, name, offline=offline, as_json=as_json)
+    elif since is not None:
+        period = since.date(), until.date() if until else datetime.now(UTC).date()
+        _audit(settings, period, (sample, seed), offline=offline, as_json=as_json)
+
+
+def _replay_one(settings: "Settings", name: str, *, offline: bool, as_json: bool) -> None:
+    from worker.archive import ArchiveUnusable
+    from worker.errors import StreamUnavailable
+    from worker.replay.audit import replay as replay_one
+    from worker.replay.errors import NotPublished
+
+    with ExitStack() as stack:
+        try:
+            published = _publications(settings, stack, offline=offline).find(name)
+        except NotPublished as error:
+            refuse(error, code=NOT_REPRODUCIBLE)
+        except (StreamUnavailable, ArchiveUnusable) as error:
+            refuse(error, code=1)
+    finding = replay_one(published, _lineage(settings), _code_version())
+    if as_json:
+        typer.echo(json.dumps(_as_json(finding), indent=2))
+    else:
+        _show(finding)
+    _end([finding])
+
+
+def _audit(
+    settings: "Settings", period: tuple[date, date], draw: tuple[int, int], *, offline: bool, as_json: bool
+) -> None:
+    from worker.archive import ArchiveUnusable
+    from worker.errors import StreamUnavailable
+    from worker.replay.audit import audit
+    from worker.replay.errors import NotPublished
+
+    with ExitStack() as stack:
+        try:
+            publications = _publications(settings, stack, offline=offline)
+            drawn, total = publications.sample(*period, *draw)
+            vectors = list(publications.fetch(drawn))
+        except (StreamUnavailable, ArchiveUnusable, NotPublished) as error:
+            refuse(error, code=1)
+    findings = list(audit(vectors, _lineage(settings), _code_version()))
+    if as_json:
+        summary = {"published": total, "replayed": len(findings), "findings": [_as_json(one) for one in findings]}
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        _show_audit(findings, total)
+    if not findings:
+        refuse(f"no vector was published from {period[0]} to {period[1]}", code=NOT_REPRODUCIBLE)
+    _end(findings)
+
+
+def _publications(settings: "Settings", stack: ExitStack, *, offline: bool) -> "Publications":
+    from contracts import SignalVector, StreamNames
+    from worker.archive import Archive
+    from worker.embedded import StackNotRunning, resolve_redis_url
+    from worker.replay.published import Publications
+    from worker.server import connect
+
+    names = StreamNames(settings.namespace)
+    archive = Archive(settings.data_dir, names.results, SignalVector)
+    if offline:
+        return Publications(None, names, archive)
+    try:
+        url = resolve_redis_url(settings.redis_url, settings.local_dir)
+    except StackNotRunning as error:
+        refuse(f"{error}; --offline reads the archive alone")
+    client = connect(url, "signal-worker:replay")
+    stack.callback(client.close)
+    return Publications(client, names, archive)
+
+
+def _lineage(settings: "Settings") -> Any:  # noqa: ANN401 - imported late
+    from worker.replay.lineage import Lineage
+
+    return Lineage(settings.artifacts_dir, settings.data_dir)
+
+
+def _code_version() -> str:
+    from worker.app import code_version
+
+    return code_version()
+
+
+def _end(findings: "Sequence[Finding]") -> None:
+    from worker.replay.audit import Outcome
+
+    outcomes = {finding.outcome for finding in findings}
+    if Outcome.DIFFERENT in outcomes:
+        raise typer.Exit(DIFFERENT)
+    if Outcome.NOT_REPRODUCIBLE in outcomes:
+        raise typer.Exit(NOT_REPRODUCIBLE)
+
+
+def _as_json(finding: "Finding") -> dict[str, Any]:
+    vector = finding.published.vector
+    return {
+        "entry_id": finding.published.entry_id,
+        "found_in": finding.published.found_in,
+        "request_id": vector.request_id,
+        "strategy": vector.strategy,
+        "model_version": vector.model_version,
+        "as_of": vector.as_of.isoformat(),
+        "outcome": finding.outcome.value,
+        "differences": [asdict(difference) for difference in finding.differences],
+        "notes": list(finding.notes),
+    }
+
+
+def _show(finding: "Finding") -> None:
+    from rich.console import Console
+
+    console, vector = Console(), finding.published.vector
+    console.print(
+        f"{finding.outcome.value}: entry {finding.published.entry_id} ({finding.published.found_in}), request "
+        f"{vector.request_id}, {vector.strategy} {vector.model_version}, as of {vector.as_of}, "
+        f"{len(vector.weights)} signals",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if finding.differences:
+        console.print(_differences(finding))
+    for note in finding.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _differences(finding: "Finding") -> "Table":
+    from rich.table import Table
+
+    table = Table("what", "symbol", "published", "recomputed")
+    for difference in finding.differences:
+        table.add_row(difference.field, difference.symbol, difference.published, difference.recomputed)
+    return table
+
+
+def _show_audit(findings: "Sequence[Finding]", total: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from worker.replay.audit import Outcome, tally
+
+    console, counts = Console(), tally(findings)
+    table = Table("strategy", "version", "snapshot", *(outcome.value for outcome in Outcome))
+    for strategy, version, snapshot in sorted({key[:3] for key in counts}):
+        numbers = [str(counts[strategy, version, snapshot, outcome]) for outcome in Outcome]
+        table.add_row(strategy, version, snapshot[:12], *numbers)
+    console.print(table)
+    console.print(f"{len(findings)} of {total} published vectors replayed", highlight=False)
+    for finding in [one for one in findings if one.outcome is not Outcome.IDENTICAL][:SHOWN]:
+        _show(finding)

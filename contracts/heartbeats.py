@@ -46,11 +46,21 @@ class Heartbeat(BaseModel):
     rejected: Annotated[int, Field(ge=0)] = 0
     #: Outcomes that another worker had already published, or whose lease was lost.
     dropped: Annotated[int, Field(ge=0)] = 0
+    #: Rejections by code, `stale_symbol=2,unknown_symbol=1`.
+    codes: str = ""
+    #: Entries read, `new=7,own=1,claimed=2`.
+    deliveries: str = ""
+    #: Entries in hand that another worker took.
+    lease_losses: Annotated[int, Field(ge=0)] = 0
+    #: How often the stream server went away from the hot path, and with which errors.
     reconnects: Annotated[int, Field(ge=0)] = 0
+    outages: str = ""
+    #: Entries this worker cut from streams past their retention.
+    trimmed: Annotated[int, Field(ge=0)] = 0
     #: Entries of the group not yet delivered; absent where the server cannot say.
     lag: int | None = None
     pending: int | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
-    #: Why the worker cannot answer everything, in one sentence.
+    #: Why the worker cannot answer everything.
     reason: str = ""

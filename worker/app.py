@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
 from importlib import metadata
@@ -18,11 +18,15 @@ from types import FrameType
 
 import structlog
 
-from contracts import FleetEventType, StreamNames, WorkerState
+from contracts import FleetEventType, StreamNames
 from strategies.market.calendar import SessionCalendar
 from worker.embedded import Endpoints
 from worker.errors import StreamUnavailable
+from worker.fleet.facts import Backlog, Facts
+from worker.fleet.health import Conditions, Liveness, Readiness
+from worker.fleet.health_port import HealthPort, pages
 from worker.fleet.heartbeat import HeartbeatThread
+from worker.fleet.metrics import metrics_registry
 from worker.fleet.retention import Janitor, JanitorThread, retentions
 from worker.fleet.tracing import no_tracing
 from worker.lifecycle.control import ControlListener
@@ -66,9 +70,11 @@ class Worker:
         self._names = StreamNames(settings.namespace)
         self._stop, self._leaving = threading.Event(), threading.Event()
         self._ready = threading.Event()
+        self._drained_by: str | None = None
         self._stack = ExitStack()
         self._slots = Slots(settings.strategies)
-        self._counters, self._outage, self._pulse = Counters(), Outage("requests"), Pulse()
+        self._counters, self._pulse = Counters(), Pulse()
+        self._outages = {name: Outage(name) for name in ("requests", "control", "heartbeat", "leases", "janitor")}
         self._rules = Rules(
             calendar=session_calendar(settings.calendar),
             settle_minutes=settings.settle_minutes,
@@ -87,15 +93,27 @@ class Worker:
         self._consumer = self._make_consumer()
         self._control = self._make_control()
         self._janitor = self._make_janitor()
-        self._heartbeat = self._make_heartbeat(heart)
+        self._facts = self._make_facts()
+        self._heartbeat = HeartbeatThread(
+            self._facts,
+            self._names,
+            heart,
+            clock=utc_now,
+            beat_seconds=settings.heartbeat_seconds,
+            lease_ms=settings.lease_ms,
+        )
 
     def run(self) -> int:
         """Serve until told to stop.
 
         Returns:
             The exit code: 0 after a stop, 1 if a thread died.
+
+        Raises:
+            SettingsError: The health port cannot be listened on.
         """
         with self._stack, self._signals():
+            self._open_health_port()
             self._heartbeat.start()
             try:
                 self._serve()
@@ -112,6 +130,10 @@ class Worker:
         self._leaving.set()
         self._stop.set()
 
+    def _drain(self, control_id: str) -> None:
+        self._drained_by = control_id
+        self.stop()
+
     def _serve(self) -> None:
         self._control.begin()
         if self._stop.is_set():
@@ -124,7 +146,7 @@ class Worker:
         watch.start()
         self._consumer.run(self._stop)
         self._stream.leave()
-        self._events.say(FleetEventType.DRAINED)
+        self._events.say(FleetEventType.DRAINED, control_id=self._drained_by)
         self._control.join()
         self._janitor.join()
 
@@ -135,20 +157,10 @@ class Worker:
                 self._stop.set()
 
     def _dead_thread(self) -> bool:
-        return any(part.error is not None for part in (self._control, self._heartbeat, self._janitor))
+        return any(error is not None for error in self._deaths().values())
 
-    def _state(self) -> tuple[WorkerState, str]:
-        if self._leaving.is_set():
-            return WorkerState.DRAINING, ""
-        if self._outage.lasting:
-            return WorkerState.WAITING, "the stream server is away"
-        if not self._ready.is_set():
-            return WorkerState.STARTING, ""
-        if self._consumer.paused.is_set():
-            return WorkerState.PAUSED, "paused by a control event"
-        if self._slots.panel is None:
-            return WorkerState.SERVING, "no snapshot of bars is loaded"
-        return WorkerState.SERVING, "" if self._slots.active else "no model is active"
+    def _deaths(self) -> Mapping[str, Exception | None]:
+        return {thread.name: thread.error for thread in (self._control, self._heartbeat, self._janitor)}
 
     def _connect(self, role: str, block_ms: int = 0) -> Client:
         client = connect(self._endpoints.redis_url, f"{self.name}:{role}", block_ms=block_ms)
@@ -180,7 +192,7 @@ class Worker:
                 shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
             ),
             counters=self._counters,
-            patience=self._patience(self._outage),
+            patience=self._patience(self._outages["requests"]),
             clock=utc_now,
             reach=failpoints(settings.failpoints),
             pulse=self._pulse,
@@ -198,18 +210,19 @@ class Worker:
             calendar=self._rules.calendar,
             allow_unproven=settings.allow_unproven,
         )
+        self._reconciler = Reconciler(registry, self._slots, events, sources)
         return ControlListener(
             worker=self.name,
             names=self._names,
             reader=self._connect("listener", settings.block_ms),
-            reconciler=Reconciler(registry, self._slots, events, sources),
+            reconciler=self._reconciler,
             events=events,
             paused=self._consumer.paused,
-            patience=self._patience(Outage("control")),
+            patience=self._patience(self._outages["control"]),
             stop=self._stop,
             reconcile_seconds=settings.reconcile_seconds,
             block_ms=settings.block_ms,
-            on_drain=self.stop,
+            on_drain=self._drain,
         )
 
     def _make_janitor(self) -> JanitorThread:
@@ -223,23 +236,49 @@ class Worker:
             events=Events(commands, self._names, self.name, maxlen=settings.control_maxlen),
             interval_seconds=interval,
         )
-        return JanitorThread(janitor, self._patience(Outage("janitor")), self._stop, interval_seconds=interval)
+        return JanitorThread(janitor, self._patience(self._outages["janitor"]), self._stop, interval_seconds=interval)
 
-    def _make_heartbeat(self, commands: Client) -> HeartbeatThread:
-        return HeartbeatThread(
+    def _make_facts(self) -> Facts:
+        conditions = Conditions(
+            started=self._ready,
+            paused=self._consumer.paused,
+            leaving=self._leaving,
+            registry_away=lambda: self._reconciler.registry_away,
+            strategies=self._settings.strategies,
+        )
+        return Facts(
             worker=self.name,
             code_version=code_version(),
-            names=self._names,
-            commands=commands,
+            counters=self._counters,
             leases=self._leases,
             slots=self._slots,
-            counters=self._counters,
-            outage=Outage("heartbeat"),
-            state=self._state,
-            clock=utc_now,
-            beat_seconds=self._settings.heartbeat_seconds,
-            lease_ms=self._settings.lease_ms,
+            janitor=self._janitor.janitor,
+            backlog=Backlog(),
+            outages=self._outages,
+            liveness=self._make_liveness(),
+            readiness=Readiness(self._slots, self._rules, self._outages["requests"], conditions, utc_now),
         )
+
+    def _make_liveness(self) -> Liveness:
+        hung_after = self._settings.hung_after_seconds
+        # The heart rests between two beats, which may be further apart than a loop may be still.
+        rests = hung_after + self._settings.heartbeat_seconds
+        return Liveness(
+            lambda: {"consumer": (self._pulse, hung_after), "heartbeat": (self._heartbeat.pulse, rests)},
+            self._deaths,
+        )
+
+    def _open_health_port(self) -> None:
+        """Listen for probes, if wanted.
+
+        Raises:
+            SettingsError: The address cannot be listened on.
+        """
+        settings, facts = self._settings, self._facts
+        if settings.health_port:
+            answers = pages(facts.liveness, facts.readiness, metrics_registry(facts))
+            port = HealthPort(settings.health_host, settings.health_port, answers)
+            self._stack.callback(port.close)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.session import endpoints_of, settings_of
+from worker.cli.session import endpoints_of, refuse, settings_of
 
 
 def run(
@@ -16,8 +16,12 @@ def run(
 ) -> None:
     """Answer signal requests until SIGTERM."""
     from worker.app import Worker
+    from worker.errors import SettingsError
     from worker.telemetry import configure_logs
 
     settings = settings_of(namespace=namespace, worker_name=name, strategies=strategies)
     configure_logs(settings.log_level, settings.log_format)
-    raise typer.Exit(Worker(settings, endpoints_of(settings)).run())
+    try:
+        raise typer.Exit(Worker(settings, endpoints_of(settings)).run())
+    except SettingsError as error:
+        refuse(error)

@@ -9,18 +9,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import structlog
 
-from contracts import GROUP, Heartbeat, StreamNames, WorkerState
+from contracts import GROUP, Heartbeat, StreamNames
 from contracts.codec import encode
 from worker.errors import StreamUnavailable
+from worker.fleet.facts import Facts
 from worker.server import Client, Outage, translated
-from worker.serving.leases import Leases
-from worker.serving.slots import Slots
-from worker.telemetry import Counters
+from worker.telemetry import Pulse
 
 _log = structlog.get_logger()
 
@@ -28,32 +27,26 @@ _log = structlog.get_logger()
 class HeartbeatThread(threading.Thread):
     """Beats and renews for one worker until told to end."""
 
-    def __init__(  # noqa: PLR0913 - the composition root hands in every part; none is optional
+    def __init__(
         self,
-        *,
-        worker: str,
-        code_version: str,
+        facts: Facts,
         names: StreamNames,
         commands: Client,
-        leases: Leases,
-        slots: Slots,
-        counters: Counters,
-        outage: Outage,
-        state: Callable[[], tuple[WorkerState, str]],
+        *,
         clock: Callable[[], datetime],
         beat_seconds: float,
         lease_ms: int,
     ) -> None:
         """Take every part from the composition root; the connection belongs to this thread from now on."""
         super().__init__(name="heartbeat", daemon=True)
-        self._worker, self._code_version, self._names, self._commands = worker, code_version, names, commands
-        self._leases, self._slots, self._counters, self._outage = leases, slots, counters, outage
-        self._state, self._clock = state, clock
+        self._facts, self._key, self._requests = facts, names.worker(facts.worker), names.requests
+        self._commands, self._clock = commands, clock
         self._beat_seconds, self._renew_seconds = beat_seconds, lease_ms / 3000
         self._started_at = clock()
         # Apart from the beat's: a full server renews leases and refuses beats, which is not a change at each turn.
-        self._renewals = Outage("leases")
+        self._outage, self._renewals = facts.outages["heartbeat"], facts.outages["leases"]
         self._end = threading.Event()
+        self.pulse = Pulse()
         self.error: Exception | None = None
 
     def run(self) -> None:
@@ -61,8 +54,9 @@ class HeartbeatThread(threading.Thread):
         next_beat = 0.0
         try:
             while True:
+                self.pulse.beat()
                 ending = self._end.wait(min(self._renew_seconds, self._beat_seconds) if next_beat else 0.0)
-                self._quietly(self._leases.renew, self._renewals)
+                self._quietly(self._facts.leases.renew, self._renewals)
                 if time.monotonic() >= next_beat:
                     self._quietly(self._beat, self._outage)
                     next_beat = time.monotonic() + self._beat_seconds
@@ -88,54 +82,61 @@ class HeartbeatThread(threading.Thread):
             outage.back()
 
     def _beat(self) -> None:
+        self._look_at_backlog()
         fields = encode(self._heartbeat())
-        key = self._names.worker(self._worker)
         with translated(), self._commands.pipeline(transaction=True) as pipe:
-            pipe.delete(key)
-            pipe.hset(key, mapping=fields)  # type: ignore[arg-type]  # the driver's dict is invariant
-            pipe.pexpire(key, int(self._beat_seconds * 6000))
+            pipe.delete(self._key)
+            pipe.hset(self._key, mapping=fields)  # type: ignore[arg-type]  # the driver's dict is invariant
+            pipe.pexpire(self._key, int(self._beat_seconds * 6000))
             pipe.execute()
 
     def _farewell(self) -> None:
         with translated():
-            self._commands.delete(self._names.worker(self._worker))
+            self._commands.delete(self._key)
 
     def _heartbeat(self) -> Heartbeat:
-        state, reason = self._state()
-        panel, latency = self._slots.panel, self._counters.latency_ms()
-        lag, pending = self._backlog()
+        facts, counters = self._facts, self._facts.counters
+        panel, latency = facts.slots.panel, counters.latency_ms()
         return Heartbeat(
-            worker=self._worker,
-            state=state,
+            worker=facts.worker,
+            state=facts.readiness.state(),
             host=socket.gethostname(),
             pid=os.getpid(),
             started_at=self._started_at,
             beaten_at=self._clock(),
-            code_version=self._code_version,
+            code_version=facts.code_version,
             models=",".join(
                 f"{name}={active.bundle.version}#{active.activation}"
-                for name, active in sorted(self._slots.active.items())
+                for name, active in sorted(facts.slots.active.items())
             ),
             snapshot_id=panel.snapshot_id if panel else "",
             snapshot_last_session=str(panel.sessions[-1]) if panel else "",
-            in_flight=len(self._leases.held()),
-            answered=self._counters.answered,
-            rejected=self._counters.rejected,
-            dropped=self._counters.dropped,
-            reconnects=self._outage.count,
-            lag=lag,
-            pending=pending,
+            in_flight=len(facts.leases.held()),
+            answered=counters.answered,
+            rejected=counters.rejected,
+            dropped=counters.dropped,
+            codes=_listed(counters.codes),
+            deliveries=_listed(counters.deliveries),
+            lease_losses=facts.leases.lost,
+            reconnects=facts.outages["requests"].count,
+            outages=_listed(facts.outages["requests"].reasons),
+            trimmed=sum(facts.janitor.trimmed.copy().values()),
+            lag=facts.backlog.lag,
+            pending=facts.backlog.pending,
             p50_ms=latency[0] if latency else None,
             p99_ms=latency[1] if latency else None,
-            reason=reason,
+            reason="; ".join(reason.sentence for reason in (*facts.liveness.reasons(), *facts.readiness.reasons())),
         )
 
-    def _backlog(self) -> tuple[int | None, int | None]:
+    def _look_at_backlog(self) -> None:
         with translated():
-            if not self._commands.exists(self._names.requests):
-                return None, None
-            groups = self._commands.xinfo_groups(self._names.requests)
+            groups = self._commands.xinfo_groups(self._requests) if self._commands.exists(self._requests) else []
+        backlog = self._facts.backlog
+        backlog.lag = backlog.pending = None
         for group in groups:
             if group["name"] in {GROUP, GROUP.encode()}:
-                return group.get("lag"), group["pending"]
-        return None, None
+                backlog.lag, backlog.pending = group.get("lag"), group["pending"]
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ",".join(f"{name}={count}" for name, count in sorted(dict(counts).items()) if count)

@@ -168,7 +168,7 @@ class JanitorThread(threading.Thread):
     def __init__(self, janitor: Janitor, patience: Patience, stop: threading.Event, *, interval_seconds: float) -> None:
         """Take a janitor that belongs to this thread from now on."""
         super().__init__(name="janitor", daemon=True)
-        self._janitor, self._patience, self._stop_event = janitor, patience, stop
+        self.janitor, self._patience, self._stop_event = janitor, patience, stop
         self._interval_seconds = interval_seconds
         self.error: Exception | None = None
 
@@ -176,7 +176,7 @@ class JanitorThread(threading.Thread):
         """Look at once and then at every interval, jittered so that workers do not all ask together."""
         try:
             while not self._stop_event.is_set():
-                self._patience.call(lambda: self._janitor.turn(self._stop_event))
+                self._patience.call(lambda: self.janitor.turn(self._stop_event))
                 self._stop_event.wait(self._interval_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
         except Exception as error:  # noqa: BLE001 - a thread's loop
             # Told to the main thread, which ends the process: a fleet without janitors fills the server's memory.

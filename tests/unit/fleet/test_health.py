@@ -1,0 +1,164 @@
+import threading
+from datetime import UTC, date, datetime
+
+import pytest
+
+from contracts import WorkerState
+from strategies.market.calendar import SessionCalendar
+from tests.support.market import make_panel
+from tests.support.serving import make_active
+from worker.errors import StreamUnavailable
+from worker.fleet.health import Conditions, Liveness, Readiness
+from worker.server import Outage
+from worker.serving.pipeline import Rules
+from worker.serving.slots import Slots
+from worker.telemetry import Pulse
+
+SYMBOLS = ("AAPL", "IBM")
+CALENDAR = SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1))
+#: After the close of Thursday 2013-02-28.
+NOW = datetime(2013, 3, 1, 12, 0, tzinfo=UTC)
+
+
+class World:
+    """A worker that can answer everything, to be spoilt piece by piece."""
+
+    def __init__(self) -> None:
+        self.slots, self.outage = Slots(), Outage("requests")
+        self.started, self.paused, self.leaving = (threading.Event() for _ in range(3))
+        self.started.set()
+        self.registry_away, self.strategies, self.default_as_of, self.now = False, (), "calendar", NOW
+        self.slots.put_panel(make_panel(SYMBOLS, sessions=40, first=date(2013, 1, 2)))
+        self.slots.put(make_active(SYMBOLS))
+
+    @property
+    def readiness(self) -> Readiness:
+        conditions = Conditions(
+            started=self.started,
+            paused=self.paused,
+            leaving=self.leaving,
+            registry_away=lambda: self.registry_away,
+            strategies=self.strategies,
+        )
+        rules = Rules(calendar=CALENDAR, default_as_of=self.default_as_of)
+        return Readiness(self.slots, rules, self.outage, conditions, lambda: self.now)
+
+    @property
+    def codes(self) -> list[str]:
+        return [reason.code for reason in self.readiness.reasons()]
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_worker_with_model_and_fresh_bars_is_ready(world):
+    assert str(world.slots.panel.sessions[-1]) == "2013-02-28"
+    assert world.readiness.reasons() == ()
+    assert world.readiness.state() is WorkerState.SERVING
+
+
+def test_server_away_is_said_and_means_waiting(world):
+    world.outage.away(StreamUnavailable("ConnectionError", "refused"))
+
+    assert world.codes == ["server_away"]
+    assert world.readiness.state() is WorkerState.WAITING
+
+
+def test_paused_worker_is_not_ready(world):
+    world.paused.set()
+
+    assert world.codes == ["paused"]
+    assert world.readiness.state() is WorkerState.PAUSED
+
+
+def test_leaving_worker_drains_whatever_else_holds(world):
+    world.paused.set()
+    world.leaving.set()
+
+    assert world.codes == ["draining", "paused"]
+    assert world.readiness.state() is WorkerState.DRAINING
+
+
+def test_registry_that_never_answered_is_told_from_loading(world):
+    world.started.clear()
+    assert world.codes == ["starting"]
+
+    world.registry_away = True
+
+    assert world.codes == ["registry_never_reached"]
+    assert world.readiness.state() is WorkerState.STARTING
+
+
+def test_registry_that_goes_away_later_leaves_it_ready(world):
+    world.registry_away = True
+
+    assert world.codes == []
+
+
+def test_worker_without_any_model_is_not_ready(world):
+    world.slots.remove("alpha_baseline")
+
+    assert world.codes == ["no_model"]
+
+
+def test_each_configured_strategy_must_have_a_model(world):
+    world.strategies = ("alpha_baseline", "momentum")
+
+    (reason,) = world.readiness.reasons()
+
+    assert reason.code == "no_model"
+    assert "momentum" in reason.sentence
+    assert "alpha_baseline" not in reason.sentence
+
+
+def test_worker_without_bars_is_not_ready(world):
+    world.slots = Slots()
+    world.slots.put(make_active(SYMBOLS))
+
+    assert world.codes == ["missing_snapshot"]
+
+
+def test_snapshot_is_stale_once_another_session_is_complete(world):
+    world.now = datetime(2013, 3, 1, 20, 59, tzinfo=UTC)
+    assert world.codes == []
+
+    world.now = datetime(2013, 3, 5, 12, 0, tzinfo=UTC)
+    (reason,) = world.readiness.reasons()
+
+    assert reason.code == "stale_snapshot"
+    assert "ends on 2013-02-28, 2 sessions behind 2013-03-04" in reason.sentence
+
+
+def test_snapshot_that_decides_the_session_is_never_stale(world):
+    world.now, world.default_as_of = datetime(2013, 6, 3, tzinfo=UTC), "snapshot"
+
+    assert world.codes == []
+
+
+def test_loop_that_stands_still_is_hung(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("worker.telemetry.time.monotonic", lambda: now[0])
+    pulse = Pulse()
+    liveness = Liveness(lambda: {"consumer": (pulse, 60.0)}, dict)
+    pulse.beat()
+
+    now[0] = 160.0
+    assert liveness.reasons() == ()
+    now[0] = 160.5
+
+    assert [reason.code for reason in liveness.reasons()] == ["hung"]
+    assert "60.5 s, limit 60 s" in liveness.reasons()[0].sentence
+
+
+def test_loop_that_has_not_begun_is_alive():
+    assert Liveness(lambda: {"consumer": (Pulse(), 0.0)}, dict).reasons() == ()
+
+
+def test_thread_that_died_is_named_with_its_error():
+    liveness = Liveness(dict, lambda: {"control": None, "heartbeat": ValueError("odd")})
+
+    (reason,) = liveness.reasons()
+
+    assert (reason.code, reason.sentence) == ("thread_died", "the heartbeat thread died of ValueError: odd")

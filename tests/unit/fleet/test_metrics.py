@@ -1,0 +1,174 @@
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from contracts import RejectionCode, StreamNames
+from tests.support.serving import make_active
+from tests.support.wire import make_rejection, make_vector
+from tests.unit.fleet.test_health import World
+from worker.errors import StreamUnavailable
+from worker.fleet.facts import Backlog, Facts
+from worker.fleet.health import Liveness
+from worker.fleet.metrics import WorkerMetrics, metrics_registry
+from worker.fleet.retention import Janitor
+from worker.lifecycle.events import Events
+from worker.server import connect
+from worker.serving.leases import Leases
+from worker.serving.results import CommitStatus
+from worker.telemetry import Counters, Timing
+
+PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+@pytest.fixture
+def facts():
+    """What a worker knows that never reached its server."""
+    world, names, client = World(), StreamNames(), connect("redis://127.0.0.1:1", "nobody")
+    events = Events(client, names, "w1", maxlen=100)
+    return Facts(
+        worker="w1",
+        code_version="1.0",
+        counters=Counters(),
+        leases=Leases(client, names, "w1"),
+        slots=world.slots,
+        janitor=Janitor(client, names, "w1", retentions=(), events=events, interval_seconds=1),
+        backlog=Backlog(lag=7, pending=3),
+        outages={"requests": world.outage},
+        liveness=Liveness(dict, dict),
+        readiness=world.readiness,
+    )
+
+
+def scrape(facts):
+    """Return `name{label="value"}` to value, as Prometheus parses it."""
+    text = generate_latest(metrics_registry(facts)).decode()
+    return {
+        sample.name + "".join(f"{{{name}={value}}}" for name, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_outcomes_are_counted_by_code(facts):
+    facts.counters.count(make_vector(), CommitStatus.COMMITTED, 1.0)
+    facts.counters.count(make_rejection(code=RejectionCode.STALE_SYMBOL), CommitStatus.COMMITTED, 1.0)
+    facts.counters.count(make_vector(), CommitStatus.FENCED, 1.0)
+
+    found = scrape(facts)
+
+    assert found["signal_worker_outcomes_total{code=answered}"] == 1
+    assert found["signal_worker_outcomes_total{code=stale_symbol}"] == 1
+    assert found["signal_worker_outcomes_total{code=deliveries_exhausted}"] == 0
+    assert found["signal_worker_outcomes_dropped_total{status=fenced}"] == 1
+
+
+def test_histograms_are_cumulative_and_agree_with_their_count(facts):
+    for total in (0.05, 0.3, 500_000.0):
+        facts.counters.measure(Timing(queue_ms=total, compute_ms=0.0, commit_ms=0.0))
+
+    found = scrape(facts)
+
+    assert found["signal_worker_stage_seconds_bucket{le=0.0001}{stage=queue}"] == 1
+    assert found["signal_worker_stage_seconds_bucket{le=0.0005}{stage=queue}"] == 2
+    assert found["signal_worker_stage_seconds_bucket{le=300.0}{stage=queue}"] == 2
+    assert found["signal_worker_stage_seconds_bucket{le=+Inf}{stage=queue}"] == 3
+    assert found["signal_worker_stage_seconds_count{stage=queue}"] == 3
+    assert found["signal_worker_end_to_end_seconds_count"] == 3
+    assert found["signal_worker_end_to_end_seconds_sum"] == pytest.approx(500.00035)
+
+
+def test_backlog_deliveries_leases_and_outages_are_shown(facts):
+    facts.counters.deliveries["claimed"] += 2
+    facts.leases.lost = 4
+    facts.leases.hold(["1-0"])
+    facts.outages["requests"].away(StreamUnavailable("READONLY", "replica"))
+
+    found = scrape(facts)
+
+    assert found["signal_worker_deliveries_total{kind=claimed}"] == 2
+    assert found["signal_worker_deliveries_total{kind=new}"] == 0
+    assert found["signal_worker_lease_losses_total"] == 4
+    assert found["signal_worker_in_flight_entries"] == 1
+    assert found["signal_worker_lag_entries"] == 7
+    assert found["signal_worker_pending_entries"] == 3
+    assert found["signal_worker_outages_total{connection=requests}{reason=READONLY}"] == 1
+    assert found["signal_worker_ready"] == 0
+    assert found["signal_worker_unready_reason{reason=server_away}"] == 1
+
+
+def test_backlog_that_nobody_knows_is_absent(facts):
+    facts.backlog.lag = facts.backlog.pending = None
+
+    found = scrape(facts)
+
+    assert "signal_worker_lag_entries" not in found
+    assert "signal_worker_pending_entries" not in found
+
+
+def test_what_serves_is_shown_by_strategy(facts):
+    facts.slots.put(make_active(activation=12))
+
+    found = scrape(facts)
+
+    assert found["signal_worker_model_activation{strategy=alpha_baseline}"] == 12
+    assert found["signal_worker_snapshot_last_session_timestamp_seconds"] == 1_362_009_600  # 2013-02-28
+    assert found["signal_worker_alive"] == found["signal_worker_ready"] == 1
+
+
+def test_housekeeping_is_shown_by_stream_and_group(facts):
+    facts.janitor.trimmed["signals:results"] += 5
+    facts.janitor.removed = 2
+    facts.janitor.behind = frozenset({("signals:results", "gateway")})
+
+    found = scrape(facts)
+
+    assert found["signal_worker_trimmed_entries_total{stream=signals:results}"] == 5
+    assert found["signal_worker_removed_consumers_total"] == 2
+    assert found["signal_worker_group_behind{group=gateway}{stream=signals:results}"] == 1
+
+
+def test_names_and_labels_follow_prometheus_rules(facts):
+    families = list(WorkerMetrics(facts).collect())
+
+    assert len({family.name for family in families}) == len(families)
+    for family in families:
+        assert re.fullmatch(r"signal_worker_[a-z_]*[a-z]", family.name)
+        assert family.documentation.endswith(".")
+        assert not family.name.endswith(("_ms", "_milliseconds", "_total", "_count"))
+        assert family.type != "histogram" or family.name.endswith("_seconds")
+        labels = {name for sample in family.samples for name in sample.labels}
+        assert labels <= {"code", "status", "kind", "stage", "le", "connection", "reason", "stream", "group",
+                          "strategy", "worker", "version"}  # fmt: skip
+
+
+def test_scrape_while_the_worker_counts_never_fails(facts):
+    stop = threading.Event()
+
+    def count() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            facts.counters.deliveries[f"kind{number % 5000}"] += 1
+            facts.counters.measure(Timing(queue_ms=1.0, compute_ms=1.0, commit_ms=1.0))
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        for _ in range(20):
+            list(WorkerMetrics(facts).collect())
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_page_of_metrics_is_what_the_worker_shows(facts):
+    rows = re.findall(r"^\| `(signal_worker_\w+)` \| (\w+) \| (.*?) \| (.*) \|$", PAGE.read_text("utf-8"), re.MULTILINE)
+
+    assert [(name, kind, what) for name, kind, _, what in rows] == [
+        (family.name + {"counter": "_total", "info": "_info"}.get(family.type, ""), family.type, family.documentation)
+        for family in WorkerMetrics(facts).collect()
+    ]

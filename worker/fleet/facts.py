@@ -1,0 +1,41 @@
+"""What a worker knows of itself: the parts that heartbeat and metrics tell of.
+
+Owns: the list of these parts.
+Must not know: how any of it is told.
+Invariant: reading a fact asks no server and takes no lock that the work needs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from worker.fleet.health import Liveness, Readiness
+from worker.fleet.retention import Janitor
+from worker.server import Outage
+from worker.serving.leases import Leases
+from worker.serving.slots import Slots
+from worker.telemetry import Counters
+
+
+@dataclass(slots=True)
+class Backlog:
+    """The group's backlog when the heartbeat last asked; absent where the server cannot say."""
+
+    lag: int | None = None
+    pending: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The parts of one worker that know something worth telling."""
+
+    worker: str
+    code_version: str
+    counters: Counters
+    leases: Leases
+    slots: Slots
+    janitor: Janitor
+    backlog: Backlog
+    #: Name of a connection to its outages; `requests` is the hot path's.
+    outages: Mapping[str, Outage]
+    liveness: Liveness
+    readiness: Readiness

@@ -1,0 +1,131 @@
+"""Whether a worker lives, and whether it can answer.
+
+Owns: the reasons why not, each with a code and a sentence.
+Must not know: who asks (HTTP, the heartbeat, the supervisor's pipe).
+Invariant: a server that is away makes a worker unready and never dead: a restart would not bring the server back.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from contracts import WorkerState
+from worker.server import Outage
+from worker.serving.pipeline import Rules
+from worker.serving.slots import Slots
+from worker.telemetry import Pulse
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something is not so."""
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What the life of a worker has reached; set by others, looked at here."""
+
+    started: threading.Event
+    paused: threading.Event
+    leaving: threading.Event
+    #: Whether the registry did not answer when it was last asked.
+    registry_away: Callable[[], bool]
+    #: Strategies that must have a model; none: at least one strategy has.
+    strategies: tuple[str, ...] = ()
+
+
+class Liveness:
+    """Whether the loops of a worker make progress and its threads live."""
+
+    def __init__(
+        self,
+        pulses: Callable[[], Mapping[str, tuple[Pulse, float]]],
+        deaths: Callable[[], Mapping[str, Exception | None]],
+    ) -> None:
+        """Take the loops and the threads.
+
+        Args:
+            pulses: Name of a loop to its pulse and the seconds that it may be still.
+            deaths: Name of a thread to what it died of.
+        """
+        self._pulses, self._deaths = pulses, deaths
+
+    def reasons(self) -> tuple[Reason, ...]:
+        """Return why the worker should be restarted; nothing if it lives."""
+        return (*self._dead(), *self._hung())
+
+    def _dead(self) -> Iterator[Reason]:
+        for name, error in self._deaths().items():
+            if error is not None:
+                yield Reason("thread_died", f"the {name} thread died of {type(error).__name__}: {error}")
+
+    def _hung(self) -> Iterator[Reason]:
+        for name, (pulse, limit) in self._pulses().items():
+            still = pulse.still_seconds()
+            if still > limit:
+                yield Reason("hung", f"the {name} loop made no progress for {still:.1f} s, limit {limit:g} s")
+
+
+class Readiness:
+    """Whether a worker can answer requests now."""
+
+    def __init__(
+        self, slots: Slots, rules: Rules, outage: Outage, conditions: Conditions, clock: Callable[[], datetime]
+    ) -> None:
+        """Take what serving depends on."""
+        self._slots, self._rules, self._outage = slots, rules, outage
+        self._conditions, self._clock = conditions, clock
+
+    def reasons(self) -> tuple[Reason, ...]:
+        """Return why it cannot answer every request; nothing if it can."""
+        return (*self._life(), *self._models(), *self._snapshot())
+
+    def state(self) -> WorkerState:
+        """Return what the worker is doing."""
+        conditions = self._conditions
+        if conditions.leaving.is_set():
+            return WorkerState.DRAINING
+        if self._outage.lasting:
+            return WorkerState.WAITING
+        if not conditions.started.is_set():
+            return WorkerState.STARTING
+        return WorkerState.PAUSED if conditions.paused.is_set() else WorkerState.SERVING
+
+    def _life(self) -> Iterator[Reason]:
+        conditions = self._conditions
+        if conditions.leaving.is_set():
+            yield Reason("draining", "the worker was told to leave")
+        if self._outage.lasting:
+            yield Reason("server_away", "the stream server is away")
+        if not conditions.started.is_set():
+            if conditions.registry_away():
+                yield Reason("registry_never_reached", "the model registry has not answered since the worker started")
+            else:
+                yield Reason("starting", "models and bars are being loaded")
+        if conditions.paused.is_set():
+            yield Reason("paused", "paused by a control event")
+
+    def _models(self) -> Iterator[Reason]:
+        active = self._slots.active
+        missing = [strategy for strategy in self._conditions.strategies if strategy not in active]
+        if missing:
+            yield Reason("no_model", f"no model is active of {', '.join(missing)}")
+        elif not active:
+            yield Reason("no_model", "no model is active")
+
+    def _snapshot(self) -> Iterator[Reason]:
+        panel, rules = self._slots.panel, self._rules
+        if panel is None:
+            yield Reason("missing_snapshot", "no snapshot of bars is loaded")
+            return
+        if rules.default_as_of == "snapshot":
+            return  # the snapshot says which session is meant, so that it cannot be late
+        last = panel.sessions[-1].astype(object)
+        complete = rules.calendar.last_complete_session(self._clock(), settle_minutes=rules.settle_minutes)
+        if complete > last:
+            behind = len(rules.calendar.sessions_between(last, complete)) - 1
+            yield Reason("stale_snapshot", f"the snapshot ends on {last}, {behind} sessions behind {complete}")

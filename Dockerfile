@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1
+# One image for every process of the fleet: worker (by default), publisher, migrations.
+
+FROM python:3.12-slim-trixie AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+RUN python -m venv /opt/signal-worker
+WORKDIR /source
+COPY pyproject.toml README.md ./
+COPY deploy/constraints.txt deploy/
+COPY contracts contracts
+COPY migrations migrations
+COPY strategies strategies
+COPY worker worker
+# Neither the embedded servers nor Qlib and MLflow: serving needs none of them.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/signal-worker/bin/pip install --constraint deploy/constraints.txt .
+
+FROM python:3.12-slim-trixie
+# LightGBM's wheel expects the system's OpenMP runtime. Its version follows the base image's release.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 signals \
+    && useradd --uid 10001 --gid signals --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin signals \
+    && install -d -o signals -g signals /var/cache/numba /data /artifacts
+COPY --from=build /opt/signal-worker /opt/signal-worker
+ENV PATH=/opt/signal-worker/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    NUMBA_CACHE_DIR=/var/cache/numba \
+    SIGNALS_DATA_DIR=/data \
+    SIGNALS_ARTIFACTS_DIR=/artifacts \
+    SIGNALS_HEALTH_PORT=8080
+USER 10001:10001
+WORKDIR /
+# Alive, not ready: a worker without its servers waits for them, and a restart would not bring them back sooner.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/livez', timeout=2)"]
+ENTRYPOINT ["signal-worker"]
+CMD ["run"]

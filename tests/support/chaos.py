@@ -39,6 +39,8 @@ class Plan:
     workers: int = 2
     #: Faults injected; one after the other while requests are coming in.
     faults: int = 40
+    #: How often each kind of fault is chosen, in the order of `Chaos._break`.
+    weights: tuple[float, ...] = (4, 4, 6, 3, 3, 4, 6, 3, 1, 2, 1, 1, 3, 3)
     #: Steps at which workers fail by themselves, see `worker.serving.failpoints`.
     failpoints: str = "computed=kill@0.0003,committed=kill@0.0003,computed=raise@0.001"
     #: Time that the workers have at the end for what is left, in seconds; and again for what was asked once more.
@@ -166,7 +168,7 @@ class Chaos:
             "control garbage": lambda: self._tell("XADD", "signals:control", "*", "type", "no such thing"),
             "reload": lambda: self._tell("XADD", "signals:control", "*", "type", "reload"),
         }
-        kind = self._rng.choices(list(kinds), weights=[4, 4, 6, 3, 3, 4, 6, 3, 1, 2, 1, 1, 3, 3])[0]
+        kind = self._rng.choices(list(kinds), weights=self._plan.weights)[0]
         kinds[kind]()
         self.faults[kind] += 1
 

@@ -1,7 +1,7 @@
 """A consumer on a real server with a real small model, for tests of the hot path."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -44,11 +44,19 @@ class Streams:
 
     def results(self) -> list[SignalVector]:
         """Return every vector."""
-        return [decode(SignalVector, pairs) for pairs in self._entries(self.names.results)]
+        return list(self.each_result())
 
     def rejections(self) -> list[Rejection]:
         """Return every rejection."""
-        return [decode(Rejection, pairs) for pairs in self._entries(self.names.rejections)]
+        return list(self.each_rejection())
+
+    def each_result(self) -> Iterator[SignalVector]:
+        """Yield every vector; a long stream is read in pieces."""
+        return (decode(SignalVector, pairs) for pairs in self._entries(self.names.results))
+
+    def each_rejection(self) -> Iterator[Rejection]:
+        """Yield every rejection; a long stream is read in pieces."""
+        return (decode(Rejection, pairs) for pairs in self._entries(self.names.rejections))
 
     def pending(self) -> int:
         """Return how many entries are delivered and not acknowledged."""
@@ -59,8 +67,11 @@ class Streams:
         rows: Any = self.client.xpending_range(self.names.requests, GROUP, min="-", max="+", count=1000)
         return {row["message_id"].decode(): row["times_delivered"] for row in rows}
 
-    def _entries(self, stream: str) -> list[tuple[tuple[bytes, bytes], ...]]:
-        return [pairs_of(flat) for _, flat in say(self.client, "XRANGE", stream, "-", "+")]
+    def _entries(self, stream: str) -> Iterator[tuple[tuple[bytes, bytes], ...]]:
+        start = "-"
+        while rows := say(self.client, "XRANGE", stream, start, "+", "COUNT", 1000):
+            yield from (pairs_of(flat) for _, flat in rows)
+            start = f"({rows[-1][0].decode()}"
 
 
 def make_limits(**changes: float) -> Limits:

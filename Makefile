@@ -2,6 +2,7 @@
 # make test            the test suite, with coverage
 # make check           linters, types, layers, compose file and Dockerfile
 # make bench           measurements
+# make soak          the long run under faults; SOAK='--requests 50000 --faults 500' makes it shorter
 # make constraints     the newest versions that pyproject.toml allows, into deploy/constraints.txt
 # make clean           stop and remove the local servers, their data, .venv and caches; data/ and artifacts/ stay
 # PYTHON=/path/to/python picks the interpreter (3.11 or 3.12).
@@ -9,7 +10,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench constraints clean
+.PHONY: help demo test check bench soak constraints clean
 
 ifdef PYTHON
 export PYTHON
@@ -20,7 +21,7 @@ JOBS ?= 2
 python = if [[ -d .venv/lib/openmp ]]; then export LD_LIBRARY_PATH="$$PWD/.venv/lib/openmp"; fi; .venv/bin/python
 
 help:
-	@sed -n 's/^# //p' Makefile | head -n 7
+	@sed -n 's/^# //p' Makefile | head -n 8
 
 demo:
 	@deploy/venv.sh demo
@@ -40,14 +41,19 @@ check:
 	.venv/bin/hadolint Dockerfile
 
 bench:
-	@deploy/venv.sh dev
-	@$(python) -m worker bench
+	@deploy/venv.sh bench
+	@$(python) -m worker bench --output docs/benchmarks.md
 
 constraints:
 	@head=$$(grep '^#' deploy/constraints.txt); echo "$$head" > deploy/constraints.txt
 	rm -rf .venv
 	@deploy/venv.sh dev
+	@deploy/venv.sh bench
 	@.venv/bin/python -m pip --disable-pip-version-check freeze --exclude-editable >> deploy/constraints.txt
+
+soak:
+	@deploy/venv.sh dev
+	@$(python) -m tests.faults.soak $(SOAK)
 
 clean:
 	@if [[ -x .venv/bin/python && -d .local ]]; then .venv/bin/python -m worker demo --stop || true; fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and installs this project with one extra, once: a stamp names what was installed.
 #
-# usage: deploy/venv.sh demo|dev        PYTHON=/path/to/python picks the interpreter (3.11 or 3.12)
+# usage: deploy/venv.sh demo|dev|bench  PYTHON=/path/to/python picks the interpreter (3.11 or 3.12)
 # The stamp holds pyproject.toml, the constraints, the folder and the interpreter, so that a moved clone is installed anew and an
 # unchanged one needs no network. `dev` contains `demo`.
 set -euo pipefail
@@ -31,9 +31,8 @@ find_python() {
 
 key=$({ cat pyproject.toml deploy/constraints.txt; pwd; "$venv/bin/python" -V 2>/dev/null || true; } | cksum | cut -d' ' -f1)
 if "$venv/bin/python" -c "$suits" >/dev/null 2>&1; then
-    for done in "$venv/.installed-dev-$key" "$venv/.installed-$extra-$key"; do
-        [[ ! -e $done ]] || exit 0
-    done
+    [[ ! -e $venv/.installed-$extra-$key ]] || exit 0
+    [[ $extra != demo || ! -e $venv/.installed-dev-$key ]] || exit 0
 fi
 
 python=$(find_python)
@@ -64,6 +63,6 @@ if [[ $(uname) == Linux ]] && ! "$venv/bin/python" -c 'import ctypes; ctypes.CDL
     ln -sf "$carried" "$venv/lib/openmp/libgomp.so.1"
 fi
 
-rm -f "$venv"/.installed-*
 key=$({ cat pyproject.toml deploy/constraints.txt; pwd; "$venv/bin/python" -V; } | cksum | cut -d' ' -f1)
+find "$venv" -maxdepth 1 -name '.installed-*' ! -name "*-$key" -delete
 touch "$venv/.installed-$extra-$key"

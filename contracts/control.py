@@ -5,7 +5,9 @@ Must not know: how a worker acts on them.
 Invariant: an event only says that something changed; the registry is the truth, so unknown extra fields are harmless.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,6 +54,8 @@ class FleetEventType(StrEnum):
     PAUSED = "worker.paused"
     RESUMED = "worker.resumed"
     PONG = "worker.pong"
+    #: The answer to every control event that makes a worker look: it did, whether or not anything changed.
+    RECONCILED = "worker.reconciled"
     MODEL_LOADED = "models.loaded"
     MODEL_FAILED = "models.failed"
     MODEL_REMOVED = "models.removed"
@@ -80,4 +84,21 @@ class FleetEvent(BaseModel):
     duration_ms: float | None = None
     #: Entry id of the control event that was answered.
     control_id: str | None = None
+    #: Why it did not, or not wholly.
     reason: Sentence | None = None
+
+
+#: With which event a living worker answers a control event addressed to it, its `control_id` being that event's id.
+ANSWERS: Mapping[ControlType, FleetEventType] = MappingProxyType(
+    {
+        ControlType.RELOAD: FleetEventType.RECONCILED,
+        ControlType.MODEL_ACTIVATED: FleetEventType.RECONCILED,
+        ControlType.MODEL_DEACTIVATED: FleetEventType.RECONCILED,
+        ControlType.MODEL_FAILED: FleetEventType.RECONCILED,
+        ControlType.DATA_REFRESHED: FleetEventType.RECONCILED,
+        ControlType.PAUSE: FleetEventType.PAUSED,
+        ControlType.RESUME: FleetEventType.RESUMED,
+        ControlType.DRAIN: FleetEventType.DRAINED,
+        ControlType.PING: FleetEventType.PONG,
+    }
+)

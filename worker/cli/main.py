@@ -7,7 +7,7 @@ Invariant: a verb imports what it needs when it is called, so that `run` starts 
 
 import typer
 
-from worker.cli import data, db, features, local, models, rejections, requests
+from worker.cli import control, data, db, features, local, models, rejections, requests
 from worker.cli.archive import archive
 from worker.cli.demo import demo
 from worker.cli.publish import publish_registry
@@ -31,6 +31,7 @@ app.command()(demo)
 app.command()(settings)
 app.command()(replay)
 app.command()(archive)
+app.add_typer(control.app, name="control")
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.add_typer(models.app, name="models")

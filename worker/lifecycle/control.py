@@ -14,6 +14,7 @@ import structlog
 
 from contracts import ControlEvent, ControlType, FleetEventType, StreamNames
 from contracts.codec import decode
+from contracts.control import ANSWERS
 from contracts.errors import ContractError
 from worker.errors import StreamUnavailable
 from worker.lifecycle.events import Events
@@ -22,15 +23,7 @@ from worker.server import Client, Patience, pairs_of, say, translated
 
 _log = structlog.get_logger()
 
-_RECONCILING = frozenset(
-    {
-        ControlType.RELOAD,
-        ControlType.MODEL_ACTIVATED,
-        ControlType.MODEL_DEACTIVATED,
-        ControlType.MODEL_FAILED,
-        ControlType.DATA_REFRESHED,
-    }
-)
+_RECONCILING = frozenset(kind for kind, answer in ANSWERS.items() if answer is FleetEventType.RECONCILED)
 
 
 class ControlListener(threading.Thread):
@@ -49,7 +42,7 @@ class ControlListener(threading.Thread):
         stop: threading.Event,
         reconcile_seconds: float,
         block_ms: int,
-        on_drain: Callable[[], None],
+        on_drain: Callable[[str], None],
     ) -> None:
         """Take every part from the composition root; the connections belong to this thread from now on."""
         super().__init__(name="control", daemon=True)
@@ -138,7 +131,7 @@ class ControlListener(threading.Thread):
     def _act(self, event: ControlEvent, entry_id: str) -> None:
         _log.info("control_event", entry=entry_id, kind=event.type.value, strategy=event.strategy)
         if event.type in _RECONCILING:
-            self._reconcile(control_id=entry_id, force=event.type is ControlType.RELOAD)
+            self._answer_reconciled(entry_id, force=event.type is ControlType.RELOAD)
         elif event.type is ControlType.PAUSE:
             self._paused.set()
             self._events.say(FleetEventType.PAUSED, control_id=entry_id)
@@ -148,7 +141,18 @@ class ControlListener(threading.Thread):
         elif event.type is ControlType.PING:
             self._events.say(FleetEventType.PONG, control_id=entry_id)
         elif event.type is ControlType.DRAIN:
-            self._on_drain()
+            # Answered by the last thing the worker says, once what it had read is done.
+            self._on_drain(entry_id)
+
+    def _answer_reconciled(self, entry_id: str, *, force: bool) -> None:
+        begun = time.perf_counter()
+        self._reconcile(control_id=entry_id, force=force)
+        self._events.say(
+            FleetEventType.RECONCILED,
+            duration_ms=round((time.perf_counter() - begun) * 1000, 3),
+            control_id=entry_id,
+            reason="; ".join(self._reconciler.troubles)[:2000] or None,
+        )
 
     def _reconcile(self, *, control_id: str | None = None, force: bool = False) -> bool:
         self._due = time.monotonic() + self._reconcile_seconds

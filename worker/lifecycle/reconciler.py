@@ -42,7 +42,9 @@ class Reconciler:
     def __init__(self, registry: Registry, slots: Slots, events: Events, sources: Sources) -> None:
         """Take every part from the composition root."""
         self._registry, self._slots, self._events, self._sources = registry, slots, events, sources
-        self._refused: dict[str, int] = {}
+        self._refused: dict[str, tuple[int, str]] = {}
+        #: What the last look could not do, one sentence each; whoever asked for it is told.
+        self.troubles: list[str] = []
         self.registry_away = False
         self.snapshot_refused = ""
 
@@ -56,6 +58,7 @@ class Reconciler:
         Returns:
             Whether the registry could be asked.
         """
+        self.troubles = []
         self._refresh_snapshot()
         if force:
             self._refused.clear()
@@ -71,6 +74,7 @@ class Reconciler:
             if not self.registry_away:
                 _log.warning("registry_away", reason=str(error), serving=sorted(self._slots.active))
             self.registry_away = True
+            self.troubles.append(f"the registry is away: {error}")
             return False
         if self.registry_away:
             _log.info("registry_back")
@@ -88,7 +92,9 @@ class Reconciler:
         serving = self._slots.active.get(model.strategy)
         if serving is not None and serving.activation == model.activation:
             return
-        if self._refused.get(model.strategy) == model.activation:
+        refused, reason = self._refused.get(model.strategy, (None, ""))
+        if refused == model.activation:
+            self.troubles.append(f"{model.strategy} {model.version} was refused before: {reason}")
             return
         begun = time.perf_counter()
         try:
@@ -109,17 +115,16 @@ class Reconciler:
 
     def _refuse(self, model: ActiveModel, error: BundleError, control_id: str | None) -> None:
         """Tell why a version does not serve; what served before goes on."""
-        first_time = self._refused.get(model.strategy) != model.activation
-        self._refused[model.strategy] = model.activation
-        if first_time:
-            self._events.say(
-                FleetEventType.MODEL_FAILED,
-                strategy=model.strategy,
-                version=model.version,
-                activation=model.activation,
-                reason=str(error)[:2000],
-                control_id=control_id,
-            )
+        self.troubles.append(f"{model.strategy} {model.version} is refused: {error}")
+        self._refused[model.strategy] = model.activation, str(error)
+        self._events.say(
+            FleetEventType.MODEL_FAILED,
+            strategy=model.strategy,
+            version=model.version,
+            activation=model.activation,
+            reason=str(error)[:2000],
+            control_id=control_id,
+        )
         if isinstance(error, BundleNotFound):
             # A folder that is not mounted here says nothing about the model: look again, and fail it for nobody else.
             del self._refused[model.strategy]
@@ -151,6 +156,7 @@ class Reconciler:
         )
 
     def _tell_snapshot(self, reason: str, *, missing: bool) -> None:
+        self.troubles.append(reason)
         if reason == self.snapshot_refused:
             return
         self.snapshot_refused = reason

@@ -1,0 +1,1 @@
+"""Measurements of this machine: the engine, its rivals, the worker. Nothing here serves."""

@@ -1,0 +1,109 @@
+"""`signal-worker bench`: measure this machine and print the page of it.
+
+Exit codes: 0 done, 1 failed, 2 wrong call.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.session import refuse
+
+if TYPE_CHECKING:
+    from worker.benchmarks.figures import Figure
+    from worker.benchmarks.growth import Sweep
+
+FAILED = 1
+#: Raw daily bars of many symbols beside the project, measured on where they are present.
+SHARED_BARS = Path("../shared/data/us500")
+#: As many symbols and sessions as a snapshot may hold: five years.
+MANY_SYMBOLS, MANY_SESSIONS = 5000, 1260
+
+
+def bench(
+    bars: Annotated[
+        Path | None, typer.Option(help="Folder of raw bars; default the shared ones, else generated.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The page; its plot is put beside it. Default stdout.")] = None,
+    *,
+    qlib: Annotated[bool, typer.Option(help="Measure Qlib too, which takes minutes.")] = True,
+    worker: Annotated[bool, typer.Option(help="Measure a real worker on embedded servers.")] = True,
+    growth: Annotated[bool, typer.Option(help="Measure how cost grows.")] = True,
+    loading: Annotated[bool, typer.Option(help="Measure loading 5,000 symbols, which are generated first.")] = True,
+    install: Annotated[bool, typer.Option(help="Install without extras into a fresh environment.")] = False,
+) -> None:
+    """Measure features, memory, starts and a real worker, beside Qlib and KunQuant."""
+    from strategies.errors import DataError
+    from worker.benchmarks.children import ChildFailed
+    from worker.benchmarks.growth import draw
+    from worker.benchmarks.machine import describe_machine, load_average
+    from worker.benchmarks.material import prepare_snapshot
+    from worker.benchmarks.page import benchmark_page
+
+    before = load_average()
+    source = bars or (SHARED_BARS if SHARED_BARS.is_dir() else None)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            what = prepare_snapshot(source, place / "data")
+            figures = list(_figures(place, qlib=qlib, worker=worker, loading=loading, install=install))
+            sweeps = _sweeps(place / "data") if growth else ()
+    except (ChildFailed, DataError) as error:
+        refuse(error, code=FAILED)
+    load = f"{before:.1f} at the start, {load_average():.1f} at the end"
+    facts = describe_machine() | {"bars": what, "load average over a minute": load}
+    plot = f"{output.stem}-growth.png" if output else "benchmarks-growth.png"
+    page = benchmark_page(facts, figures, sweeps, plot)
+    if output is None:
+        typer.echo(page, nl=False)
+        return
+    output.write_text(page, encoding="utf-8")
+    if sweeps:
+        output.with_name(plot).write_bytes(draw(sweeps))
+
+
+def _figures(place: Path, *, qlib: bool, worker: bool, loading: bool, install: bool) -> Iterator["Figure"]:
+    from worker.benchmarks.engine import engine_figures, find_rivals
+    from worker.benchmarks.install import install_figures, start_figure
+
+    data_dir = place / "data"
+    yield from _told(engine_figures(data_dir, place, find_rivals(qlib=qlib)))
+    if loading:
+        yield from _told(_loading(place / "many"))
+    yield from _told(install_figures() if install else iter([start_figure()]))
+    if worker:
+        yield from _told(_latencies(data_dir))
+
+
+def _told(figures: Iterator["Figure"]) -> Iterator["Figure"]:
+    """Say each figure on stderr once it is there: the whole takes minutes."""
+    for figure in figures:
+        typer.echo(f"{figure.work}: {figure.value} {figure.qlib} {figure.kunquant}".rstrip(), err=True)
+        yield figure
+
+
+def _loading(place: Path) -> Iterator["Figure"]:
+    from strategies.market.importing import import_bars
+    from worker.benchmarks.engine import loading_figure
+    from worker.benchmarks.material import RUN_DATE, write_bars
+
+    import_bars(write_bars(place / "raw", MANY_SYMBOLS, MANY_SESSIONS), place / "data", run_date=RUN_DATE)
+    yield loading_figure(place / "data", MANY_SYMBOLS, MANY_SESSIONS)
+
+
+def _latencies(data_dir: Path) -> Iterator["Figure"]:
+    from worker.benchmarks.latency import latency_figures
+    from worker.benchmarks.material import panel_of
+
+    yield from latency_figures(data_dir, panel_of(data_dir).symbols)
+
+
+def _sweeps(data_dir: Path) -> tuple["Sweep", ...]:
+    from worker.benchmarks.engine import THREADS
+    from worker.benchmarks.growth import sweep_all
+    from worker.benchmarks.material import panel_of
+
+    return sweep_all(panel_of(data_dir), threads=THREADS)

@@ -9,6 +9,7 @@ import typer
 
 from worker.cli import control, data, db, features, local, models, rejections, requests
 from worker.cli.archive import archive
+from worker.cli.bench import bench
 from worker.cli.demo import demo
 from worker.cli.publish import publish_registry
 from worker.cli.replay import replay
@@ -28,6 +29,7 @@ app.command()(request)
 app.command("publish-registry")(publish_registry)
 app.command()(train)
 app.command()(demo)
+app.command()(bench)
 app.command()(settings)
 app.command()(replay)
 app.command()(archive)

@@ -22,10 +22,12 @@ from contracts import FleetEventType, StreamNames
 from strategies.market.calendar import SessionCalendar
 from worker.embedded import Endpoints
 from worker.errors import StreamUnavailable
+from worker.fleet.departure import Departure, HandBack, Orders
 from worker.fleet.facts import Backlog, Facts
 from worker.fleet.health import Conditions, Liveness, Readiness
 from worker.fleet.health_port import HealthPort, pages
 from worker.fleet.heartbeat import HeartbeatThread
+from worker.fleet.lifeline import Lifeline
 from worker.fleet.metrics import metrics_registry
 from worker.fleet.retention import Janitor, JanitorThread, retentions
 from worker.fleet.tracing import no_tracing
@@ -63,8 +65,14 @@ def session_calendar(name: str) -> SessionCalendar:
 class Worker:
     """One worker process: a consumer on the main thread, a control thread, a heartbeat thread."""
 
-    def __init__(self, settings: Settings, endpoints: Endpoints) -> None:
-        """Build every part; nothing is connected before `run`."""
+    def __init__(self, settings: Settings, endpoints: Endpoints, *, lifeline: int | None = None) -> None:
+        """Build every part; nothing is connected before `run`.
+
+        Args:
+            settings: What the operator wants.
+            endpoints: Where the servers are.
+            lifeline: Pipe to the supervisor, where there is one.
+        """
         self._settings, self._endpoints = settings, endpoints
         self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._names = StreamNames(settings.namespace)
@@ -104,6 +112,19 @@ class Worker:
         )
 
     def run(self) -> int:
+        self._departure = Departure(
+            HandBack(
+                self._connect("departure"),
+                self._names,
+                self.name,
+                lease_ms=settings.lease_ms,
+                in_work=lambda: self._consumer.in_work,
+            ),
+            Orders(stop=self._stop, leave_now=self._consumer.leave_now),
+            limit_seconds=settings.shutdown_timeout_seconds,
+        )
+        self._lifeline = Lifeline(lifeline, self._facts.liveness, self.stop) if lifeline is not None else None
+
         """Serve until told to stop.
 
         Returns:
@@ -115,6 +136,9 @@ class Worker:
         with self._stack, self._signals():
             self._open_health_port()
             self._heartbeat.start()
+            if self._lifeline is not None:
+                self._lifeline.start()
+            self._departure.start()
             try:
                 self._serve()
             except StreamUnavailable as error:
@@ -124,6 +148,7 @@ class Worker:
                 self._stop.set()
                 self._heartbeat.end()
             return 1 if self._dead_thread() else 0
+                self._departure.left()
 
     def stop(self) -> None:
         """Stop reading, finish or give back what was read, leave."""
@@ -282,7 +307,7 @@ class Worker:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Stop on SIGTERM and SIGINT; only the main thread may ask for that."""
+        """Stop on SIGTERM and SIGINT, at once on a second one; only the main thread may ask for that."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -290,8 +315,13 @@ class Worker:
         def told(number: int, _frame: FrameType | None) -> None:
             _log.info("stop_signal", signal=signal.Signals(number).name)
             self.stop()
+        told_before = threading.Event()
+
 
         before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+            if told_before.is_set():
+                self._consumer.leave_now.set()
+            told_before.set()
         try:
             yield
         finally:

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
 
     health_port: int = Field(default=0, ge=0, le=65_535)
     """Port of /livez, /readyz and /metrics; 0: none. Of several processes each has the next one."""
+    restart_max_seconds: float = Field(default=30.0, gt=0, le=3600)
+    """Longest pause before a supervisor starts a worker again that died."""
     health_host: str = "127.0.0.1"
     """Address that the health port listens on."""
 

@@ -191,7 +191,10 @@ def _feature_set(manifest: BundleManifest) -> FeatureSet:
     record = manifest.feature_set
     try:
         features = define(
-            record.name, tuple(zip(record.names, record.expressions, strict=True)), precision=record.precision
+            record.name,
+            tuple(zip(record.names, record.expressions, strict=True)),
+            precision=record.precision,
+            expanding=record.expanding_sessions,
         )
     except ExpressionError as error:
         raise FeatureSetMismatch(f"this engine cannot compute the bundle's features: {error}") from error

@@ -22,6 +22,10 @@ LabelProcessor = Literal["none", "cs_zscore", "cs_rank"]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
+#: A shipped feature set, or a file of one's own.
+FEATURE_SET_PATTERN = r"^(alpha158|alpha360|[^\x00-\x1f]+\.(yaml|yml|toml))$"
+
+
 class Shares(BaseModel):
     """Shares of the snapshot's sessions, in order of time; what is left over is the test period."""
 
@@ -59,7 +63,8 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     strategy: StrategyName = "alpha_baseline"
-    feature_set: Literal["alpha158", "alpha360"] = "alpha158"
+    #: A shipped one, or the path of a YAML or TOML file with one's own, relative to the configuration's file.
+    feature_set: Annotated[str, Field(pattern=FEATURE_SET_PATTERN, max_length=1024)] = "alpha158"
     #: What stands in for `$vwap`: `none` where the snapshot's bars have it.
     vwap_stand_in: VwapStandIn = "typical_price"
     #: In which types features are computed; `qlib` = as Qlib does.
@@ -102,6 +107,12 @@ class TrainingConfig(BaseModel):
         if fixed:
             raise ValueError(f"parameters may not set {', '.join(fixed)}: the configuration has fields for these")
         return self
+
+    @property
+    def own_feature_set(self) -> Path | None:
+        """Return the file of a feature set of one's own; None for a shipped one."""
+        path = Path(self.feature_set)
+        return path if path.suffix else None
 
     @property
     def label_spec(self) -> LabelSpec:
@@ -153,7 +164,10 @@ def load_training_config(path: Path) -> TrainingConfig:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TrainingError(f"{path} cannot be read as YAML: {error}") from error
     try:
-        return TrainingConfig.model_validate({} if content is None else content)
+        config = TrainingConfig.model_validate({} if content is None else content)
+        if config.own_feature_set is None:
+            return config
+        return config.model_copy(update={"feature_set": str(path.parent / config.own_feature_set)})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole file"

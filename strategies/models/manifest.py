@@ -52,6 +52,8 @@ class FeatureSetRecord(_Record):
     expressions: Annotated[tuple[Expression, ...], Field(min_length=1, max_length=MAX_FEATURES)]
     #: In which types operations are computed; part of the hash.
     precision: Literal["qlib", "float64"] = "qlib"
+    #: Sessions that windows of length 0 look back; None where there are none.
+    expanding_sessions: Annotated[int, Field(ge=1, le=10_000)] | None = None
     sha256: Digest
     #: Sessions up to and including the as-of session that a row needs.
     lookback: Annotated[int, Field(ge=1, le=10_000)]

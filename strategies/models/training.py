@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from strategies.errors import TrainingError
 from strategies.expressions.feature_sets import FeatureSet, feature_set
+from strategies.feature_set_files import load_feature_set
 from strategies.market.bars import FloatArray, Panel, SessionArray
 from strategies.models.bundle import Predictor, Scorer, check_booster
 from strategies.models.bundle_store import BundleContent, parse_booster
@@ -94,10 +95,11 @@ def train(
         TrainingError: A period has no session or no row, or the bars lack a field.
         UnknownSymbols: The universe names a symbol that the panel lacks.
         MalformedModel: A prediction is not finite.
+        ExpressionError: The configuration's own feature set cannot be read.
     """
     report = progress or _silent
     split = split_sessions(panel.sessions, config)
-    features = feature_set(config.feature_set, vwap_stand_in=config.vwap_stand_in, precision=config.precision)
+    features = _features(config)
     samples = compute_samples(panel, features, config, slice(split.train.start, split.test.stop), report)
     rows = _Rows.of(samples, split, config)
     fit = _fit(samples, rows, config, features.names, report)
@@ -226,6 +228,12 @@ def _reference(scorer: Scorer, features: Float32Array) -> tuple[Distribution, ..
     return describe(scorer.feature_set.names, features, scorer.predict(features))
 
 
+def _features(config: TrainingConfig) -> FeatureSet:
+    if config.own_feature_set is not None:
+        return load_feature_set(config.own_feature_set)
+    return feature_set(config.feature_set, vwap_stand_in=config.vwap_stand_in, precision=config.precision)
+
+
 def _lineage(
     config: TrainingConfig,
     provenance: Provenance,
@@ -239,10 +247,12 @@ def _lineage(
         version=provenance.version,
         feature_set=FeatureSetRecord(
             name=features.name,
-            vwap_stand_in=config.vwap_stand_in,
+            # A file of one's own says in its expressions what stands in for the vwap.
+            vwap_stand_in="none" if config.own_feature_set else config.vwap_stand_in,
             names=features.names,
             expressions=features.expressions,
-            precision=config.precision,
+            precision=features.precision,
+            expanding_sessions=features.expanding,
             sha256=features.sha256,
             lookback=features.lookback,
         ),

@@ -85,7 +85,8 @@ def compute(
     if output is None:
         typer.echo(frame.to_string())
     else:
-        frame.to_parquet(output) if output.suffix == ".parquet" else frame.to_csv(output)
+        with _failures():
+            frame.to_parquet(output) if output.suffix == ".parquet" else frame.to_csv(output)
         typer.echo(f"{len(frame)} rows of {len(features.names)} features of {features.sha256[:16]} in {output}")
 
 
@@ -193,7 +194,7 @@ def _failures() -> Iterator[None]:
 
     try:
         yield
-    except (DataError, ExpressionError, StrategyError) as error:
+    except (DataError, ExpressionError, StrategyError, OSError) as error:
         refuse(error, code=FAILED)
 
 

@@ -30,7 +30,7 @@ from worker.fleet.heartbeat import HeartbeatThread
 from worker.fleet.lifeline import Lifeline
 from worker.fleet.metrics import metrics_registry
 from worker.fleet.retention import Janitor, JanitorThread, retentions
-from worker.fleet.tracing import no_tracing
+from worker.fleet.tracing import open_tracing
 from worker.lifecycle.control import ControlListener
 from worker.lifecycle.events import Events
 from worker.lifecycle.reconciler import Reconciler, Sources
@@ -111,7 +111,6 @@ class Worker:
             lease_ms=settings.lease_ms,
         )
 
-    def run(self) -> int:
         self._departure = Departure(
             HandBack(
                 self._connect("departure"),
@@ -125,6 +124,7 @@ class Worker:
         )
         self._lifeline = Lifeline(lifeline, self._facts.liveness, self.stop) if lifeline is not None else None
 
+    def run(self) -> int:
         """Serve until told to stop.
 
         Returns:
@@ -135,10 +135,10 @@ class Worker:
         """
         with self._stack, self._signals():
             self._open_health_port()
-            self._heartbeat.start()
             if self._lifeline is not None:
                 self._lifeline.start()
             self._departure.start()
+            self._heartbeat.start()
             try:
                 self._serve()
             except StreamUnavailable as error:
@@ -147,8 +147,8 @@ class Worker:
             finally:
                 self._stop.set()
                 self._heartbeat.end()
-            return 1 if self._dead_thread() else 0
                 self._departure.left()
+            return 1 if self._dead_thread() else 0
 
     def stop(self) -> None:
         """Stop reading, finish or give back what was read, leave."""
@@ -197,6 +197,10 @@ class Worker:
 
     def _make_consumer(self) -> Consumer:
         settings = self._settings
+        tracing, end_tracing = open_tracing(
+            settings.trace_exporter, stream=self._names.requests, worker=self.name, version=code_version()
+        )
+        self._stack.callback(end_tracing)
         return Consumer(
             identity=Identity(worker=self.name, code_version=code_version()),
             names=self._names,
@@ -221,7 +225,7 @@ class Worker:
             clock=utc_now,
             reach=failpoints(settings.failpoints),
             pulse=self._pulse,
-            tracing=no_tracing,
+            tracing=tracing,
         )
 
     def _make_control(self) -> ControlListener:
@@ -312,16 +316,16 @@ class Worker:
             yield
             return
 
-        def told(number: int, _frame: FrameType | None) -> None:
-            _log.info("stop_signal", signal=signal.Signals(number).name)
-            self.stop()
         told_before = threading.Event()
 
-
-        before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+        def told(number: int, _frame: FrameType | None) -> None:
+            _log.info("stop_signal", signal=signal.Signals(number).name)
             if told_before.is_set():
                 self._consumer.leave_now.set()
             told_before.set()
+            self.stop()
+
+        before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:

@@ -90,12 +90,15 @@ class Settings(BaseSettings):
     hung_after_seconds: float = Field(default=60.0, gt=0, le=3600, validate_default=True)
     """Time without progress after which a worker counts as hung, while it waits for a server too."""
 
-    health_port: int = Field(default=0, ge=0, le=65_535)
-    """Port of /livez, /readyz and /metrics; 0: none. Of several processes each has the next one."""
     restart_max_seconds: float = Field(default=30.0, gt=0, le=3600)
     """Longest pause before a supervisor starts a worker again that died."""
+    health_port: int = Field(default=0, ge=0, le=65_535)
+    """Port of /livez, /readyz and /metrics; 0: none. Of several processes each has the next one."""
     health_host: str = "127.0.0.1"
     """Address that the health port listens on."""
+
+    trace_exporter: str = ""
+    """Exporter of OpenTelemetry spans, e.g. `console` or `otlp_proto_http`; empty: none. Needs the extra `otel`."""
 
     failpoints: str = ""
     """For tests alone: steps at which this worker fails, e.g. `seed=7,computed=kill@0.01`."""

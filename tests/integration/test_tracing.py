@@ -1,11 +1,21 @@
+import subprocess
+import sys
+import threading
 from datetime import date
 
 import pytest
 import structlog
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from strategies.market.calendar import SessionCalendar
 from tests.support.market import make_panel
 from tests.support.serving import Bench, Streams, make_active
+from worker.errors import SettingsError
+from worker.fleet.spans import Spans
+from worker.fleet.tracing import open_tracing
+from worker.serving.failpoints import failpoints
 from worker.serving.pipeline import Rules
 
 SYMBOLS = ("AAPL", "IBM", "MSFT")
@@ -71,3 +81,110 @@ def test_stages_of_published_outcomes_are_measured(bench, streams):
         "commit": 3,
     }
     assert bench.counters.deliveries["new"] == 3
+
+
+@pytest.fixture
+def exporter():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def spans(bench, streams, exporter):
+    made = Spans(exporter, stream=streams.names.requests, worker="w1", version="1.0")
+    bench.consumer._tracing = made.process
+    yield made
+    made.close()
+
+
+def test_span_has_the_producer_as_its_parent(bench, streams, spans, exporter):
+    (entry,) = streams.add(REQUEST | TRACE)
+
+    bench.consumer.run_once()
+    spans.close()
+
+    (span,) = exporter.get_finished_spans()
+    assert span.name == f"process {streams.names.requests}"
+    assert span.kind is SpanKind.CONSUMER
+    assert format(span.context.trace_id, "032x") == TRACE_ID
+    assert format(span.parent.span_id, "016x") == "b7ad6b7169203331"
+    assert span.context.trace_state.get("vendor") == "1"
+    assert span.attributes["messaging.message.id"] == entry
+    assert span.attributes["messaging.destination.name"] == streams.names.requests
+    assert span.attributes["signal_worker.outcome"] == "answered"
+    assert span.attributes["signal_worker.strategy"] == "alpha_baseline"
+
+
+def test_span_of_a_rejection_says_its_code(bench, streams, spans, exporter):
+    streams.add(REQUEST | {"symbols": "NOBODY"})
+
+    bench.consumer.run_once()
+    spans.close()
+
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes["signal_worker.outcome"] == "unknown_symbol"
+    assert span.parent is None
+    assert span.status.is_ok
+
+
+def test_span_without_an_outcome_is_an_error(bench, streams, spans, exporter):
+    bench.consumer._reach = failpoints("seed=1,computed=raise@1")
+    streams.add(REQUEST)
+
+    bench.consumer.run_once()
+    spans.close()
+
+    assert not exporter.get_finished_spans()[0].status.is_ok
+
+
+def test_exporter_that_hangs_holds_up_neither_work_nor_leaving(bench, streams):
+    class Hanging(SpanExporter):
+        def export(self, _spans) -> SpanExportResult:
+            hung.set()
+            go_on.wait(30)
+            return SpanExportResult.FAILURE
+
+    hung, go_on = threading.Event(), threading.Event()
+    made = Spans(Hanging(), stream=streams.names.requests, worker="w1", version="1.0")
+    bench.consumer._tracing = made.process
+    streams.add(REQUEST)
+
+    bench.consumer.run_once()
+    made.close()
+
+    assert hung.is_set()
+    assert not go_on.is_set()
+    assert len(streams.results()) == 1
+    go_on.set()
+
+
+def test_exporter_that_is_not_installed_is_refused_by_name():
+    with pytest.raises(SettingsError, match=r"trace_exporter was 'nowhere', installed are: .*console"):
+        open_tracing("nowhere", stream="s", worker="w", version="1")
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_no_span_is_loaded_without_an_exporter():
+    code = (
+        "import sys, worker.app; print('worker.fleet.spans' in sys.modules, 'opentelemetry.sdk.trace' in sys.modules)"
+    )
+
+    assert run_python(code) == "False False"
+
+
+def test_worker_needs_no_opentelemetry_until_it_traces():
+    code = """
+import sys
+sys.modules["opentelemetry"] = None
+import worker.app
+from worker.errors import SettingsError
+from worker.fleet.tracing import open_tracing
+try:
+    open_tracing("console", stream="s", worker="w", version="1")
+except SettingsError as error:
+    print(error)
+"""
+
+    assert "is not installed: signal-worker[otel]" in run_python(code)

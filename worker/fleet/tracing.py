@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from contracts import Rejection, SignalVector
+from worker.errors import SettingsError
 
 Pairs = Sequence[tuple[bytes, bytes]]
 #: Takes the outcome of the span's request; not called where there is none.
@@ -38,6 +39,29 @@ def trace_id(traceparent: str | None) -> dict[str, str]:
     return {"trace_id": traceparent[3:35]} if traceparent else {}
 
 
+def open_tracing(exporter: str, *, stream: str, worker: str, version: str) -> tuple[Tracing, Callable[[], None]]:
+    """Return what traces each entry, and what to call at the end.
+
+    Args:
+        exporter: Registered name of the exporter; empty: nothing is traced.
+        stream: Key of the requests.
+        worker: Name of the worker.
+        version: Version of the code.
+
+    Raises:
+        SettingsError: OpenTelemetry or the exporter is not installed.
+    """
+    if not exporter:
+        return no_tracing, _nothing
+    try:
+        from worker.fleet.spans import Spans, find_exporter  # noqa: PLC0415 - an extra, not a dependency
+    except ModuleNotFoundError as error:
+        sentence = f"trace_exporter was {exporter!r}, but {error.name} is not installed: signal-worker[otel]"
+        raise SettingsError(sentence) from error
+    spans = Spans(find_exporter(exporter), stream=stream, worker=worker, version=version)
+    return spans.process, spans.close
+
+
 def no_tracing(_entry_id: str, _pairs: Pairs) -> AbstractContextManager[Finish]:
     """Trace nothing."""
     return nullcontext(_ignore)
@@ -45,3 +69,7 @@ def no_tracing(_entry_id: str, _pairs: Pairs) -> AbstractContextManager[Finish]:
 
 def _ignore(_outcome: SignalVector | Rejection) -> None:
     """Keep no outcome."""
+
+
+def _nothing() -> None:
+    """End nothing."""

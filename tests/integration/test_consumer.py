@@ -7,8 +7,10 @@ import pytest
 
 from contracts import GROUP, RejectionCode
 from strategies.market.calendar import SessionCalendar
+from tests.support.fleet import PATIENCE
 from tests.support.market import make_panel
 from tests.support.serving import NOW, Bench, Streams, make_active, make_limits
+from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
 from worker.serving.pipeline import Rules
 
@@ -155,6 +157,18 @@ def test_missing_snapshot_is_a_rejection_of_its_own(valkey_url, streams, rules, 
     assert [rejection.code for rejection in streams.rejections()] == [RejectionCode.MISSING_SNAPSHOT]
 
 
+def test_strategy_of_other_workers_is_a_rejection_of_its_own(valkey_url, streams, rules, active):
+    bench = Bench(valkey_url, streams.names, rules, served=("alpha_baseline",))
+    bench.serve(None, [active], known=["dormant"])
+    streams.add(REQUEST | {"strategy": "dormant"})
+
+    bench.consumer.run_once()
+
+    (rejection,) = streams.rejections()
+    assert rejection.code is RejectionCode.STRATEGY_NOT_SERVED
+    assert "strategy dormant is not served here, only alpha_baseline" in rejection.reason
+
+
 def test_same_request_id_gets_one_outcome_however_often_it_is_added(bench, streams):
     streams.add(REQUEST | {"request_id": "once"}, times=5)
 
@@ -182,7 +196,7 @@ def test_entry_of_a_dead_worker_is_claimed_and_answered(valkey_url, bench, strea
     Bench(valkey_url, streams.names, rules, name="dead").stream.read(10, 10)
     assert streams.pending() == 3
 
-    poll(lambda: bench.consumer.run_once() or streams.pending() == 0)
+    assert wait_until(lambda: bench.consumer.run_once() or streams.pending() == 0, PATIENCE)
 
     assert len(streams.results()) == 3
     assert {vector.deliveries for vector in streams.results()} == {2}
@@ -259,7 +273,7 @@ def test_request_that_raises_is_retried_alone_until_deliveries_run_out(valkey_ur
 
     bench.consumer._vector = explode
 
-    poll(lambda: bench.consumer.run_once() or streams.pending() == 0)
+    assert wait_until(lambda: bench.consumer.run_once() or streams.pending() == 0, PATIENCE)
 
     assert len(streams.results()) == 4
     (rejection,) = streams.rejections()
@@ -302,7 +316,7 @@ def test_group_destroyed_is_made_again_and_nothing_answered_twice(bench, streams
     bench.consumer._recover = False
     thread = threading.Thread(target=bench.consumer.run, args=(bench.stop,))
     thread.start()
-    poll(lambda: len(streams.results()) == 3 and streams.pending() == 0)
+    assert wait_until(lambda: len(streams.results()) == 3 and streams.pending() == 0, PATIENCE)
     bench.stop.set()
     thread.join(10)
 
@@ -349,13 +363,3 @@ def test_queue_time_and_delivery_count_stand_in_the_vector(bench, streams):
     (vector,) = streams.results()
     assert vector.queue_ms == pytest.approx(1500, abs=1)
     assert vector.deliveries == 1
-
-
-def poll(condition, seconds=20.0):
-    """Wait until the condition holds."""
-    pause = threading.Event()
-    for _ in range(int(seconds / 0.02)):
-        if condition():
-            return
-        pause.wait(0.02)
-    raise AssertionError("the condition did not come true in time")

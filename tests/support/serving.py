@@ -123,7 +123,14 @@ class Bench:
     """One consumer, built as the composition root builds it, with the clock in the test's hand."""
 
     def __init__(
-        self, url: str, names: StreamNames, rules: Rules, *, name: str = "w1", limits: Limits | None = None
+        self,
+        url: str,
+        names: StreamNames,
+        rules: Rules,
+        *,
+        name: str = "w1",
+        limits: Limits | None = None,
+        served: tuple[str, ...] = (),
     ) -> None:
         self.names, self.rules, self.stop = names, rules, threading.Event()
         self.limits = limits or make_limits()
@@ -137,7 +144,7 @@ class Bench:
         )
         self.leases = Leases(connect(url, f"{name}:heartbeat"), names, name)
         self.results = Results(commands, names, name, dedupe_seconds=3600)
-        self.slots, self.counters, self.outage = Slots(), Counters(), Outage("requests")
+        self.slots, self.counters, self.outage = Slots(served), Counters(), Outage("requests")
         self.now = NOW
         self.consumer = Consumer(
             identity=Identity(worker=name, code_version="test"),

@@ -11,9 +11,10 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from strategies.market.snapshots import latest_snapshot, list_snapshots, load_panel
+from tests.support.fleet import PATIENCE
 from tests.support.market import make_bars, us500, write_raw, xnys
-from tests.support.registry import eventually
 from worker.cli.data import app
+from worker.embedded.processes import wait_until
 
 
 def call(*arguments, code=0):
@@ -234,7 +235,7 @@ def test_import_killed_half_way_leaves_nothing_to_see(tmp_path, data_dir):
     command = [sys.executable, "-c", "from worker.cli.data import app; app()", "import", str(source)]
     root = Path(__file__).parents[2]
     child = subprocess.Popen([*command, "--data-dir", str(data_dir), "--run-date", "2020-01-02"], cwd=root)
-    half_written = eventually(lambda: any(data_dir.glob(".import-*/adjusted/S*.parquet")))
+    half_written = wait_until(lambda: any(data_dir.glob(".import-*/adjusted/S*.parquet")), PATIENCE)
 
     child.kill()
     child.wait()

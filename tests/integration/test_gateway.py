@@ -8,9 +8,11 @@ import structlog
 
 from contracts import Signal, StreamNames, weights_digest
 from contracts.codec import encode
+from tests.support.fleet import PATIENCE
 from tests.support.wire import make_vector
 from worker.client import Disposition, Gateway, GatewayOptions, PaperBroker, SignalClient, order_key, paper_gateway
 from worker.client.inbox import Inbox
+from worker.embedded.processes import wait_until
 from worker.server import connect
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
@@ -304,8 +306,7 @@ def test_entry_taken_over_by_another_process_is_left_to_it(gateway_of, desk, pub
     asleep, awake = gateway_of(consumer="asleep"), gateway_of(consumer="awake", claim_after_ms=1)
     (delivery,) = asleep._feed.read()
     taken = []
-    while not taken:
-        taken = awake._feed.read()
+    assert wait_until(lambda: taken.extend(awake._feed.read()) or taken != [], PATIENCE)
 
     assert asleep.take(delivery) == Disposition.FENCED
     assert awake.take(taken[0]) == Disposition.APPLIED
@@ -318,8 +319,7 @@ def test_unfinished_application_that_expired_is_an_alarm(gateway, desk, publish,
     desk.broken = True
 
     with structlog.testing.capture_logs() as logs:
-        while gateway.run_once() != [Disposition.EXPIRED]:
-            pass
+        assert wait_until(lambda: gateway.run_once() == [Disposition.EXPIRED], PATIENCE)
 
     assert "application_left_unfinished" in [line["event"] for line in logs]
     assert pending(redis_client, names) == 0

@@ -10,7 +10,9 @@ from structlog.testing import capture_logs
 from contracts.codec import decode
 from contracts.control import ControlEvent
 from contracts.streams import StreamNames
-from tests.support.registry import eventually, publishing, register, sql
+from tests.support.fleet import PATIENCE
+from tests.support.registry import publishing, register, sql
+from worker.embedded.processes import wait_until
 from worker.lifecycle import postgres
 from worker.lifecycle.migrations import migrate
 from worker.lifecycle.outbox import Outbox
@@ -53,7 +55,7 @@ def test_every_change_reaches_the_control_stream_in_order(registry, database_url
         registry.retry("alpha", "v2", "was the data")
         registry.deactivate("alpha")
 
-        assert eventually(lambda: sql(database_url, UNPUBLISHED) == [(0,)])
+        assert wait_until(lambda: sql(database_url, UNPUBLISHED) == [(0,)], PATIENCE)
 
     events = control()
     assert numbers(events) == [1, 2, 3, 4, 5, 6]
@@ -73,16 +75,16 @@ def test_notification_is_not_waited_for_until_the_poll(registry, database_url, v
         for number in (1, 2, 3):
             registry.activate("alpha", f"v{number}")
 
-            assert eventually(lambda expected=number: len(control()) == expected)
+            assert wait_until(lambda expected=number: len(control()) == expected, PATIENCE)
 
 
 def test_rows_without_a_notification_are_found_by_polling(registry, database_url, valkey_url, namespace, control):
     registry.activate("alpha", "v1")
     with publishing(database_url, valkey_url, namespace):
-        assert eventually(lambda: len(control()) == 1)
+        assert wait_until(lambda: len(control()) == 1, PATIENCE)
         sql(database_url, "INSERT INTO registry_outbox (activation, type) VALUES (1, 'reload')")
 
-        assert eventually(lambda: len(control()) == 2)
+        assert wait_until(lambda: len(control()) == 2, PATIENCE)
 
 
 def test_row_that_commits_after_its_successors_is_not_skipped(registry, database_url, valkey_url, namespace, control):
@@ -90,11 +92,11 @@ def test_row_that_commits_after_its_successors_is_not_skipped(registry, database
     with publishing(database_url, valkey_url, namespace), psycopg.connect(database_url) as late:
         late.execute("INSERT INTO registry_outbox (activation, type) VALUES (1, 'reload')")
         registry.activate("alpha", "v2")
-        assert eventually(lambda: numbers(control()) == [1, 2])
+        assert wait_until(lambda: numbers(control()) == [1, 2], PATIENCE)
 
         late.commit()
 
-        assert eventually(lambda: numbers(control()) == [1, 2, 1])
+        assert wait_until(lambda: numbers(control()) == [1, 2, 1], PATIENCE)
 
 
 def test_publisher_killed_before_the_mark_repeats_the_event(registry, database_url, valkey_url, namespace, control):
@@ -104,7 +106,7 @@ def test_publisher_killed_before_the_mark_repeats_the_event(registry, database_u
         holder.execute("SELECT 1 FROM registry_outbox FOR UPDATE")
         process = start_process(database_url, valkey_url, namespace)
         try:
-            assert eventually(lambda: len(control()) == 1)
+            assert wait_until(lambda: len(control()) == 1, PATIENCE)
         finally:
             process.kill()
             process.wait(20)
@@ -113,14 +115,14 @@ def test_publisher_killed_before_the_mark_repeats_the_event(registry, database_u
 
     assert sql(database_url, UNPUBLISHED) == [(1,)]
     with publishing(database_url, valkey_url, namespace):
-        assert eventually(lambda: sql(database_url, UNPUBLISHED) == [(0,)])
+        assert wait_until(lambda: sql(database_url, UNPUBLISHED) == [(0,)], PATIENCE)
     assert numbers(control()) == [1, 1]
 
 
 def test_sigterm_ends_a_waiting_publisher_with_exit_code_zero(database_url, valkey_url, namespace):
     process = start_process(database_url, valkey_url, namespace)
     try:
-        assert eventually(lambda: listeners(database_url) == 1)
+        assert wait_until(lambda: listeners(database_url) == 1, PATIENCE)
 
         process.send_signal(signal.SIGTERM)
 
@@ -132,17 +134,17 @@ def test_sigterm_ends_a_waiting_publisher_with_exit_code_zero(database_url, valk
 
 def test_of_two_publishers_one_publishes_until_it_leaves(registry, database_url, valkey_url, namespace, control):
     with publishing(database_url, valkey_url, namespace) as first:
-        assert eventually(lambda: first._role == "active")
+        assert wait_until(lambda: first._role == "active", PATIENCE)
         with publishing(database_url, valkey_url, namespace) as second:
-            assert eventually(lambda: second._role == "standby")
+            assert wait_until(lambda: second._role == "standby", PATIENCE)
             registry.activate("alpha", "v1")
-            assert eventually(lambda: len(control()) == 1)
+            assert wait_until(lambda: len(control()) == 1, PATIENCE)
             assert second._role == "standby"
 
             first.stop()
             registry.activate("alpha", "v2")
 
-            assert eventually(lambda: numbers(control()) == [1, 2])
+            assert wait_until(lambda: numbers(control()) == [1, 2], PATIENCE)
             assert second._role == "active"
 
 
@@ -151,24 +153,24 @@ def test_lock_of_a_cut_session_passes_on(registry, database_url, valkey_url, nam
         publishing(database_url, valkey_url, namespace) as first,
         publishing(database_url, valkey_url, namespace) as second,
     ):
-        assert eventually(lambda: {first._role, second._role} == {"active", "standby"})
+        assert wait_until(lambda: {first._role, second._role} == {"active", "standby"}, PATIENCE)
 
         terminate(database_url)
 
-        assert eventually(lambda: locks(database_url) == 1)
+        assert wait_until(lambda: locks(database_url) == 1, PATIENCE)
         registry.activate("alpha", "v1")
-        assert eventually(lambda: sql(database_url, UNPUBLISHED) == [(0,)])
+        assert wait_until(lambda: sql(database_url, UNPUBLISHED) == [(0,)], PATIENCE)
         assert numbers(control()) == [1]
 
 
 def test_terminated_session_is_replaced_and_said_once(registry, database_url, valkey_url, namespace, control):
     with capture_logs() as logs, publishing(database_url, valkey_url, namespace):
-        assert eventually(lambda: listeners(database_url) == 1)
+        assert wait_until(lambda: listeners(database_url) == 1, PATIENCE)
 
         terminate(database_url)
         registry.activate("alpha", "v1")
 
-        assert eventually(lambda: len(control()) == 1)
+        assert wait_until(lambda: len(control()) == 1, PATIENCE)
     assert [line["event"] for line in logs].count("registry_away") == 1
     assert [line["event"] for line in logs].count("registry_back") == 1
 
@@ -183,15 +185,15 @@ def test_stream_server_killed_and_started_again_gets_what_it_missed(private_serv
     ):
         register(registry, "alpha", "v1", "v2")
         registry.activate("alpha", "v1")
-        assert eventually(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)])
+        assert wait_until(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)], PATIENCE)
 
         private_servers.kill("valkey")
         registry.activate("alpha", "v2")
-        assert eventually(lambda: any(line["event"] == "server_away" for line in logs))
+        assert wait_until(lambda: any(line["event"] == "server_away" for line in logs), PATIENCE)
         assert sql(endpoints.database_url, UNPUBLISHED) == [(1,)]
         private_servers.start()
 
-        assert eventually(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)])
+        assert wait_until(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)], PATIENCE)
     assert [line["event"] for line in logs if line["event"].startswith("server_")].count("server_back") == 1
 
 
@@ -206,14 +208,14 @@ def test_database_killed_and_started_again_is_waited_for(private_servers):
         register(registry, "alpha", "v1")
         # These servers commit without waiting for the disk; what a test needs after a kill is written out first.
         sql(endpoints.database_url, "CHECKPOINT")
-        assert eventually(lambda: listeners(endpoints.database_url) == 1)
+        assert wait_until(lambda: listeners(endpoints.database_url) == 1, PATIENCE)
 
         private_servers.kill("postgres")
-        assert eventually(lambda: any(line["event"] == "registry_away" for line in logs))
+        assert wait_until(lambda: any(line["event"] == "registry_away" for line in logs), PATIENCE)
         private_servers.start()
         registry.activate("alpha", "v1")
 
-        assert eventually(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)])
+        assert wait_until(lambda: sql(endpoints.database_url, UNPUBLISHED) == [(0,)], PATIENCE)
     assert [line["event"] for line in logs].count("registry_away") == 1
 
 
@@ -222,11 +224,11 @@ def test_frozen_database_does_not_keep_a_publisher_from_stopping(private_servers
     endpoints = private_servers.endpoints
     migrate(endpoints.database_url)
     with publishing(endpoints.database_url, endpoints.redis_url, "signals") as publisher:
-        assert eventually(lambda: publisher._role == "active")
+        assert wait_until(lambda: publisher._role == "active", PATIENCE)
 
         private_servers.freeze("postgres")
 
-        assert eventually(lambda: publisher._registry_outage.lasting)
+        assert wait_until(lambda: publisher._registry_outage.lasting, PATIENCE)
         publisher.stop()
     private_servers.thaw("postgres")
 
@@ -238,7 +240,7 @@ def test_publisher_without_any_server_stops_at_once():
         thread = threading.Thread(target=publisher.run)
         thread.start()
 
-        assert eventually(lambda: publisher._registry_outage.lasting)
+        assert wait_until(lambda: publisher._registry_outage.lasting, PATIENCE)
         publisher.stop()
         thread.join(10)
 
@@ -250,14 +252,14 @@ def test_publisher_that_lost_the_streams_gives_the_lead_away(
 ):
     lost = private_servers.endpoints.redis_url
     with publishing(database_url, lost, namespace) as first:
-        assert eventually(lambda: first._role == "active")
+        assert wait_until(lambda: first._role == "active", PATIENCE)
         with publishing(database_url, valkey_url, namespace) as second:
-            assert eventually(lambda: second._role == "standby")
+            assert wait_until(lambda: second._role == "standby", PATIENCE)
             private_servers.kill("valkey")
 
             registry.activate("alpha", "v1")
 
-            assert eventually(lambda: numbers(control()) == [1])
+            assert wait_until(lambda: numbers(control()) == [1], PATIENCE)
 
 
 def test_old_published_events_are_forgotten_and_pending_ones_kept(registry, database_url):

@@ -1,13 +1,12 @@
-"""Versions in a registry, and waiting for what other processes do.
+"""Versions in a registry, and a publisher beside it.
 
-Owns: the shortest way for a test to fill a registry.
+Owns: the shortest way for a test to fill a registry, to look into it, and to have its changes published.
 Must not know: bundles.
-Invariant: nothing waits without a deadline, nor sleeps for a fixed time.
+Invariant: no publisher outlives its test.
 """
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,17 +28,6 @@ def sql(database_url: str, statement: str, *values: object) -> list[tuple[Any, .
     with psycopg.connect(database_url, autocommit=True) as connection:
         cursor = connection.execute(statement.encode(), values or None)
         return cursor.fetchall() if cursor.description else []
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> bool:
-    """Return whether the condition came true within the time."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        pause.wait(0.01)
-    return True
 
 
 @contextmanager

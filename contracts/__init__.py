@@ -2,7 +2,7 @@
 
 from contracts.control import ControlEvent, ControlType, FleetEvent, FleetEventType
 from contracts.errors import ContractError
-from contracts.heartbeats import Heartbeat, WorkerState
+from contracts.heartbeats import Heartbeat, ServedModel, WorkerState
 from contracts.rejections import Rejection, RejectionCode
 from contracts.requests import IneligiblePolicy, SignalRequest
 from contracts.signals import Excluded, PredictionKind, Signal, SignalVector, weights_digest
@@ -21,6 +21,7 @@ __all__ = [
     "PredictionKind",
     "Rejection",
     "RejectionCode",
+    "ServedModel",
     "Signal",
     "SignalRequest",
     "SignalVector",

@@ -1,6 +1,6 @@
 """The life sign of one worker.
 
-Owns: `Heartbeat`, the fields of `signals:worker:<name>`.
+Owns: `Heartbeat` and `ServedModel`, the fields of `signals:worker:<name>`.
 Must not know: how the numbers are gathered.
 Invariant: flat text, so that `HGETALL signals:worker:<name>` is readable.
 """
@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.fields import Instant
+from contracts.fields import Instant, Strategy, Version
 
 
 class WorkerState(StrEnum):
@@ -22,6 +22,22 @@ class WorkerState(StrEnum):
     #: The stream server is away.
     WAITING = "waiting"
     DRAINING = "draining"
+
+
+class ServedModel(BaseModel):
+    """What serves one strategy on one worker."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    strategy: Strategy
+    version: Version
+    activation: Annotated[int, Field(ge=0)]
+    #: Instant from which it serves on this worker; absent where a worker of an earlier release does not say.
+    since: Instant | None = None
+    #: Whether it reproduced its golden sample here.
+    proven: bool | None = None
+    #: Whether the registry has not confirmed it since the worker started: it is what proved itself here last.
+    cached: bool = False
 
 
 class Heartbeat(BaseModel):
@@ -38,6 +54,10 @@ class Heartbeat(BaseModel):
     code_version: str
     #: `strategy=version#activation`, comma-separated.
     models: str = ""
+    #: The same with all that is known of each, as JSON.
+    serving: tuple[ServedModel, ...] = ()
+    #: Strategies the worker is configured for, comma-separated; empty: all.
+    strategies: str = ""
     snapshot_id: str = ""
     snapshot_last_session: str = ""
     #: Entries read and not yet answered.

@@ -33,6 +33,7 @@ from worker.fleet.retention import Janitor, JanitorThread, retentions
 from worker.fleet.tracing import open_tracing
 from worker.lifecycle.control import ControlListener
 from worker.lifecycle.events import Events
+from worker.lifecycle.proven import ProvenModels
 from worker.lifecycle.reconciler import Reconciler, Sources
 from worker.lifecycle.registry import Registry
 from worker.server import Client, Outage, Patience, connect
@@ -238,6 +239,8 @@ class Worker:
             data_dir=settings.data_dir,
             calendar=self._rules.calendar,
             allow_unproven=settings.allow_unproven,
+            cache=ProvenModels(settings.local_dir / "proven" / settings.namespace),
+            serve_from_cache=settings.serve_from_cache,
         )
         self._reconciler = Reconciler(registry, self._slots, events, sources)
         return ControlListener(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.models_status import status
 from worker.cli.registry_calls import FAILED, NOT_FOUND, operator, print_json, registry
 from worker.cli.session import refuse, settings_of
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from worker.lifecycle.models import Activation, ModelVersion, Registration
 
 app = typer.Typer(help="Model versions: register, activate, roll back.", no_args_is_help=True)
+app.command()(status)
 
 Strategy = Annotated[str, typer.Argument(help="Name of the strategy.")]
 Version = Annotated[str, typer.Argument(help="Version of the strategy.")]

@@ -9,16 +9,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 import structlog
 
-from contracts import GROUP, Heartbeat, StreamNames
+from contracts import GROUP, Heartbeat, ServedModel, StreamNames
 from contracts.codec import encode
 from worker.errors import StreamUnavailable
 from worker.fleet.facts import Facts
 from worker.server import Client, Outage, translated
+from worker.serving.slots import Slots
 from worker.telemetry import Pulse
 
 _log = structlog.get_logger()
@@ -109,6 +110,8 @@ class HeartbeatThread(threading.Thread):
                 f"{name}={active.bundle.version}#{active.activation}"
                 for name, active in sorted(facts.slots.active.items())
             ),
+            serving=_serving(facts.slots),
+            strategies=",".join(facts.slots.served),
             snapshot_id=panel.snapshot_id if panel else "",
             snapshot_last_session=str(panel.sessions[-1]) if panel else "",
             in_flight=len(facts.leases.held()),
@@ -125,7 +128,12 @@ class HeartbeatThread(threading.Thread):
             pending=facts.backlog.pending,
             p50_ms=latency[0] if latency else None,
             p99_ms=latency[1] if latency else None,
-            reason="; ".join(reason.sentence for reason in (*facts.liveness.reasons(), *facts.readiness.reasons())),
+            reason="; ".join(
+                (
+                    *(reason.sentence for reason in (*facts.liveness.reasons(), *facts.readiness.reasons())),
+                    *_cached(facts.slots),
+                )
+            ),
         )
 
     def _look_at_backlog(self) -> None:
@@ -136,6 +144,26 @@ class HeartbeatThread(threading.Thread):
         for group in groups:
             if group["name"] in {GROUP, GROUP.encode()}:
                 backlog.lag, backlog.pending = group.get("lag"), group["pending"]
+
+
+def _serving(slots: Slots) -> tuple[ServedModel, ...]:
+    return tuple(
+        ServedModel(
+            strategy=strategy,
+            version=active.bundle.version,
+            activation=active.activation,
+            since=active.since,
+            proven=active.bundle.proven,
+            cached=active.cached,
+        )
+        for strategy, active in sorted(slots.active.items())
+    )
+
+
+def _cached(slots: Slots) -> Iterator[str]:
+    cached = sorted(strategy for strategy, active in slots.active.items() if active.cached)
+    if cached:
+        yield f"{', '.join(cached)} from the local cache: the registry has not answered since the start"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

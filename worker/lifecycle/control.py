@@ -57,10 +57,10 @@ class ControlListener(threading.Thread):
     def begin(self) -> None:
         """Take the cursor, then reconcile once: what is activated between the two is still read.
 
-        Returns only when the registry has answered once, or the worker is told to stop.
+        Returns only when the registry has answered once, or the cache stands in for it, or the worker is told to stop.
         """
         self._cursor = self._patience.call(self._end_of_stream)
-        while not self._reconcile() and not self._stop_event.wait(1.0):
+        while not self._reconcile() and not self._reconciler.serve_cached() and not self._stop_event.wait(1.0):
             pass
 
     def run(self) -> None:

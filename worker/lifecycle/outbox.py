@@ -10,7 +10,6 @@ import select
 import socket
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 from worker.errors import RegistryUnavailable
@@ -71,9 +70,7 @@ class Outbox:
         """Return itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the session, which gives the lock back."""
         self._connection.close()
 

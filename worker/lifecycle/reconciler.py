@@ -7,7 +7,8 @@ the same state, since only the registry decides.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -18,6 +19,7 @@ from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import latest_snapshot, load_panel
 from worker.errors import RegistryUnavailable
 from worker.lifecycle.events import Events
+from worker.lifecycle.proven import ProvenModels
 from worker.lifecycle.proving import prove
 from worker.lifecycle.registry import ActiveModel, Registry
 from worker.serving.consumer import utc_now
@@ -34,6 +36,10 @@ class Sources:
     data_dir: Path
     calendar: SessionCalendar
     allow_unproven: bool
+    #: What proved itself on this machine last.
+    cache: ProvenModels
+    #: Whether that may serve while the registry has not answered since the start.
+    serve_from_cache: bool = False
 
 
 class Reconciler:
@@ -43,6 +49,8 @@ class Reconciler:
         """Take every part from the composition root."""
         self._registry, self._slots, self._events, self._sources = registry, slots, events, sources
         self._refused: dict[str, tuple[int, str]] = {}
+        #: Strategies whose remembered version did not prove itself again; said once.
+        self._passed_over: set[str] = set()
         #: What the last look could not do, one sentence each; whoever asked for it is told.
         self.troubles: list[str] = []
         self.registry_away = False
@@ -70,6 +78,7 @@ class Reconciler:
                 for name, serving in self._slots.active.items()
                 if name not in active and self._registry.withdrawn(name, serving.bundle.version)
             ]
+            self._forget_withdrawn(active)
         except RegistryUnavailable as error:
             if not self.registry_away:
                 _log.warning("registry_away", reason=str(error), serving=sorted(self._slots.active))
@@ -80,6 +89,7 @@ class Reconciler:
             _log.info("registry_back")
         self.registry_away = False
         self._slots.know(frozenset(known))
+        self._confirm_cached()
         for strategy in withdrawn:
             self._slots.remove(strategy)
             self._events.say(FleetEventType.MODEL_REMOVED, strategy=strategy, control_id=control_id)
@@ -88,7 +98,37 @@ class Reconciler:
                 self._activate(model, control_id)
         return True
 
-    def _activate(self, model: ActiveModel, control_id: str | None) -> None:
+    def serve_cached(self) -> bool:
+        """Let serve what proved itself on this machine last, once it has proven itself again.
+
+        Returns:
+            Whether the worker may start without the registry: the settings allow it, and each strategy that it is
+            configured for is served.
+        """
+        if not self._sources.serve_from_cache:
+            return False
+        for model in self._sources.cache.models():
+            if self._slots.serves(model.strategy) and model.strategy not in self._passed_over:
+                self._activate(model, None, cached=True)
+        active = self._slots.active
+        served = bool(active) and all(strategy in active for strategy in self._slots.served)
+        if served:
+            self._slots.know(None)
+        return served
+
+    def _confirm_cached(self) -> None:
+        """Note that the registry has answered: from now on it decides, as for every other bundle."""
+        for serving in self._slots.active.values():
+            if serving.cached:
+                self._slots.put(replace(serving, cached=False))
+
+    def _forget_withdrawn(self, active: Mapping[str, ActiveModel]) -> None:
+        """Keep what was taken out of service from coming back through the cache."""
+        for model in self._sources.cache.models():
+            if model.strategy not in active and self._registry.withdrawn(model.strategy, model.version):
+                self._sources.cache.forget(model.strategy)
+
+    def _activate(self, model: ActiveModel, control_id: str | None, *, cached: bool = False) -> None:
         serving = self._slots.active.get(model.strategy)
         if serving is not None and serving.activation == model.activation:
             return
@@ -100,10 +140,15 @@ class Reconciler:
         try:
             bundle = prove(model, self._sources.artifacts_dir, allow_unproven=self._sources.allow_unproven)
         except BundleError as error:
-            self._refuse(model, error, control_id)
+            if cached:
+                self._pass_over(model, error)
+            else:
+                self._refuse(model, error, control_id)
             return
-        self._slots.put(ActiveBundle(bundle=bundle, activation=model.activation, since=utc_now()))
+        self._slots.put(ActiveBundle(bundle=bundle, activation=model.activation, since=utc_now(), cached=cached))
         self._refused.pop(model.strategy, None)
+        if bundle.proven and not cached:
+            self._sources.cache.remember(model, bundle)
         self._events.say(
             FleetEventType.MODEL_LOADED,
             strategy=model.strategy,
@@ -111,6 +156,18 @@ class Reconciler:
             activation=model.activation,
             duration_ms=round((time.perf_counter() - begun) * 1000, 3),
             control_id=control_id,
+            reason="from the local cache: the registry is away" if cached else None,
+        )
+
+    def _pass_over(self, model: ActiveModel, error: BundleError) -> None:
+        """Tell why a remembered version does not serve; the registry alone may say that it failed."""
+        self._passed_over.add(model.strategy)
+        self._events.say(
+            FleetEventType.MODEL_FAILED,
+            strategy=model.strategy,
+            version=model.version,
+            activation=model.activation,
+            reason=f"from the local cache: {error}"[:2000],
         )
 
     def _refuse(self, model: ActiveModel, error: BundleError, control_id: str | None) -> None:

@@ -9,7 +9,6 @@ lost connection is asked once more; a change is sent once, since its answer may 
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any, LiteralString, Self
 
 from psycopg.rows import DictRow
@@ -74,9 +73,7 @@ class Registry:
         """Return itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the connection."""
         self.close()
 

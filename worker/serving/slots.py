@@ -22,6 +22,8 @@ class ActiveBundle:
     bundle: Bundle
     activation: int
     since: datetime
+    #: Whether it comes from the local cache, and the registry has not confirmed it yet.
+    cached: bool = False
 
 
 class Slots:
@@ -31,13 +33,18 @@ class Slots:
         """Take the strategies this worker is configured for; none = all."""
         self._served = served
         self._active: Mapping[str, ActiveBundle] = MappingProxyType({})
-        self._known: frozenset[str] = frozenset()
+        self._known: frozenset[str] | None = frozenset()
         self._panel: Panel | None = None
 
     @property
     def active(self) -> Mapping[str, ActiveBundle]:
         """Strategy to what serves it."""
         return self._active
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Strategies this worker is configured for; none = all."""
+        return self._served
 
     @property
     def panel(self) -> Panel | None:
@@ -61,6 +68,8 @@ class Slots:
             return active
         if not self.serves(strategy):
             raise StrategyNotServed(f"strategy {strategy} is not served here, only {', '.join(self._served)}")
+        if self._known is None:
+            raise NoActiveBundle(f"strategy {strategy} has no model in the local cache, and the registry is away")
         if strategy not in self._known:
             raise UnknownStrategy(strategy, tuple(sorted(self._known)))
         raise NoActiveBundle(f"strategy {strategy} has no active model")
@@ -75,8 +84,8 @@ class Slots:
             raise NoSnapshot("no snapshot of bars is loaded; import one with: signal-worker data import")
         return self._panel
 
-    def know(self, strategies: frozenset[str]) -> None:
-        """Remember every strategy that the registry has a version of."""
+    def know(self, strategies: frozenset[str] | None) -> None:
+        """Remember every strategy that the registry has a version of; None: it could not be asked."""
         self._known = strategies
 
     def put(self, active: ActiveBundle) -> None:

@@ -15,6 +15,7 @@ from importlib import resources
 from typing import Any, TypeVar
 
 import redis
+import redis.asyncio
 import structlog
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
@@ -58,20 +59,27 @@ def connect(url: str, name: str, *, block_ms: int = 0) -> Client:
         name: Shown by `CLIENT LIST`.
         block_ms: Longest block of its reads; the socket waits longer than that.
     """
-    client: Client = redis.Redis.from_url(
-        url,
-        protocol=2,
-        client_name=name,
-        socket_timeout=block_ms / 1000 + (GRACE_SECONDS if block_ms else COMMAND_SECONDS),
-        socket_connect_timeout=COMMAND_SECONDS,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=2,
-    )
-    for command in _RAW:
-        # Raw replies keep the order of fields and doubled names, which a dict would hide.
-        client.set_response_callback(command, _raw)
+    retry = Retry(NoBackoff(), 0)
+    client: Client = redis.Redis.from_url(url, retry=retry, max_connections=2, **connection_options(name, block_ms))
+    keep_raw(client)
     return client
+
+
+def connection_options(name: str, block_ms: int) -> dict[str, Any]:
+    """Return what every connection of ours has in common, for threads and event loops alike."""
+    return {
+        "protocol": 2,
+        "client_name": name,
+        "socket_timeout": block_ms / 1000 + (GRACE_SECONDS if block_ms else COMMAND_SECONDS),
+        "socket_connect_timeout": COMMAND_SECONDS,
+        "socket_keepalive": True,
+    }
+
+
+def keep_raw(client: Client | redis.asyncio.Redis) -> None:
+    """Have entries come as the server sends them: a dict would hide the order of fields and doubled names."""
+    for command in _RAW:
+        client.set_response_callback(command, _raw)
 
 
 def script(client: Client, name: str) -> Script:
@@ -88,6 +96,11 @@ def say(client: Client, *command: str | int | bytes) -> Any:  # noqa: ANN401 - r
 def pairs_of(flat: Sequence[bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """Return the fields of an entry, doubled names included."""
     return tuple(zip(flat[::2], flat[1::2], strict=True))
+
+
+def text_of(raw: bytes | str | int) -> str:
+    """Return a name, an id or a cursor of the server as text, whichever way the driver gave it."""
+    return raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
 @contextmanager
@@ -186,5 +199,5 @@ def _reason(error: redis.RedisError) -> str:
     return first if first.isupper() and first.isalpha() else type(error).__name__
 
 
-def _raw(reply: Any, **_options: Any) -> Any:  # noqa: ANN401 - the driver's own border
-    return reply
+def _raw(response: Any, **_options: Any) -> Any:  # noqa: ANN401 - the driver's own border
+    return response

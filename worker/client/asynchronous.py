@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import redis.asyncio
@@ -23,30 +22,15 @@ from worker.client.conversations import Conversation, Pause, Result, Say, Step
 from worker.client.feeds import Delivery, Feed, RefusedEntry
 from worker.client.synchronous import BACKOFF_MAX_SECONDS
 from worker.errors import WorkerError
-from worker.server import COMMAND_SECONDS, GRACE_SECONDS, Outage, translated
-
-#: Replies whose fields must keep their order, doubled names included.
-_RAW = ("XREADGROUP", "XREAD", "XAUTOCLAIM", "XRANGE")
+from worker.server import Outage, connection_options, keep_raw, translated
 
 
 def connect_async(url: str, name: str, *, block_ms: int = 0) -> redis.asyncio.Redis:
     """Return a client for one role of one task; like `worker.server.connect`, it never says a command twice."""
-    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
-        url,
-        protocol=2,
-        client_name=name,
-        socket_timeout=block_ms / 1000 + (GRACE_SECONDS if block_ms else COMMAND_SECONDS),
-        socket_connect_timeout=COMMAND_SECONDS,
-        socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),
-    )
-    for command in _RAW:
-        client.set_response_callback(command, _raw)
+    retry = Retry(NoBackoff(), 0)
+    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, retry=retry, **connection_options(name, block_ms))
+    keep_raw(client)
     return client
-
-
-def _raw(response: Any, **_options: Any) -> Any:  # noqa: ANN401 - the driver's own border
-    return response
 
 
 class AsyncCarrier:
@@ -99,9 +83,7 @@ class _Closing:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 

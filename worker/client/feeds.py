@@ -16,7 +16,7 @@ from contracts import ContractError, SignalVector, StreamNames
 from contracts.codec import decode
 from worker.client.conversations import Conversation, Say
 from worker.errors import GroupVanished, StreamUnavailable
-from worker.server import pairs_of
+from worker.server import pairs_of, text_of
 
 #: Refused entries that a feed remembers; each is also logged when it is met.
 REFUSED_KEPT = 1000
@@ -127,9 +127,9 @@ def _own_pending(feed: Feed, count: int) -> Conversation[list[Delivery]]:
     """Return a page of what is pending under this consumer's name; `feed.recover` ends with the last page."""
     while True:
         rows = yield from _say_group(feed, count, feed.own)
-        feed.own = _text(rows[-1][0]) if len(rows) == count else "0-0"
+        feed.own = text_of(rows[-1][0]) if len(rows) == count else "0-0"
         feed.recover = len(rows) == count
-        found = yield from _delivered(feed, [row for row in rows if _text(row[0]) not in feed.in_hand], again=True)
+        found = yield from _delivered(feed, [row for row in rows if text_of(row[0]) not in feed.in_hand], again=True)
         if found or not feed.recover:
             return found
 
@@ -141,7 +141,7 @@ def _claimed(feed: Feed) -> Conversation[list[Delivery]]:
         ("XAUTOCLAIM", feed.names.results, str(feed.group), feed.consumer, feed.claim_after_ms, "0-0", "COUNT", 10)
     )
     feed.next_claim = time.monotonic() + feed.claim_after_ms / 2000
-    fresh = [row for row in rows if row and _text(row[0]) not in feed.in_hand]
+    fresh = [row for row in rows if row and text_of(row[0]) not in feed.in_hand]
     return (yield from _delivered(feed, fresh, again=True))
 
 
@@ -171,7 +171,7 @@ def _delivered(feed: Feed, rows: Rows, *, again: bool) -> Conversation[list[Deli
     found: list[Delivery] = []
     lost: list[str] = []
     for raw_id, flat in rows:
-        entry_id = _text(raw_id)
+        entry_id = text_of(raw_id)
         if flat is None:
             lost.append(entry_id)
             continue
@@ -183,7 +183,7 @@ def _delivered(feed: Feed, rows: Rows, *, again: bool) -> Conversation[list[Deli
         else:
             found.append(Delivery(entry_id=entry_id, vector=vector, again=again))
         feed.position = entry_id if not again else feed.position
-    yield from _give_up(feed, lost, {_text(raw_id) for raw_id, flat in rows if flat is None})
+    yield from _give_up(feed, lost, {text_of(raw_id) for raw_id, flat in rows if flat is None})
     return found
 
 
@@ -228,13 +228,9 @@ def _last_id(feed: Feed) -> Conversation[str]:
     if not (yield Say(("EXISTS", feed.names.results))):
         return "0-0"
     facts = yield Say(("XINFO STREAM", feed.names.results))
-    return _text(facts["last-generated-id"])
+    return text_of(facts["last-generated-id"])
 
 
 def _order(entry_id: str) -> tuple[int, int]:
     ms, _, sequence = entry_id.partition("-")
     return int(ms), int(sequence or 0)
-
-
-def _text(raw: bytes | str) -> str:
-    return raw.decode() if isinstance(raw, bytes) else raw

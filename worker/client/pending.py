@@ -11,7 +11,7 @@ from typing import Any
 from contracts import GROUP, ContractError, Heartbeat, Rejection, SignalVector, StreamNames
 from contracts.codec import decode, request_id_of
 from worker.errors import GroupVanished, StreamUnavailable
-from worker.server import Client, pairs_of, say, translated
+from worker.server import Client, pairs_of, say, text_of, translated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class Requests:
         except GroupVanished:
             return PendingList(total=0, unread=unread, requests=())
         now = self._now()
-        holders = {name: self._holder(name, now) for name in sorted({_text(row["consumer"]) for row in rows})}
+        holders = {name: self._holder(name, now) for name in sorted({text_of(row["consumer"]) for row in rows})}
         found = [self._pending(row, holders, now) for row in rows]
         return PendingList(total=total, unread=unread, requests=tuple(sorted(found, key=lambda one: -one.idle_ms)))
 
@@ -105,7 +105,7 @@ class Requests:
         with translated():
             fields = say(self._client, "HGETALL", key)
             left = int(self._client.pttl(key))
-        remembered = {_text(name): _shown(value) for name, value in fields.items()}
+        remembered = {text_of(name): _shown(value) for name, value in fields.items()}
         return RequestRecord(
             request_id=request_id,
             remembered=remembered,
@@ -114,7 +114,7 @@ class Requests:
         )
 
     def _pending(self, row: dict[str, Any], holders: dict[str, Holder], now: int) -> PendingRequest:
-        entry_id = _text(row["message_id"])
+        entry_id = text_of(row["message_id"])
         with translated():
             entries = say(self._client, "XRANGE", self._names.requests, entry_id, entry_id, "COUNT", 1)
             request_id = request_id_of(pairs_of(entries[0][1]), entry_id) if entries else entry_id
@@ -122,7 +122,7 @@ class Requests:
         return PendingRequest(
             entry_id=entry_id,
             request_id=request_id,
-            holder=holders[_text(row["consumer"])],
+            holder=holders[text_of(row["consumer"])],
             idle_ms=int(row["time_since_delivered"]),
             age_ms=max(0, now - int(entry_id.split("-", 1)[0])),
             deliveries=int(row["times_delivered"]),
@@ -151,7 +151,7 @@ class Requests:
             if error.reason != "ResponseError":  # "no such key": nothing was ever requested
                 raise
             return 0
-        mine = [group for group in groups if _text(group["name"]) == GROUP]
+        mine = [group for group in groups if text_of(group["name"]) == GROUP]
         lag = mine[0].get("lag") if mine else length
         return None if lag is None else int(lag)
 
@@ -170,10 +170,6 @@ class Requests:
         with translated():
             seconds, micros = self._client.time()
         return int(seconds) * 1000 + int(micros) // 1000
-
-
-def _text(raw: bytes | str | int) -> str:
-    return raw.decode() if isinstance(raw, bytes) else str(raw)
 
 
 def _shown(raw: bytes) -> str:

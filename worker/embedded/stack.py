@@ -13,7 +13,6 @@ import subprocess
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -89,9 +88,7 @@ class LocalStack:
     def __enter__(self) -> Endpoints:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if not self._detached:
             self.stop()
 

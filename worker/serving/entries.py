@@ -14,7 +14,7 @@ import redis
 import structlog
 
 from contracts import GROUP, StreamNames
-from worker.server import Client, pairs_of, say, script, translated
+from worker.server import Client, pairs_of, say, script, text_of, translated
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 
@@ -90,7 +90,7 @@ class RequestStream:
             pending = self._commands.xpending_range(
                 self._names.requests, GROUP, min="-", max="+", count=_RECOVERED_AT_ONCE, consumername=self._consumer
             )
-        rows = [(int(row["times_delivered"]), _text(row["message_id"])) for row in pending]
+        rows = [(int(row["times_delivered"]), text_of(row["message_id"])) for row in pending]
         for deliveries, entry_id in sorted(rows, key=lambda row: row[0]):
             if entry_id not in held:
                 yield from self._claim(entry_id, deliveries + int(count_again))
@@ -105,10 +105,10 @@ class RequestStream:
                 self._commands, "XAUTOCLAIM", self._names.requests, GROUP, self._consumer, self._lease_ms,
                 self._cursor, "COUNT", 1,
             )  # fmt: skip
-            self._cursor = _text(cursor)
+            self._cursor = text_of(cursor)
             deliveries = self._deliveries(claimed[0][0]) if claimed and claimed[0] else 0
         if any(deleted):
-            _log.error("entries_trimmed_while_pending", entries=[_text(entry_id) for entry_id in deleted[0]])
+            _log.error("entries_trimmed_while_pending", entries=[text_of(entry_id) for entry_id in deleted[0]])
         # A server before 7.0 answers nil for an entry that was trimmed away; later ones list it in `deleted`.
         entries = _entries([row for row in claimed if row], deliveries)
         return entries[0] if entries else None
@@ -144,7 +144,7 @@ class RequestStream:
         """Return the last error of a request id, or that its workers died without one."""
         with translated():
             error = self._commands.hget(key, "last_error")
-        return _text(error) if error else "none was recorded, so each time the worker died"
+        return text_of(error) if error else "none was recorded, so each time the worker died"
 
     def leave(self) -> None:
         """Remove this consumer from the group if nothing is pending under its name."""
@@ -169,8 +169,4 @@ class RequestStream:
 
 
 def _entries(rows: Sequence[Any], deliveries: int = 1) -> list[Entry]:
-    return [Entry(id=_text(entry_id), pairs=pairs_of(flat), deliveries=deliveries) for entry_id, flat in rows]
-
-
-def _text(raw: bytes | str | int) -> str:
-    return raw.decode() if isinstance(raw, bytes) else str(raw)
+    return [Entry(id=text_of(entry_id), pairs=pairs_of(flat), deliveries=deliveries) for entry_id, flat in rows]

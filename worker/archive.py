@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from contracts import ContractError
 from contracts.codec import decode
+from strategies.durability import sync
 from worker.embedded.files import take_lock
 from worker.errors import WorkerError
 from worker.server import Client, pairs_of, say, translated
@@ -147,9 +148,9 @@ class Archive:
             schema = self._schema(parquet.read_schema(path) if path.is_file() else None)
             try:
                 added = self._write(temporary, schema, path, first, fresh)
-                _sync(temporary)
+                sync(temporary)
                 temporary.replace(path)
-                _sync(self._folder)
+                sync(self._folder)
             finally:
                 temporary.unlink(missing_ok=True)
         return added
@@ -284,14 +285,6 @@ def _widened(table: pa.Table, schema: pa.Schema) -> pa.Table:
     for name in missing:
         table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
     return table.select(schema.names).cast(schema)
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 @contextmanager

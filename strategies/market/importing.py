@@ -8,7 +8,6 @@ complete and never changes.
 
 import fcntl
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from strategies.durability import sync, write_synced
 from strategies.errors import DataError
 from strategies.market.adjustment import adjust, factor_of
 from strategies.market.bars import FloatArray
@@ -218,15 +218,8 @@ def _write_table(path: Path, columns: Mapping[str, pa.Array]) -> bytes:
     sink = pa.BufferOutputStream()
     parquet.write_table(pa.table(dict(columns)), sink, compression="zstd", use_dictionary=["symbol"])
     content: bytes = sink.getvalue().to_pybytes()
-    _write_synced(path, content)
+    write_synced(path, content)
     return content
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _manifest(tally: _Tally, run_date: date, options: ImportOptions, source: Path) -> Manifest:
@@ -258,19 +251,19 @@ def _publish(scratch: Path, data_dir: Path, manifest: Manifest) -> bool:
     if target.exists():
         _refuse_other_content(target, manifest)
         return False
-    _write_synced(scratch / "manifest.part", encode_manifest(manifest))
+    write_synced(scratch / "manifest.part", encode_manifest(manifest))
     (scratch / "manifest.part").rename(scratch / "adjusted" / NAME)
     for folder in (scratch / "adjusted", scratch / "quarantine"):
-        _sync_folder(folder)
+        sync(folder)
     for parent in (target.parent, quarantine.parent):
         parent.mkdir(exist_ok=True)
     if quarantine.exists():
         # Without its snapshot it was left by an import that died between the two renames.
         quarantine.rename(scratch / "abandoned")
     (scratch / "quarantine").rename(quarantine)
-    _sync_folder(quarantine.parent)
+    sync(quarantine.parent)
     (scratch / "adjusted").rename(target)
-    _sync_folder(target.parent)
+    sync(target.parent)
     return True
 
 
@@ -283,14 +276,6 @@ def _refuse_other_content(target: Path, manifest: Manifest) -> None:
             f"{target}: holds snapshot {found.snapshot_id[:12]}, this import makes {manifest.snapshot_id[:12]}; "
             "a snapshot never changes, choose another run date"
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from strategies.durability import sync, write_synced
 from strategies.errors import BundleError, BundleExists, BundleNotFound, DigestMismatch
 
 #: Largest file of a bundle that is read, in bytes.
@@ -80,28 +81,13 @@ def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
     temporary.mkdir()
     try:
         for name, content in files.items():
-            _write(temporary / name, content)
-        _sync_folder(temporary)
+            write_synced(temporary / name, content)
+            (temporary / name).chmod(0o444)
+        sync(temporary)
         # Fails where another writer was quicker: a folder is never renamed onto one that holds files.
         temporary.rename(target)
     except OSError as error:
         raise BundleExists(f"{target} could not be written: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    _sync_folder(target.parent)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    path.chmod(0o444)
-
-
-def _sync_folder(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    sync(target.parent)

@@ -5,6 +5,8 @@ import pytest
 from contracts import GROUP, FleetEventType, StreamNames
 from contracts.codec import decode
 from contracts.control import FleetEvent
+from tests.support.fleet import Fleet
+from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.fleet import retention
 from worker.fleet.retention import Janitor, JanitorThread, Retention, retentions
@@ -270,3 +272,29 @@ def test_retention_names_every_stream(namespace):
         Retention(stream=names.requests, hours=1, needs_group=GROUP),
         Retention(stream=names.results, hours=2),
     )
+
+
+def test_worker_process_keeps_house_while_it_serves(valkey_url, database_url, namespace, keep, tmp_path):
+    old = keep.add(keep.names.results, hours_old=3)
+    young = keep.add(keep.names.results, hours_old=1)
+    keep.client.xgroup_create(keep.names.requests, GROUP, id="0", mkstream=True)
+    keep.client.xgroup_createconsumer(keep.names.requests, GROUP, "dead")
+    endpoints = Endpoints(redis_url=valkey_url, database_url=database_url)
+    fleet = Fleet(
+        endpoints,
+        tmp_path,
+        namespace=namespace,
+        retention_results_hours=2,
+        janitor_interval_seconds=0.5,
+        worker_name="w",
+    )
+    try:
+        worker = fleet.worker()
+
+        assert worker.await_event("stream_trimmed", stream=keep.names.results)["entries"] == 1
+        worker.await_event("consumer_removed", consumer="dead")
+        assert old not in keep.ids(keep.names.results)
+        assert young in keep.ids(keep.names.results)
+        assert wait_until(lambda: keep.client.hget(keep.names.worker("w"), "trimmed") == b"1", 10)
+    finally:
+        fleet.end()

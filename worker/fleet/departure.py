@@ -103,6 +103,6 @@ class HandBack:
         with translated():
             given = self._script(
                 keys=[self._names.requests],
-                args=[GROUP, self._worker, self._lease_ms, self._in_work(), _AT_ONCE],
+                args=[GROUP, self._worker, self._lease_ms, self._in_work(), _AT_ONCE, f"{self._worker}:handed-back"],
             )
         return int(given)

@@ -297,6 +297,8 @@ class Consumer:
 
     def _give_back(self, entry: Entry, *, tried: bool, error: str = "") -> None:
         pause = min(self._limits.retry_pause_ms * 2 ** (entry.deliveries - 1), self._limits.lease_ms) if tried else 0
+        # Before it is given back: a renewal between the two would make it wait for a whole lease.
+        self._leases.drop(entry.id)
 
         def give_back() -> None:
             with suppress(GroupVanished):  # nothing to give back: a new group delivers the entry again

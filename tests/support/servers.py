@@ -33,8 +33,10 @@ from worker.settings import load_settings
 _MEMORY = Path("/dev/shm")  # noqa: S108 - private folders are made in it, none is shared
 _PLENTY_BYTES = 2 * 1024**3
 _PREFIX = "signal-worker-tests-"
-#: A directory this old whose owner is gone was left by a killed test process.
-_STALE_SECONDS = 300.0
+#: Locked by the test process for as long as it lives.
+_IN_USE = "in-use"
+#: A directory this old that nobody locks was left by a killed test process; a younger one may just not be locked yet.
+_STALE_SECONDS = 60.0
 
 
 @contextlib.contextmanager
@@ -43,9 +45,12 @@ def short_lived_directory() -> Iterator[Path]:
     _sweep()
     directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent()))
     directory.chmod(0o711)
+    in_use = take_lock(directory / _IN_USE)
     try:
         yield directory
     finally:
+        if in_use is not None:
+            in_use.release()
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -189,7 +194,7 @@ def _sweep() -> None:
         with contextlib.suppress(OSError):
             if time.time() - directory.stat().st_mtime < _STALE_SECONDS:
                 continue
-            lock = take_lock(directory / "owner")
+            lock = take_lock(directory / _IN_USE)
             if lock is not None:
                 lock.release()
                 shutil.rmtree(directory, ignore_errors=True)

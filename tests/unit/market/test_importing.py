@@ -145,7 +145,7 @@ def test_order_format_and_writer_do_not_change_the_id(tmp_path, data_dir):
     assert report.snapshot_id == by_file.id
 
 
-@pytest.mark.parametrize("fatal", ["_write_quarantine", "_write_synced", "_sync_folder", "_manifest"])
+@pytest.mark.parametrize("fatal", ["_write_quarantine", "write_synced", "sync", "_manifest"])
 def test_import_that_dies_leaves_no_snapshot_and_can_be_repeated(tmp_path, data_dir, monkeypatch, fatal):
     frame = make_bars()
     frame.loc[3, "low"] = 0.0

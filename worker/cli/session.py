@@ -1,4 +1,9 @@
-"""What every verb of the command line begins with: settings and endpoints, or one sentence and exit code 2."""
+"""What every verb of the command line begins with: settings and endpoints, or one sentence and exit code 2.
+
+Owns: turning an impossible start into a sentence on stderr and an exit code.
+Must not know: what a verb does.
+Invariant: a refusal never shows a traceback.
+"""
 
 from typing import NoReturn
 

@@ -1,6 +1,8 @@
 """What the verbs about streams share: the connection, spans of time, tables and JSON.
 
-Exit codes: 1 failed, 2 wrong call, 3 not found.
+Owns: exit codes 1 (failed), 2 (wrong call), 3 (not found); how rows are shown to people and to programs.
+Must not know: what is asked of the streams.
+Invariant: an outage ends a verb with one sentence; JSON holds every row, a table may hold fewer and says so.
 """
 
 import json

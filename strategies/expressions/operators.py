@@ -114,7 +114,6 @@ OPERATORS: dict[str, Operator] = {
     "Cov": _window("Covariance over rows where both are finite, one degree of freedom taken off.", "xyN"),
 }
 
-_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Greater", "Less"})
 _COMPARISONS = frozenset({"Gt", "Ge", "Lt", "Le", "Eq", "Ne"})
 _LOGIC = frozenset({"And", "Or", "Not"})
 _REFUSED_FOR_BOOL = frozenset({"Sub", "Div", "Power"})

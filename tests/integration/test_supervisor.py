@@ -107,6 +107,7 @@ def test_hung_compute_is_told_by_its_worker_and_replaced(fleet, streams):
 def test_no_worker_outlives_a_killed_supervisor(fleet):
     supervisor = supervise(fleet)
     workers = [psutil.Process(pid) for pid in pids(supervisor).values()]
+    workers[0].suspend()  # it hears nothing, as one that hangs
 
     supervisor.signal(signal.SIGKILL)
     supervisor.wait()

@@ -1,9 +1,10 @@
 import json
 import signal
+from datetime import UTC, datetime
 
 import pytest
 
-from contracts import ControlEvent, ControlType, FleetEvent, FleetEventType
+from contracts import ControlEvent, ControlType, FleetEvent, FleetEventType, Heartbeat, WorkerState
 from contracts.codec import decode, encode
 from contracts.control import ANSWERS
 from tests.support.fleet import PATIENCE, Fleet
@@ -13,8 +14,9 @@ from tests.support.serving import Streams
 from tests.support.world import STRATEGY, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
+from worker.lifecycle.commands import BLOCK_MS, Commander
 from worker.lifecycle.registry import Registry
-from worker.server import pairs_of
+from worker.server import connect, pairs_of
 
 VERBS = {
     "reload": ControlType.RELOAD,
@@ -43,6 +45,13 @@ def fleet(valkey_url, database_url, namespace, tmp_path):
     made = Fleet(Endpoints(redis_url=valkey_url, database_url=database_url), tmp_path, namespace=namespace)
     yield made
     made.end()
+
+
+@pytest.fixture
+def commander(valkey_url, streams):
+    client = connect(valkey_url, "test", block_ms=BLOCK_MS)
+    yield Commander(client, streams.names, maxlen=100)
+    client.close()
 
 
 def sent(streams):
@@ -183,6 +192,22 @@ def test_entries_that_are_no_events_are_passed_over(call, streams, fleet):
 
     assert result.exit_code == 0
     assert wait_until(lambda: streams.client.xlen(streams.names.events) >= 3, PATIENCE)
+
+
+def test_answer_to_another_event_is_not_taken_for_ours(streams, commander):
+    event = ControlEvent(type=ControlType.PING)
+    at = datetime(2024, 1, 2, tzinfo=UTC)
+    beat = Heartbeat(
+        worker="w1", state=WorkerState.SERVING, host="h", pid=1, started_at=at, beaten_at=at, code_version="1"
+    )
+
+    other, ours = commander.send(event), commander.send(event)
+    for said, control_id in ((FleetEventType.PONG, other), (FleetEventType.PAUSED, ours)):
+        answer = FleetEvent(type=said, worker="w1", at=beat.beaten_at, control_id=control_id)
+        streams.client.xadd(streams.names.events, encode(answer))
+
+    (silence,) = commander.answers(event, ours, [beat], 0.5)
+    assert (silence.after_ms, silence.done) == (None, False)
 
 
 def test_every_control_type_has_an_answer():

@@ -6,7 +6,6 @@ import pytest
 from contracts import RejectionCode
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.published import command_line
-from tests.support.registry import eventually
 from tests.support.serving import Streams
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.embedded.processes import wait_until
@@ -74,6 +73,10 @@ def serves(streams, worker):
     return beat.get("state") == "serving" and STRATEGY in beat["serving"]
 
 
+def failures(worker):
+    return [event["kind"] for event in worker.events("fleet_event")].count("models.failed")
+
+
 def answered_version(streams):
     before = len(streams.results())
     streams.add(REQUEST)
@@ -92,13 +95,13 @@ def remembered(fleet, folder, version="v1"):
 def test_status_says_who_serves_what_and_who_differs(call, servers, streams, fleet):
     nobody = call("models", "status")
     fleet.worker(worker_name="w1")
-    assert eventually(lambda: serves(streams, "w1"))
+    assert wait_until(lambda: serves(streams, "w1"), PATIENCE)
     equal = call("models", "status")
     before = rows(call)["w1", STRATEGY]
     activate(servers, "v2")
     behind = call("models", "status")
     streams.client.xadd(streams.names.control, {"type": "reload"})
-    assert eventually(lambda: call("models", "status").exit_code == 0)
+    assert wait_until(lambda: call("models", "status").exit_code == 0, PATIENCE)
 
     assert (nobody.exit_code, equal.exit_code, behind.exit_code) == (1, 0, 1)
     assert "no worker lives" in nobody.stderr
@@ -112,7 +115,7 @@ def test_status_says_who_serves_what_and_who_differs(call, servers, streams, fle
 
 def test_status_shows_the_fleet_while_the_registry_is_away(call, servers, streams, fleet):
     fleet.worker(worker_name="w1")
-    assert eventually(lambda: serves(streams, "w1"))
+    assert wait_until(lambda: serves(streams, "w1"), PATIENCE)
     servers.kill("postgres")
 
     result = call("models", "status")
@@ -127,7 +130,7 @@ def test_status_shows_the_fleet_while_the_registry_is_away(call, servers, stream
 def test_starting_worker_is_no_success_while_the_registry_is_away(call, servers, streams, fleet):
     servers.kill("postgres")
     fleet.start("run", worker_name="w1")
-    assert eventually(lambda: beaten(streams, "w1").get("state") == "starting")
+    assert wait_until(lambda: beaten(streams, "w1").get("state") == "starting", PATIENCE)
 
     result = call("models", "status")
 
@@ -146,7 +149,7 @@ def test_worker_starts_without_the_registry_and_says_so(call, servers, streams, 
     assert answered_version(streams) == "v1"
     assert streams.results()[-1].proven
     assert streams.results()[-1].activation == 1
-    assert eventually(lambda: "from the local cache" in beaten(streams, "w1").get("reason", ""))
+    assert wait_until(lambda: "from the local cache" in beaten(streams, "w1").get("reason", ""), PATIENCE)
     assert "v1 #1 (cache)" in call("models", "status").stdout
     waited = call("control", "reload", "--wait")
     assert waited.exit_code == 1
@@ -161,13 +164,13 @@ def test_worker_on_its_cache_follows_the_registry_once_it_is_back(call, servers,
 
     servers.start()
     streams.client.xadd(streams.names.control, {"type": "reload"})
-    assert eventually(lambda: call("models", "status").exit_code == 0, PATIENCE)
+    assert wait_until(lambda: call("models", "status").exit_code == 0, PATIENCE)
     activate(servers, "v2")
-    streams.client.xadd(streams.names.control, {"type": "reload"})
+    assert call("control", "reload", "--wait").exit_code == 0
 
-    assert eventually(lambda: answered_version(streams) == "v2", PATIENCE)
+    assert wait_until(lambda: answered_version(streams) == "v2", PATIENCE)
     assert "(cache)" not in call("models", "status").stdout
-    assert eventually(lambda: "reason" not in beaten(streams, "w1") or beaten(streams, "w1")["reason"] == "")
+    assert wait_until(lambda: "reason" not in beaten(streams, "w1") or beaten(streams, "w1")["reason"] == "", PATIENCE)
 
 
 def test_cache_serves_nothing_where_the_setting_is_off(servers, streams, fleet, folder):
@@ -177,20 +180,24 @@ def test_cache_serves_nothing_where_the_setting_is_off(servers, streams, fleet, 
     worker = fleet.start("run", serve_from_cache="false", worker_name="w1")
 
     worker.await_event("registry_away")
-    assert eventually(lambda: beaten(streams, "w1").get("state") == "starting")
-    assert {event["kind"] for event in worker.events("fleet_event")} == {"snapshot.loaded"}
+    assert wait_until(lambda: beaten(streams, "w1").get("state") == "starting", PATIENCE)
+    servers.start()
+    worker.await_event("fleet_event", kind="worker.started")
+    (loaded,) = [event for event in worker.events("fleet_event") if event["kind"] == "models.loaded"]
+    assert "reason" not in loaded
 
 
-def test_worker_waits_where_a_configured_strategy_is_not_cached(servers, streams, fleet, folder):
+def test_worker_waits_where_a_configured_strategy_is_not_cached(servers, fleet, folder):
     remembered(fleet, folder)
     servers.kill("postgres")
 
     worker = fleet.start("run", strategies=f"{STRATEGY},other", worker_name="w1")
     worker.await_event("fleet_event", kind="models.loaded")
-    assert eventually(lambda: beaten(streams, "w1").get("state") == "starting")
     servers.start()
-
     worker.await_event("fleet_event", kind="worker.started")
+
+    said = [event.get("kind", event["event"]) for event in worker.events()]
+    assert said.index("registry_back") < said.index("worker.started")
 
 
 def test_unknown_strategy_is_not_called_unknown_while_nobody_can_say(servers, streams, fleet, folder):
@@ -216,10 +223,12 @@ def test_changed_bundle_does_not_serve_from_the_cache(servers, streams, fleet, f
 
     said = worker.await_event("fleet_event", kind="models.failed", version="v1")
     assert said["reason"].startswith("from the local cache: model.txt has SHA-256")
-    assert eventually(lambda: beaten(streams, "w1").get("state") == "starting")
+    # It looks again each second, and has said why already.
+    assert not wait_until(lambda: failures(worker) > 1, 2.5)
+    assert beaten(streams, "w1")["state"] == "starting"
     servers.start()
     worker.await_event("fleet_event", kind="worker.started")
-    assert [event["kind"] for event in worker.events("fleet_event")].count("models.failed") == 2
+    assert failures(worker) == 2
 
 
 def test_withdrawn_model_does_not_come_back_through_the_cache(servers, fleet, folder):

@@ -40,7 +40,7 @@ def status(
         _show(found, beats)
     if not beats:
         refuse(f"no worker lives in {settings.namespace}", code=1)
-    if active is None or not all(one.equal for one in found):
+    if not all(one.equal for one in found):
         raise typer.Exit(1)
 
 

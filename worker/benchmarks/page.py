@@ -14,9 +14,11 @@ _HEAD = """# Benchmarks
 
 Printed by `signal-worker bench`; do not edit.
 
-Medians after a warm-up. Qlib answers through `D.features` over `T1DataProvider`, its caches of features emptied before
-each query. KunQuant computes its own Alpha158 in float64, the bars laid out as it wants them before the clock starts;
-it leaves out partly filled windows and missing bars and changes RSV, CORR and CORD.
+Each figure is the median of the quietest of five rounds, after a warm-up; processor time is what one thread spent
+computing, whatever else ran beside it.
+Qlib answers through `D.features` over `T1DataProvider`, its caches of features emptied before each query.
+KunQuant computes its own Alpha158 in float64, the bars laid out as it wants them before the clock starts; it leaves out
+partly filled windows and missing bars and changes RSV, CORR and CORD.
 """
 
 _READING = (

@@ -44,10 +44,11 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
         raise BundleNotFound(f"there is no {path}") from error
     except OSError as error:
         raise BundleError(f"{path} cannot be opened: {error.strerror}") from error
+    status = os.fstat(opened)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(opened)
+        raise BundleError(f"{path} is no plain file")
     with os.fdopen(opened, "rb") as file:
-        status = os.fstat(opened)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path} is no plain file")
         content = file.read(limit_bytes + 1) if status.st_size <= limit_bytes else b""
     if status.st_size > limit_bytes or len(content) > limit_bytes:
         raise BundleError(f"{path} has {status.st_size} bytes, at most {limit_bytes} are read")

@@ -13,7 +13,14 @@ from pathlib import Path
 import lightgbm as lgb
 
 from strategies.construction import Construction
-from strategies.errors import BundleError, BundleNotFound, ExpressionError, FeatureSetMismatch, MalformedModel
+from strategies.errors import (
+    BundleError,
+    BundleNotFound,
+    ExpressionError,
+    FeatureSetMismatch,
+    GoldenSampleMismatch,
+    MalformedModel,
+)
 from strategies.expressions.feature_sets import FeatureSet, define, feature_set
 from strategies.models.bundle import ALPHA158_LABEL, Bundle, LabelSpec, check_booster
 from strategies.models.bundle_files import SIZE_LIMITS, digest, read_checked, read_limited, write_folder
@@ -104,7 +111,11 @@ def load_bundle(path: Path, *, check: bool = True, prove: bool = True, expected_
     bundle = _bundle(manifest, manifest_sha256, features, booster)
     if not prove:
         return bundle
-    replay_golden(bundle, decode_golden(contents[GOLDEN_FILE], features.names))
+    golden = decode_golden(contents[GOLDEN_FILE], features.names)
+    try:
+        replay_golden(bundle, golden)
+    except (ExpressionError, ValueError) as error:  # bars of other fields, predictions of another shape
+        raise GoldenSampleMismatch(f"the golden sample cannot be computed again: {error}") from error
     return replace(bundle, proven=True)
 
 

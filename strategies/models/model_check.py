@@ -81,6 +81,9 @@ def inspect_model(text: str) -> ModelSummary:
     check_trees(text, summary)
     probes = np.repeat(np.array(PROBES)[:, None], summary.num_features, axis=1)
     predictions = np.asarray(booster.predict(probes, num_threads=1))
+    if predictions.ndim != 1:
+        # Also of a file that claims classes it has no trees for: LightGBM then leaves memory as it found it.
+        raise MalformedModel(f"the model has {predictions.shape[1]} outputs a row, it must have 1")
     if not np.isfinite(predictions).all():
         raise MalformedModel(f"the model predicts {predictions[~np.isfinite(predictions)][0]}, it must be finite")
     return summary

@@ -58,7 +58,7 @@ def decode_golden(content: bytes, names: tuple[str, ...]) -> GoldenSample:
             features=np.ascontiguousarray(np.stack(features, axis=1)),
             predictions=table.column("prediction").to_numpy(),
         )
-    except (KeyError, ValueError, TypeError, IndexError, pa.ArrowException) as error:
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, pa.ArrowException) as error:
         raise BundleError(f"golden.parquet is no golden sample of these features: {error}") from error
 
 

@@ -16,12 +16,23 @@ from worker.lifecycle.registry import ActiveModel
 def prove(model: ActiveModel, artifacts_dir: Path, *, allow_unproven: bool) -> Bundle:
     """Return the bundle of an active version, proven on this worker.
 
+    Whatever a bundle makes this code raise is its refusal: an error that escaped would end the control thread of every
+    worker, for a version that only had to be left alone.
+
     Raises:
         BundleNotFound: Nothing stands at the path.
         BundleError: The path leaves the artifact root, a digest differs, the model does not parse, or the golden
             sample comes out otherwise.
     """
-    path = artifact_path(model.model_path, artifacts_dir)
+    try:
+        return _proven(model, artifact_path(model.model_path, artifacts_dir), allow_unproven=allow_unproven)
+    except BundleError:
+        raise
+    except Exception as error:
+        raise BundleError(f"{model.model_path} cannot be proven: {type(error).__name__}: {error}") from error
+
+
+def _proven(model: ActiveModel, path: Path, *, allow_unproven: bool) -> Bundle:
     if path.is_file():
         if not allow_unproven:
             raise BundleError(f"{model.model_path} is a bare model without a golden sample; allow_unproven is off")
@@ -40,13 +51,17 @@ def artifact_path(model_path: str, artifacts_dir: Path) -> Path:
     """Return where a registry path lies on this machine.
 
     Raises:
-        BundleError: It leaves the artifact root, by `..`, a link or an absolute path.
+        BundleError: It leaves the artifact root, by `..`, a link or an absolute path, or can name nothing.
         BundleNotFound: Nothing stands there.
     """
     root = artifacts_dir.resolve()
-    path = (root / model_path).resolve()
+    try:
+        path = (root / model_path).resolve()
+        exists = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long; links in a circle, until Python 3.13; NUL
+        raise BundleError(f"model_path {model_path[:200]} cannot be followed: {error}") from error
     if not path.is_relative_to(root):
         raise BundleError(f"model_path {model_path} lies outside the artifact root {root}")
-    if not path.exists():
+    if not exists:
         raise BundleNotFound(f"nothing stands at {path}")
     return path

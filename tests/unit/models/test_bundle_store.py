@@ -7,7 +7,9 @@ from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from strategies.errors import (
     BundleError,
@@ -375,3 +377,43 @@ def test_model_with_several_outputs_a_row_is_refused():
 
     with pytest.raises(MalformedModel, match="3 outputs a row"):
         check_booster(booster, ["a", "b", "c"])
+
+
+def test_folder_in_a_files_place_is_refused(bundle):
+    (bundle / "model.txt").unlink()
+    (bundle / "model.txt").mkdir()
+
+    with pytest.raises(BundleError, match=r"model\.txt is no plain file"):
+        load_bundle(bundle)
+
+
+def test_golden_sample_without_a_field_that_the_features_need_is_refused(bundle):
+    table = parquet.read_table(bundle / "golden.parquet").drop_columns(["bar.volume"])
+    forge_file(bundle, "golden.parquet", _encode(table))
+
+    with pytest.raises(GoldenSampleMismatch, match="the bars have no volume"):
+        load_bundle(bundle)
+
+
+def test_model_that_claims_classes_it_has_no_trees_for_is_refused(bundle):
+    text = (bundle / "model.txt").read_text(encoding="ascii")
+    forge_file(bundle, "model.txt", text.replace("num_class=1", "num_class=2", 1).encode())
+
+    with pytest.raises(MalformedModel, match="2 outputs a row"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("column", ["sessions", "bar.close"])
+def test_golden_sample_of_other_types_is_refused(bundle, column):
+    table = parquet.read_table(bundle / "golden.parquet")
+    scalars = pa.array([1.0] * table.num_rows)
+    forge_file(bundle, "golden.parquet", _encode(table.set_column(table.column_names.index(column), column, scalars)))
+
+    with pytest.raises(BundleError, match="no golden sample of these features"):
+        load_bundle(bundle)
+
+
+def _encode(table):
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink)
+    return sink.getvalue().to_pybytes()

@@ -1,0 +1,44 @@
+"""A registry row that points anywhere is refused as a bundle error, never as another one."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from strategies.errors import BundleError, BundleNotFound
+from worker.lifecycle import proving
+from worker.lifecycle.models import ActiveModel
+from worker.lifecycle.proving import artifact_path, prove
+
+
+def test_links_in_a_circle_and_names_too_long_are_refused(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+
+    for model_path in ("circle", "circle/v1", "a" * 300, "a\0b"):
+        with pytest.raises(BundleError, match=r"cannot be followed|nothing stands at"):
+            artifact_path(model_path, tmp_path)
+
+
+def test_absent_bundle_is_not_found(tmp_path):
+    with pytest.raises(BundleNotFound):
+        artifact_path("models/s/v1", tmp_path)
+
+
+def test_whatever_a_bundle_raises_is_its_refusal(tmp_path, monkeypatch):
+    def explode(*_args, **_kwargs):
+        raise ZeroDivisionError("deep inside")
+
+    monkeypatch.setattr(proving, "load_bundle", explode)
+    (tmp_path / "v1").mkdir()
+    model = ActiveModel(
+        strategy="alpha_baseline",
+        version="v1",
+        activation=1,
+        model_path="v1",
+        mlflow_run_id=None,
+        config={},
+        metrics={},
+        activated_at=datetime(2026, 1, 5, tzinfo=UTC),
+    )
+
+    with pytest.raises(BundleError, match="v1 cannot be proven: ZeroDivisionError: deep inside"):
+        prove(model, tmp_path, allow_unproven=False)

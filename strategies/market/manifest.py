@@ -128,7 +128,7 @@ def read_manifest(folder: Path) -> Manifest:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: has {path.stat().st_size} bytes, at most {MAX_BYTES} are read")
         manifest = _decode(json.loads(path.read_bytes()), str(path))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError(f"{path}: is no manifest of a snapshot: {type(error).__name__}: {str(error)[:160]}") from error
     found = snapshot_id(manifest.calendar, manifest.files)
     if found != manifest.snapshot_id:

@@ -170,8 +170,11 @@ def _value_flags(
     missing: BoolArray = np.logical_or.reduce(np.isnan(prices))
     non_positive: BoolArray = np.logical_or.reduce(prices <= 0)
     sound = ~missing & ~non_positive & (raw["volume"] >= 0) & (factor > 0)
-    outcome = np.stack([adjusted[name] for name in PRICES])
-    bounded = np.isfinite(outcome).all(axis=0) & (outcome > 0).all(axis=0) & np.isfinite(adjusted["volume"])
+    # As the engine reads them: what float32 cannot hold would be infinite, or 0, in every feature.
+    with np.errstate(over="ignore", under="ignore"):
+        outcome = np.stack([adjusted[name] for name in PRICES]).astype(np.float32)
+        volume = adjusted["volume"].astype(np.float32)
+    bounded = np.isfinite(outcome).all(axis=0) & (outcome > 0).all(axis=0) & np.isfinite(volume)
     # With no close there is no factor to miss; the missing price says it all.
     priced = raw["close"] > 0
     return {

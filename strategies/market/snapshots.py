@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from strategies.errors import DataError, SnapshotNotFound, UnknownSymbols
+from strategies.errors import CalendarRange, DataError, SnapshotNotFound, UnknownSymbols
 from strategies.market.bars import FIELDS, FloatArray, IntArray, Panel, SessionArray
 from strategies.market.calendar import SessionCalendar
 from strategies.market.manifest import COLUMNS, NAME, Manifest, SymbolFile, content_sha256, read_manifest
@@ -172,14 +172,18 @@ def load_panel(
 
     Raises:
         UnknownSymbols: The snapshot lacks one of the symbols.
-        DataError: A file or the calendar is not what the manifest states, or a field is unknown.
-        CalendarRange: The snapshot reaches beyond the calendar.
+        DataError: A file or the calendar is not what the manifest states, the snapshot reaches beyond the calendar, or
+            a field is unknown.
     """
     manifest = snapshot.manifest
     if calendar.name != manifest.calendar:
         raise DataError(f"{snapshot.path}: stands on calendar {manifest.calendar}, was asked for on {calendar.name}")
     chosen = _chosen_symbols(snapshot, symbols)
-    grid = _Grid(chosen, calendar.sessions_between(manifest.first, manifest.last), _panel_fields(manifest, fields))
+    try:
+        sessions = calendar.sessions_between(manifest.first, manifest.last)
+    except CalendarRange as error:
+        raise DataError(f"{snapshot.path}: {error}") from error
+    grid = _Grid(chosen, sessions, _panel_fields(manifest, fields))
     with ThreadPoolExecutor(READERS) as readers:
         # Each thread fills rows of its own, so that no bars are held twice.
         for _ in readers.map(lambda row: grid.fill(row, read_symbol(snapshot, chosen[row], verify=verify)), grid.rows):
@@ -228,8 +232,11 @@ def _complete_folders(data_dir: Path) -> list[Path]:
     root = adjusted_dir(data_dir)
     if not root.is_dir():
         return []
-    dated = (folder for folder in root.iterdir() if re.fullmatch(r"\d{4}-\d{2}-\d{2}", folder.name))
-    return sorted(folder for folder in dated if (folder / NAME).is_file())
+    try:
+        dated = [folder for folder in root.iterdir() if re.fullmatch(r"\d{4}-\d{2}-\d{2}", folder.name)]
+        return sorted(folder for folder in dated if (folder / NAME).is_file())
+    except OSError as error:
+        raise DataError(f"{root}: cannot be listed: {error.strerror}") from error
 
 
 def _open(folder: Path) -> SnapshotRef:

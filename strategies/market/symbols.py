@@ -23,7 +23,8 @@ def checked_symbol(text: str, where: str) -> str:
         DataError: The text is no symbol.
     """
     symbol = text.upper()
-    if not PATTERN.fullmatch(symbol):
+    # ß.upper() is SS, another symbol's name.
+    if not (text.isascii() and PATTERN.fullmatch(symbol)):
         raise DataError(
             f"{where}: symbol was {text[:40]!r}, must be 1 to 16 of A-Z 0-9 . - _ ^ = without a leading . or -"
         )

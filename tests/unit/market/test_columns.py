@@ -85,7 +85,25 @@ def test_odd_but_real_symbols_are_kept(symbol):
 
 
 @pytest.mark.parametrize(
-    "symbol", ["", ".", "..", "../ETC", "A/B", "A\\B", "A B", "A\n", "-RF", ".HID", "A\x00", "ÄÖ", "A" * 17]
+    "symbol",
+    [
+        "",
+        ".",
+        "..",
+        "../ETC",
+        "A/B",
+        "A\\B",
+        "A B",
+        "A\n",
+        "-RF",
+        ".HID",
+        "A\x00",
+        "ÄÖ",
+        "\xdf",
+        "\ufb01",
+        "\u0131",
+        "A" * 17,
+    ],
 )
 def test_text_that_is_unsafe_as_a_file_name_is_no_symbol(symbol):
     with pytest.raises(DataError, match="here: symbol was"):

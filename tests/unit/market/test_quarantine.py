@@ -52,6 +52,8 @@ def test_believable_bars_are_all_accepted():
         ("open", 1e6, "open_outside_range"),
         ("close", 140.0, "close_outside_range"),
         ("close", 1000.0, "close_outside_range;unexplained_move"),
+        ("high", 1e39, "adjusted_out_of_bounds"),
+        ("volume", 1e39, "adjusted_out_of_bounds"),
         ("high", 1.0, "high_below_low;open_outside_range;close_outside_range"),
         ("date", np.datetime64("NaT"), "missing_date"),
         ("date", np.datetime64("2013-01-05"), "not_a_session"),

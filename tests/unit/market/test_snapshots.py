@@ -2,6 +2,7 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pyarrow import parquet
 
-from strategies.errors import CalendarRange, DataError, SnapshotNotFound, UnknownSymbols
+from strategies.errors import DataError, SnapshotNotFound, UnknownSymbols
 from strategies.market import manifest, snapshots
 from strategies.market.calendar import SessionCalendar
 from strategies.market.manifest import content_sha256
@@ -157,7 +158,7 @@ def test_other_calendar_than_the_imported_one_is_refused(data_dir):
 
 
 def test_calendar_that_ends_before_the_bars_is_refused(data_dir):
-    with pytest.raises(CalendarRange):
+    with pytest.raises(DataError, match="outside the exchange calendar, which covers 2010-01-01 to 2013-01-31"):
         load_panel(write_snapshot(data_dir), SessionCalendar("XNYS", date(2010, 1, 1), date(2013, 1, 31)))
 
 
@@ -233,6 +234,7 @@ def edit_manifest(snapshot, change):
         (lambda fields: fields["files"]["IBM"].update(file_sha256="no"), "'no' is no SHA-256"),
         (lambda fields: fields.update(run_date="2030-01-03"), "its manifest states run date 2030-01-03"),
         (lambda fields: fields.update(run_date=5), "no manifest of a snapshot"),
+        (lambda fields: fields["files"]["IBM"].update(rows=float("inf")), "no manifest of a snapshot: OverflowError"),
     ],
 )
 def test_manifest_that_contradicts_itself_is_refused(data_dir, change, sentence):
@@ -295,3 +297,15 @@ def test_content_hash_knows_columns_dates_and_no_nan_payload():
     assert content_sha256(sessions, {"close": other_nan, "vwap": np.full(5, np.nan)}) == plain
     assert content_sha256(sessions, {"open": values}) != plain
     assert content_sha256(sessions + 1, {"close": values}) != plain
+
+
+def test_data_directory_that_cannot_be_listed_is_told(data_dir, monkeypatch):
+    write_snapshot(data_dir)
+
+    def fail(_path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+
+    with pytest.raises(DataError, match="cannot be listed: Input/output error"):
+        latest_snapshot(data_dir)

@@ -101,6 +101,7 @@ class SessionCalendar:
         """
         if instant.tzinfo is None:
             raise ValueError(f"instant {instant.isoformat()} has no time zone")
+        self._refuse_uncovered(instant.astimezone(UTC).date())  # before the subtraction: the year 1 has no yesterday
         settled = instant.astimezone(UTC) - timedelta(minutes=settle_minutes)
         self._refuse_uncovered(settled.date())
         closed = int(np.searchsorted(self._closes, np.floor(settled.timestamp()), side="right"))

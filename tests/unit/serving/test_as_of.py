@@ -79,3 +79,8 @@ def test_evening_in_new_york_is_still_its_own_day():
 
     with pytest.raises(AsOfInFuture):
         resolve_as_of(date(2013, 2, 2), CALENDAR, evening)
+
+
+def test_first_instant_of_time_is_outside_the_calendar_whatever_the_settling():
+    with pytest.raises(CalendarRange, match="0001-01-01"):
+        resolve_as_of(datetime.min.replace(tzinfo=UTC), CALENDAR, FRIDAY_AFTER_CLOSE, settle_minutes=15)

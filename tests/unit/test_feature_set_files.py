@@ -81,3 +81,44 @@ def test_an_unreadable_file_is_refused(tmp_path, content):
         load_feature_set(path)
     with pytest.raises(ExpressionError, match=r"absent\.toml: cannot be read, No such file"):
         load_feature_set(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\nfeatures: {c: *a}\n",
+        "name: [&a [x], &b [*a, *a]]\n",
+        "features: &a {c: *a}\n",
+    ],
+)
+def test_aliases_are_refused_before_they_unfold(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+
+    with pytest.raises(ExpressionError, match=r"the alias \*a in line \d is not allowed"):
+        load_feature_set(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mine.yaml", f"expanding_sessions: 0x{'f' * 20_000}\nfeatures: {{c: $close}}\n"),
+        ("mine.toml", f"expanding_sessions = 0x{'f' * 20_000}\n[features]\nc = '$close'\n"),
+    ],
+)
+def test_number_too_long_to_spell_is_refused(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+
+    with pytest.raises(ExpressionError, match="a number of 80000 bits"):
+        load_feature_set(path)
+
+
+def test_long_value_is_cut_in_the_sentence(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"features: {{c: [{'x' * 10_000}]}}\n")
+
+    with pytest.raises(ExpressionError) as caught:
+        load_feature_set(path)
+
+    assert len(str(caught.value)) < 500

@@ -21,7 +21,9 @@ def _symbols(value: object) -> object:
         raise PydanticCustomError("empty_symbols", "has an empty place where a symbol should stand, e.g. AAPL,MSFT")
     doubled = [str(symbol) for symbol, count in Counter(symbols).items() if count > 1]
     if doubled:
-        raise PydanticCustomError("duplicate_symbols", "names {symbol} more than once", {"symbol": doubled[0]})
+        raise PydanticCustomError(
+            "duplicate_symbols", "names {symbol} more than once", {"symbol": repr(doubled[0][:40])[1:-1]}
+        )
     return symbols
 
 

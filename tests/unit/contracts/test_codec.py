@@ -172,3 +172,13 @@ def test_digest_changes_with_any_bit_of_a_weight():
 
     assert weights_digest(SIGNALS) != weights_digest(other)
     assert weights_digest(SIGNALS) == weights_digest(make_vector().weights)
+
+
+def test_doubled_symbol_is_named_in_printable_characters_and_cut():
+    with pytest.raises(DuplicateSymbols) as caught:
+        request_of(symbols="\x1b[2J,\x1b[2J")
+    assert str(caught.value).isprintable()
+
+    with pytest.raises(DuplicateSymbols) as caught:
+        request_of(symbols=",".join(["x" * 10_000] * 2))
+    assert len(str(caught.value)) < 500

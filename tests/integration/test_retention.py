@@ -298,3 +298,13 @@ def test_worker_process_keeps_house_while_it_serves(valkey_url, database_url, na
         assert wait_until(lambda: keep.client.hget(keep.names.worker("w"), "trimmed") == b"1", 10)
     finally:
         fleet.end()
+
+
+def test_greatest_id_of_all_stops_no_sweep(keep, requests):
+    keep.client.xadd(requests, {"strategy": "s"}, id="18446744073709551615-18446744073709551615")
+    keep.client.xack(requests, GROUP, *keep.read(requests, GROUP, 10))
+    old = keep.add(keep.names.events, hours_old=2)
+
+    keep.sweep(keep.janitor())
+
+    assert old not in keep.ids(keep.names.events)

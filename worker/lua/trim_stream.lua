@@ -41,7 +41,11 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   end
   allowed = allowed or group['name'] == ARGV[3]
   local needed = group['last-delivered-id']
-  local unread = redis.call('XRANGE', KEYS[1], '(' .. needed, aged, 'COUNT', 1)
+  -- Nothing comes after the greatest id of all, and the server refuses it as an open beginning.
+  local unread = {}
+  if less(needed, aged) then
+    unread = redis.call('XRANGE', KEYS[1], '(' .. needed, aged, 'COUNT', 1)
+  end
   local late = #unread > 0 and less(unread[1][1], aged)
   if group['pending'] > 0 then
     local oldest = redis.call('XPENDING', KEYS[1], group['name'])[2]

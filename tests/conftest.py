@@ -4,6 +4,8 @@ import socket
 
 import pytest
 
+from strategies.expressions.feature_sets import feature_set
+from tests.support.market import make_panel
 from tests.support.servers import (
     Databases,
     PrivateServers,
@@ -15,6 +17,13 @@ from tests.support.servers import (
     short_lived_directory,
 )
 from worker.embedded import LocalStack
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_kernels():
+    """Machine code of the kernels in its cache, before a test times a worker that would compile them first."""
+    panel = make_panel(sessions=70)
+    feature_set("alpha158").evaluate(panel.window(panel.symbols, panel.sessions[-1].astype(object), 61))
 
 
 @pytest.fixture(scope="session")

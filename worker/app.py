@@ -12,16 +12,16 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import date, timedelta
 from importlib import metadata
 from types import FrameType
 
 import structlog
 
 from contracts import FleetEventType, StreamNames
+from strategies.errors import DataError
 from strategies.market.calendar import SessionCalendar
 from worker.embedded import Endpoints
-from worker.errors import StreamUnavailable
+from worker.errors import SettingsError, StreamUnavailable
 from worker.fleet.departure import Departure, HandBack, Orders
 from worker.fleet.facts import Backlog, Facts
 from worker.fleet.health import Conditions, Liveness, Readiness
@@ -47,9 +47,6 @@ from worker.serving.slots import Slots
 from worker.settings import Settings
 from worker.telemetry import Counters, Pulse
 
-#: First day the calendar knows.
-CALENDAR_START = date(1990, 1, 1)
-
 _log = structlog.get_logger()
 
 
@@ -59,8 +56,15 @@ def code_version() -> str:
 
 
 def session_calendar(name: str) -> SessionCalendar:
-    """Return the exchange's sessions from 1990 to a year ahead."""
-    return SessionCalendar(name, first=CALENDAR_START, last=utc_now().date() + timedelta(days=366))
+    """Return the exchange's sessions, as far back and ahead as they are known.
+
+    Raises:
+        SettingsError: There is no such exchange.
+    """
+    try:
+        return SessionCalendar(name)
+    except DataError as error:
+        raise SettingsError(f"setting calendar: {error}") from error
 
 
 class Worker:

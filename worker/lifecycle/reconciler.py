@@ -17,6 +17,7 @@ from contracts import FleetEventType
 from strategies.errors import BundleError, BundleNotFound, DataError, SnapshotNotFound
 from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import latest_snapshot, load_panel
+from strategies.models.bundle import Bundle
 from worker.errors import RegistryUnavailable
 from worker.lifecycle.events import Events
 from worker.lifecycle.proven import ProvenModels
@@ -139,6 +140,7 @@ class Reconciler:
         begun = time.perf_counter()
         try:
             bundle = prove(model, self._sources.artifacts_dir, allow_unproven=self._sources.allow_unproven)
+            _require_calendar(bundle, self._sources.calendar.name)
         except BundleError as error:
             if cached:
                 self._pass_over(model, error)
@@ -221,3 +223,8 @@ class Reconciler:
             _log.warning("snapshot_missing", reason=reason)
         else:
             self._events.say(FleetEventType.SNAPSHOT_FAILED, reason=reason[:2000])
+
+
+def _require_calendar(bundle: Bundle, here: str) -> None:
+    if bundle.calendar != here:
+        raise BundleError(f"the bundle was trained on the calendar {bundle.calendar}, this worker serves {here}")

@@ -53,7 +53,9 @@ def eligibility(window: Window, lookback: int, *, stale_after_sessions: int) -> 
     present = ~np.isnan(window.fields["close"])
     behind = np.where(present.any(axis=1), present[:, ::-1].argmax(axis=1), sessions)
     listed = _listed(window, lookback)
-    stale = behind > stale_after_sessions
+    # A symbol whose first bar lies ahead is not stale: it was not listed yet.
+    unlisted = listed <= 0
+    stale = ~unlisted & (behind > stale_after_sessions)
     short = ~stale & (listed < lookback)
     return Eligibility(
         eligible=~stale & ~short,

@@ -98,6 +98,11 @@ def test_named_symbol_with_short_history_rejects_the_request():
         vector_of(make_request(symbols=("AAPL", "NEW"), as_of=date(2013, 2, 28)))
 
 
+def test_symbol_that_is_not_listed_yet_has_no_history_and_is_not_stale():
+    with pytest.raises(HistoryTooShort, match=r"NEW \(0\); lookback is 61"):
+        vector_of(make_request(symbols=("AAPL", "NEW"), as_of=date(2012, 12, 14)))
+
+
 def test_short_history_is_excluded_and_named_where_asked():
     request = make_request(symbols=("AAPL", "NEW"), as_of=date(2013, 2, 28), on_ineligible=IneligiblePolicy.EXCLUDE)
 

@@ -60,6 +60,11 @@ class Meaning:
     looks_ahead: bool = False
 
 
+#: Most distinct operations of one set (Alpha158 has 396): laying them out takes time quadratic in their number, and a
+#: hostile bundle must not hold a worker's control thread for minutes.
+MAX_NODES = 5000
+
+
 @dataclass(slots=True)
 class Graph:
     """The nodes of all columns, and each column's last node."""
@@ -86,6 +91,8 @@ class Graph:
         if isinstance(tree, Number):
             raise refusal(column, expression, tree.position, "a column needs a field of the bars")
         self.roots.append(_Builder(self, column, expression).node(tree))
+        if len(self.nodes) > MAX_NODES:
+            raise refusal(column, expression, 0, f"brings the set to more than {MAX_NODES} distinct operations")
 
     def reach(self) -> list[tuple[int, int]]:
         """Return how many rows before and after its own row each node is needed, for one row of every column."""

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from strategies.errors import ExpressionError
 from strategies.expressions.feature_sets import define, feature_set
 from strategies.market.bars import Panel, Window
 from tests.support.rough_panels import plain_panel, rough_panel
@@ -114,3 +115,10 @@ def test_no_bars_crash_or_warn(close, volume, first):
 
     assert feature_set("alpha158").evaluate(window).shape == (3, 158)
     assert np.isnan(feature_set("alpha158").evaluate(window)[first == 70]).all()
+
+
+def test_set_of_too_many_operations_is_refused_before_it_is_laid_out():
+    columns = [(f"C{i}", "+".join(f"$close*{i}.{k}" for k in range(1, 60))) for i in range(60)]
+
+    with pytest.raises(ExpressionError, match="more than 5000 distinct operations"):
+        define("heavy", columns)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from tests.support.servers import connect_redis
 from worker.cli.local import app
 from worker.embedded import (
+from worker.embedded.processes import wait_until
     BinariesMissing,
     Endpoints,
     LocalStack,
@@ -129,7 +130,9 @@ def test_second_up_leaves_running_servers_alone(detached, directory):
 def test_up_restarts_only_the_server_that_died(detached, directory):
     first = detached.start()
     before = pids(directory)
-    find_servers(directory)["valkey"].kill()
+    killed = find_servers(directory)["valkey"]
+    killed.kill()
+    assert wait_until(lambda: "valkey" not in find_servers(directory), 10)
 
     assert detached.start() == first
     assert pids(directory)["postgres"] == before["postgres"]

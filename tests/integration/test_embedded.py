@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from tests.support.servers import connect_redis
 from worker.cli.local import app
 from worker.embedded import (
-from worker.embedded.processes import wait_until
     BinariesMissing,
     Endpoints,
     LocalStack,
@@ -29,6 +28,7 @@ from worker.embedded.processes import wait_until
 from worker.embedded.accounts import unprivileged_account
 from worker.embedded.binaries import reachable_binaries
 from worker.embedded.identity import free_port
+from worker.embedded.processes import wait_until
 from worker.embedded.servers import find_servers
 
 ROOT = Path(__file__).parents[2]

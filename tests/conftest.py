@@ -1,5 +1,6 @@
 """Fixtures of all tests: the servers, a namespace and a database of one's own."""
 
+import signal
 import socket
 
 import pytest
@@ -17,6 +18,10 @@ from tests.support.servers import (
     short_lived_directory,
 )
 from worker.embedded import LocalStack
+
+# A shell ignores SIGINT for what it runs in the background, and children inherit that: Ctrl-C could not be tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,9 +5,16 @@ import sys
 import psutil
 import pytest
 
+from tests.support.servers import short_lived_directory
 from worker.settings import inherited_environment
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
+
+
+@pytest.fixture
+def folder():
+    with short_lived_directory() as made:
+        yield made
 
 
 def demo(folder, *words):
@@ -34,8 +41,8 @@ def of_this_demo(folder):
     return found
 
 
-def test_demo_runs_the_whole_job_and_leaves_nothing_running(tmp_path):
-    done = demo(tmp_path)
+def test_demo_runs_the_whole_job_and_leaves_nothing_running(folder):
+    done = demo(folder)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"alpha_baseline v1, as of 2013-03-01", done.stdout)
@@ -44,11 +51,11 @@ def test_demo_runs_the_whole_job_and_leaves_nothing_running(tmp_path):
         == 5
     )
     assert "nothing is running" in done.stdout
-    assert of_this_demo(tmp_path) == []
+    assert of_this_demo(folder) == []
 
 
-def test_kept_demo_serves_until_it_is_stopped(tmp_path):
-    done = demo(tmp_path, "--keep")
+def test_kept_demo_serves_until_it_is_stopped(folder):
+    done = demo(folder, "--keep")
     try:
         assert done.returncode == 0, done.stdout + done.stderr
         (line,) = re.findall(
@@ -66,7 +73,7 @@ def test_kept_demo_serves_until_it_is_stopped(tmp_path):
         )
         assert "as of 2013-02-01" in asked.stdout, asked.stderr
     finally:
-        stopped = demo(tmp_path, "--stop")
+        stopped = demo(folder, "--stop")
 
     assert stopped.returncode == 0
-    assert of_this_demo(tmp_path) == []
+    assert of_this_demo(folder) == []

@@ -5,15 +5,26 @@ from contracts.errors import ContractError
 from contracts.heartbeats import Heartbeat, ServedModel, WorkerState
 from contracts.rejections import Rejection, RejectionCode
 from contracts.requests import IneligiblePolicy, SignalRequest
-from contracts.signals import Excluded, PredictionKind, Signal, SignalVector, weights_digest
+from contracts.signals import (
+    Contribution,
+    Excluded,
+    Explanation,
+    PredictionKind,
+    ServedAs,
+    Signal,
+    SignalVector,
+    weights_digest,
+)
 from contracts.streams import GROUP, StreamNames
 
 __all__ = [
     "GROUP",
     "ContractError",
+    "Contribution",
     "ControlEvent",
     "ControlType",
     "Excluded",
+    "Explanation",
     "FleetEvent",
     "FleetEventType",
     "Heartbeat",
@@ -21,6 +32,7 @@ __all__ = [
     "PredictionKind",
     "Rejection",
     "RejectionCode",
+    "ServedAs",
     "ServedModel",
     "Signal",
     "SignalRequest",

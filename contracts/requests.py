@@ -47,5 +47,7 @@ class SignalRequest(BaseModel):
     on_ineligible: IneligiblePolicy | None = None
     #: After this instant no vector is published; the request is rejected as `deadline_exceeded`.
     deadline: Instant | None = None
+    #: Whether the vector names, for each symbol, the features that moved its prediction most.
+    explain: bool | None = None
     traceparent: TraceParent | None = None
     tracestate: TraceState | None = None

@@ -1,6 +1,6 @@
 """What gateways read: target weights and where they came from.
 
-Owns: `Signal`, `Excluded` and `SignalVector`, and the digest of a vector's weights.
+Owns: `SignalVector` and what it is made of, and the digest of a vector's weights.
 Must not know: how predictions and weights are made.
 Invariant: frozen; a full vector replaces the book; readers tolerate fields they do not know.
 """
@@ -39,6 +39,17 @@ class PredictionKind(StrEnum):
     SCORE = "score"
 
 
+class ServedAs(StrEnum):
+    """In which part a model computed a vector."""
+
+    #: The strategy's active version.
+    ACTIVE = "active"
+    #: A version in testing that answers a share of the requests; may be traded.
+    CANARY = "canary"
+    #: A version in testing beside the one that answered; on the shadow stream alone, never traded.
+    SHADOW = "shadow"
+
+
 class Signal(BaseModel):
     """One symbol's prediction, rank and target weight."""
 
@@ -64,6 +75,32 @@ class Excluded(BaseModel):
     reason: Sentence
 
 
+class Contribution(BaseModel):
+    """What one feature added to one prediction."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    feature: str
+    #: The feature's value as the model saw it; absent: NaN.
+    value: Finite | None = None
+    #: In units of the prediction.
+    contribution: Finite
+
+
+class Explanation(BaseModel):
+    """Why one symbol's prediction is what it is: `base`, the contributions and `others` sum to it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    symbol: Symbol
+    #: The model's expectation before it knows any feature.
+    base: Finite
+    #: Largest first, by absolute value.
+    contributions: tuple[Contribution, ...]
+    #: Sum of what the features not named contributed.
+    others: Finite
+
+
 class SignalVector(BaseModel):
     """All signals that answer one request, with their lineage."""
 
@@ -77,7 +114,8 @@ class SignalVector(BaseModel):
     model_sha256: Digest
     #: SHA-256 of the bundle's manifest, which states the digest of every other file of it.
     bundle_sha256: Digest | None = None
-    #: Number of the activation that made this version serve.
+    served_as: ServedAs = ServedAs.ACTIVE
+    #: Number of the activation that made the strategy's active version serve.
     activation: Annotated[int, Field(ge=0)]
     #: Whether the model reproduced its golden sample on the worker before it served.
     proven: bool
@@ -105,6 +143,8 @@ class SignalVector(BaseModel):
     #: In rank order.
     weights: tuple[Signal, ...]
     excluded: tuple[Excluded, ...] = ()
+    #: In rank order; where the request asked for them.
+    explanations: tuple[Explanation, ...] = ()
     #: Name of the worker that answered.
     worker: str
     #: Version of the code that answered.

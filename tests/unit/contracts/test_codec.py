@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts import IneligiblePolicy, Rejection, SignalRequest, SignalVector
+from contracts import (
+    Contribution,
+    Explanation,
+    IneligiblePolicy,
+    Rejection,
+    ServedAs,
+    SignalRequest,
+    SignalVector,
+)
 from contracts.codec import decode, decode_request, encode, pairs_of, printable, request_id_of
 from contracts.errors import (
     ContractError,
@@ -50,6 +58,7 @@ def test_every_field_of_a_request_survives_the_wire():
         bottom_n=0,
         on_ineligible=IneligiblePolicy.EXCLUDE,
         deadline=datetime(2013, 2, 1, 22, tzinfo=UTC),
+        explain=True,
         traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01",
         tracestate="k=v",
     )
@@ -59,6 +68,21 @@ def test_every_field_of_a_request_survives_the_wire():
 
 def test_every_field_of_a_vector_survives_the_wire():
     vector = make_vector()
+
+    assert decode(SignalVector, pairs_of(encode(vector))) == vector
+
+
+def test_explanations_and_the_part_of_a_model_survive_the_wire():
+    explanation = Explanation(
+        symbol="AAPL",
+        base=0.01,
+        contributions=(
+            Contribution(feature="KMID", value=0.2, contribution=-0.03),
+            Contribution(feature="ROC60", value=None, contribution=0.02),
+        ),
+        others=0.001,
+    )
+    vector = make_vector(served_as=ServedAs.CANARY, explanations=(explanation,))
 
     assert decode(SignalVector, pairs_of(encode(vector))) == vector
 

@@ -62,6 +62,10 @@ class ReasonMissing(RegistryRefusal):
     """A change that is only allowed with a reason."""
 
 
+class ImpossibleShare(RegistryRefusal):
+    """A share of requests that no canary can have."""
+
+
 class MigrationFailed(WorkerError):
     """A migration that the database refused; the files before it stay applied."""
 

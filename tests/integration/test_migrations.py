@@ -6,8 +6,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
-from tests.support.registry import sql
+from tests.support import previous_release
+from tests.support.registry import register, sql
 from tests.support.schema import SNAPSHOT, describe_schema
 from worker.errors import MigrationFailed, RegistryUnavailable
 from worker.lifecycle import migrations as module
@@ -155,3 +157,46 @@ def test_call_of_the_first_schema_still_activates(database_url):
     )
 
     assert sql(database_url, "SELECT activate_model('alpha', 'v1')") == [(1,)]
+
+
+@pytest.fixture
+def with_canary(database_url):
+    """A registry of the present schema in which every kind of row stands."""
+    with Registry(database_url) as registry:
+        register(registry, "alpha", "v1", "v2")
+        registry.activate("alpha", "v1")
+        registry.set_canary("alpha", "v2", 0.05, reason="looks better")
+    return database_url
+
+
+@pytest.mark.parametrize("question", previous_release.QUESTIONS)
+def test_previous_release_still_understands_the_answers(with_canary, question):
+    statement, values, columns = previous_release.QUESTIONS[question]
+
+    with psycopg.connect(with_canary, row_factory=dict_row) as connection:
+        rows = connection.execute(statement, values).fetchall()
+
+    assert rows
+    assert all(columns <= row.keys() for row in rows)
+
+
+def test_previous_release_still_changes_what_it_changed(with_canary):
+    with psycopg.connect(with_canary, autocommit=True, row_factory=dict_row) as connection:
+        for statement, values in previous_release.CHANGES:
+            assert connection.execute(statement, values).rowcount == 1, statement
+        types = connection.execute("SELECT DISTINCT type FROM registry_outbox").fetchall()
+        active = connection.execute(previous_release.QUESTIONS["active models"][0]).fetchall()
+
+    assert {row["type"] for row in types} <= previous_release.CONTROL_TYPES
+    assert active == []
+
+
+def test_canary_changes_nothing_that_the_previous_release_serves(with_canary):
+    statement, values, _ = previous_release.QUESTIONS["withdrawn"]
+
+    with psycopg.connect(with_canary, row_factory=dict_row) as connection:
+        active = connection.execute(previous_release.QUESTIONS["active models"][0]).fetchall()
+        withdrawn = connection.execute(statement, values).fetchall()
+
+    assert [(row["version"], row["activation"]) for row in active] == [("v1", 1)]
+    assert withdrawn == [{"withdrawn": False}]

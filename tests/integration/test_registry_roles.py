@@ -27,7 +27,7 @@ def as_role(database_url, role, statement):
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
-        ("signal_reader", "SELECT * FROM model_registry, model_activations, active_models"),
+        ("signal_reader", "SELECT * FROM model_registry, model_activations, active_models, canaries"),
         ("signal_reader", "SELECT fail_model('alpha', 'v2', 'golden sample differs')"),
         ("signal_publisher", "SELECT * FROM registry_outbox JOIN model_activations USING (activation)"),
         ("signal_publisher", "UPDATE registry_outbox SET published_at = now()"),
@@ -38,6 +38,8 @@ def as_role(database_url, role, statement):
         ("signal_admin", "SELECT activate_model('alpha', 'v2'), rollback_model('alpha')"),
         ("signal_admin", "SELECT fail_model('alpha', 'v2', 'x'), retry_model('alpha', 'v2', 'y')"),
         ("signal_admin", "UPDATE model_registry SET notes = 'x'"),
+        ("signal_admin", "SELECT set_canary('alpha', 'v2', 0.05, 'x'), stop_canary('alpha')"),
+        ("signal_admin", "SELECT * FROM canaries"),
     ],
 )
 def test_role_may_do_its_work(database_url, role, statement):
@@ -53,6 +55,9 @@ def test_role_may_do_its_work(database_url, role, statement):
         ("signal_reader", INSERT),
         ("signal_reader", "UPDATE model_registry SET notes = 'x'"),
         ("signal_reader", "SELECT * FROM registry_outbox"),
+        ("signal_reader", "SELECT set_canary('alpha', 'v2', 0.05, 'x')"),
+        ("signal_reader", "SELECT stop_canary('alpha')"),
+        ("signal_publisher", "SELECT set_canary('alpha', 'v2', 0.05, 'x')"),
         ("signal_publisher", "SELECT * FROM model_registry"),
         ("signal_publisher", "SELECT fail_model('alpha', 'v2', 'x')"),
         ("signal_publisher", "UPDATE registry_outbox SET type = 'reload'"),
@@ -62,6 +67,7 @@ def test_role_may_do_its_work(database_url, role, statement):
         ("signal_admin", "DELETE FROM registry_outbox"),
         ("signal_admin", "SELECT switch_active('alpha', 'v2', 'activated', NULL, NULL)"),
         ("signal_admin", "INSERT INTO model_activations SELECT * FROM model_activations"),
+        ("signal_admin", "SELECT record_canary(r, 'canary_set', 0.05, 'x', 'x') FROM model_registry AS r"),
         ("signal_admin", "UPDATE activation_counter SET last_activation = 7"),
     ],
 )
@@ -88,6 +94,7 @@ def test_clients_work_with_their_roles_alone(database_url):
         admin.activate("alpha", "v3")
     with Registry(as_login("signal_reader")) as worker:
         assert worker.active_models()["alpha"].version == "v3"
+        assert [model.version for model in worker.candidates()["alpha"]] == ["v2"]
         assert not worker.withdrawn("alpha")
         worker.fail("alpha", "v3", "does not load")
     with Outbox(as_login("signal_publisher")) as outbox:

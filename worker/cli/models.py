@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker.cli.models_canary import canary
 from worker.cli.models_status import status
 from worker.cli.registry_calls import FAILED, NOT_FOUND, operator, print_json, registry
 from worker.cli.session import refuse, settings_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Model versions: register, activate, roll back.", no_args_is_help=True)
 app.command()(status)
+app.command()(canary)
 
 Strategy = Annotated[str, typer.Argument(help="Name of the strategy.")]
 Version = Annotated[str, typer.Argument(help="Version of the strategy.")]

@@ -19,6 +19,7 @@ from worker.cli.session import USAGE, refuse, settings_of
 from worker.embedded import StackNotRunning, resolve_database_url
 from worker.errors import (
     IllegalTransition,
+    ImpossibleShare,
     InvalidRegistration,
     MigrationFailed,
     ReasonMissing,
@@ -39,6 +40,7 @@ _CODES: dict[type[WorkerError], int] = {
     MigrationFailed: FAILED,
     InvalidRegistration: USAGE,
     ReasonMissing: USAGE,
+    ImpossibleShare: USAGE,
     UnknownVersion: NOT_FOUND,
     IllegalTransition: CONFLICT,
     VersionExists: CONFLICT,

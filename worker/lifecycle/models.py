@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 Status = Literal["active", "inactive", "testing", "failed"]
-Action = Literal["activated", "rolled_back", "deactivated", "failed", "retried"]
+Action = Literal["activated", "rolled_back", "deactivated", "failed", "retried", "canary_set", "canary_stopped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,21 @@ class ActiveModel:
     config: dict[str, Any]
     metrics: dict[str, Any]
     activated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateModel:
+    """A version in testing of a strategy that has an active version."""
+
+    strategy: str
+    version: str
+    #: As of an `ActiveModel`.
+    model_path: str
+    mlflow_run_id: str | None
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    #: Share of the requests that it answers as the strategy's canary; 0: it answers none.
+    canary_share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +68,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """One change of a version's status."""
+    """One change of a version's status, or of its part as a canary."""
 
     activation: int
     strategy: str
@@ -71,6 +86,8 @@ class Activation:
     session_role: str
     reason: str | None
     at: datetime
+    #: Of a `canary_set` alone.
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from psycopg.rows import DictRow, dict_row
 
 from worker.errors import (
     IllegalTransition,
+    ImpossibleShare,
     InvalidRegistration,
     ReasonMissing,
     RegistryRefusal,
@@ -43,6 +44,7 @@ _REFUSALS: dict[str, type[RegistryRefusal]] = {
     "SW002": IllegalTransition,
     "SW003": ReasonMissing,
     "SW004": IllegalTransition,
+    "SW005": ImpossibleShare,
     "23505": VersionExists,
 }
 #: No such table, column, function or schema.

@@ -15,17 +15,26 @@ from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from worker.errors import InvalidRegistration, RegistryUnavailable, UnknownVersion, VersionExists
-from worker.lifecycle.models import Activation, ActiveModel, ModelVersion, Registration
+from worker.lifecycle.models import Activation, ActiveModel, CandidateModel, ModelVersion, Registration
 from worker.lifecycle.postgres import STATEMENT_MS, Connection, answering, connect
 
 Rows = list[DictRow]
 
-__all__ = ["Activation", "ActiveModel", "ModelVersion", "Registration", "Registry"]
+__all__ = ["Activation", "ActiveModel", "CandidateModel", "ModelVersion", "Registration", "Registry"]
 
 _ACTIVE: LiteralString = """
     SELECT strategy_name AS strategy, version, activation, model_path, mlflow_run_id, config,
         performance_metrics AS metrics, activated_at
     FROM public.active_models
+"""
+_CANDIDATES: LiteralString = """
+    SELECT r.strategy_name AS strategy, r.version, r.model_path, r.mlflow_run_id, r.config,
+        r.performance_metrics AS metrics, coalesce(c.share, 0) AS canary_share
+    FROM public.model_registry AS r
+    JOIN public.active_models AS a USING (strategy_name)
+    LEFT JOIN public.canaries AS c ON c.strategy_name = r.strategy_name AND c.version = r.version
+    WHERE r.status = 'testing'
+    ORDER BY r.strategy_name, c.share IS NULL, r.id DESC
 """
 _VERSION: LiteralString = """
     SELECT strategy_name AS strategy, version, status, model_path, mlflow_run_id, mlflow_experiment_id,
@@ -34,7 +43,7 @@ _VERSION: LiteralString = """
 """
 _HISTORY: LiteralString = """
     SELECT activation, strategy_name AS strategy, version, action, from_status, to_status, from_version, to_version,
-        actor, session_role, reason, at
+        actor, session_role, reason, at, share
     FROM public.model_activations
 """
 _REGISTER: LiteralString = """
@@ -110,6 +119,13 @@ class Registry:
         """Return the strategy's versions in `testing`, in the order in which they were registered."""
         rows = self._ask(_VERSION + " WHERE strategy_name = %s AND status = 'testing' ORDER BY id", (strategy,))
         return tuple(ModelVersion(**row) for row in rows)
+
+    def candidates(self) -> dict[str, tuple[CandidateModel, ...]]:
+        """Return the versions in `testing` of every strategy that has an active one: its canary, then newest first."""
+        found: dict[str, tuple[CandidateModel, ...]] = {}
+        for row in self._ask(_CANDIDATES):
+            found[row["strategy"]] = (*found.get(row["strategy"], ()), CandidateModel(**row))
+        return found
 
     def show(self, strategy: str, version: str) -> ModelVersion:
         """Return one version.
@@ -230,6 +246,30 @@ class Registry:
             ReasonMissing: The reason is empty.
         """
         return self._step("SELECT public.retry_model(%s, %s, %s, %s) AS number", (strategy, version, reason, by))
+
+    def set_canary(
+        self, strategy: str, version: str, share: float, *, reason: str, by: str | None = None
+    ) -> Activation:
+        """Let a version in `testing` answer a share of the strategy's requests, in place of the canary there is.
+
+        Raises:
+            UnknownVersion: The registry does not hold it.
+            IllegalTransition: It is not in testing, or no version of the strategy is active.
+            ReasonMissing: The reason is empty.
+            ImpossibleShare: The share does not lie between 0 and 1.
+        """
+        return self._step(
+            "SELECT public.set_canary(%s, %s, %s, %s, %s) AS number", (strategy, version, float(share), reason, by)
+        )
+
+    def stop_canary(self, strategy: str, by: str | None = None, reason: str | None = None) -> Activation:
+        """Let the active version answer every request of the strategy again.
+
+        Raises:
+            UnknownVersion: The strategy has no versions.
+            IllegalTransition: It has no canary.
+        """
+        return self._step("SELECT public.stop_canary(%s, %s, %s) AS number", (strategy, reason, by))
 
     def _switch(self, statement: LiteralString, values: Sequence[object]) -> ActiveModel:
         # One transaction: its lock keeps the next activation out until the answer is read.

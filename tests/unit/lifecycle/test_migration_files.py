@@ -14,7 +14,12 @@ def test_migrations_keep_their_names_for_ever():
     names = sorted(path.stem for path in migrations_directory().iterdir())
 
     # Applied under these names in databases that exist: a renamed file would be applied once more.
-    assert names[:3] == ["001_create_model_registry", "002_add_activation_history", "003_add_roles"]
+    assert names[:4] == [
+        "001_create_model_registry",
+        "002_add_activation_history",
+        "003_add_roles",
+        "004_add_canaries",
+    ]
 
 
 def test_every_function_fixes_its_search_path():

@@ -8,17 +8,14 @@ Invariant: what a file says beyond what is read here is an error, never ignored;
 import tomllib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import TypeGuard, TypeVar
+from typing import TypeVar
 
 import yaml
 
 from strategies.errors import ExpressionError
 from strategies.expressions.feature_sets import VWAP_STAND_INS, FeatureSet, Precision, VwapStandIn, define
+from strategies.yaml_files import MAX_BYTES, UniqueKeys, first_line, is_long, shown
 
-#: Largest file, in bytes.
-MAX_BYTES = 1_000_000
-#: Longest whole number, in bits, and how much of a value an error shows, in characters.
-_MOST_BITS, _SHOWN = 64, 160
 _Choice = TypeVar("_Choice", bound=str)
 _STAND_INS: dict[str, VwapStandIn] = {"none": "none", "typical_price": "typical_price", "close": "close"}
 _PRECISIONS: dict[str, Precision] = {"qlib": "qlib", "float64": "float64"}
@@ -59,37 +56,12 @@ def _read(path: Path) -> dict[Hashable, object]:
     try:
         text = data.decode()
         # The loader below is PyYAML's safe one.
-        content: object = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, _UniqueKeys)  # noqa: S506
+        content: object = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, UniqueKeys)  # noqa: S506
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ExpressionError(f"{path}: {_first_line(error)}") from error
+        raise ExpressionError(f"{path}: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise ExpressionError(f"{path}: holds no table with `features`")
     return content
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, of which YAML keeps the last one and says nothing, and aliases."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Return the next node; an alias is none, as a few of them nested stand for more text than memory holds."""
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it open
-            line = event.start_mark.line + 1
-            raise yaml.YAMLError(
-                f"the alias *{event.anchor} in line {line} is not allowed: write out what it stands for"
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:  # noqa: FBT001, FBT002
-        """Return the mapping of a node, in order."""
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable) or key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.YAMLError(f"the key {_shown(key)} is given twice or is no text, in line {line}")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def _columns(path: Path, content: Mapping[Hashable, object]) -> list[tuple[str, str]]:
@@ -111,31 +83,17 @@ def _columns(path: Path, content: Mapping[Hashable, object]) -> list[tuple[str, 
 
 def _text(path: Path, what: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise ExpressionError(f"{path}: {what} was {_shown(value)}, it is a text")
+        raise ExpressionError(f"{path}: {what} was {shown(value)}, it is a text")
     return value
 
 
 def _choice(path: Path, what: str, value: object, known: Mapping[str, _Choice]) -> _Choice:
     if not isinstance(value, str) or value not in known:
-        raise ExpressionError(f"{path}: {what} was {_shown(value)}, it is one of {', '.join(known)}")
+        raise ExpressionError(f"{path}: {what} was {shown(value)}, it is one of {', '.join(known)}")
     return known[value]
 
 
 def _sessions(path: Path, value: object) -> int | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and not _is_long(value)):
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and not is_long(value)):
         return value
-    raise ExpressionError(f"{path}: expanding_sessions was {_shown(value)}, it is a whole number of sessions")
-
-
-def _shown(value: object) -> str:
-    # Python refuses to spell numbers of more than 4300 digits.
-    text = f"a number of {value.bit_length()} bits" if _is_long(value) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-
-
-def _is_long(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and value.bit_length() > _MOST_BITS
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    raise ExpressionError(f"{path}: expanding_sessions was {shown(value)}, it is a whole number of sessions")

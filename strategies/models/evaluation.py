@@ -65,6 +65,7 @@ def perform(
     *,
     construction: Construction,
     cost_bps: float,
+    borrow_bps_a_year: float = 0.0,
 ) -> Performance:
     """Return what the book of each session earned until the next one.
 
@@ -77,6 +78,7 @@ def perform(
         returns: Of holding a symbol for the one session that the book of this session is held, `[sessions, symbols]`.
         construction: Symbols on each side.
         cost_bps: Basis points of each unit of weight bought or sold.
+        borrow_bps_a_year: Basis points a year of each unit of weight held short, for each session that it is held.
     """
     weights = _books(symbols, predictions, construction)
     formed = np.asarray(np.isfinite(weights).all(axis=1))
@@ -86,9 +88,11 @@ def perform(
     gross[~known.any(axis=1)] = np.nan
     turnover = _turnover(weights, formed)
     measured = np.isfinite(gross)
+    borrowed = -np.minimum(np.nan_to_num(weights), 0.0).sum(axis=1)
+    borrowing = borrowed * borrow_bps_a_year * BASIS_POINT / SESSIONS_A_YEAR
     return Performance(
         gross_returns=gross,
-        net_returns=gross - turnover * cost_bps * BASIS_POINT,
+        net_returns=gross - turnover * cost_bps * BASIS_POINT - borrowing,
         turnover=turnover,
         unknown_returns=int((held & ~known)[measured].sum()),
     )

@@ -18,6 +18,8 @@ from strategies.models.processors import Processor
 MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE = "model.txt", "golden.parquet", "reference.parquet"
 BUNDLE_FILES = frozenset({MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE})
 MAX_FEATURES = 4096
+#: Most folds of a walk-forward training; each trains a model.
+MAX_FOLDS = 200
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 StrategyName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -120,6 +122,47 @@ class TrainingRecord(_Record):
     best_iteration: Annotated[int, Field(ge=1)]
 
 
+class CostsRecord(_Record):
+    """What the metrics have paid for trading and borrowing."""
+
+    #: Basis points of each unit of weight bought or sold.
+    cost_bps: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    #: Basis points a year of each unit of weight held short.
+    borrow_bps_a_year: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class FoldRecord(_Record):
+    """One fold of a walk-forward training."""
+
+    train: Period
+    valid: Period
+    test: Period
+    #: Sessions of `train` and `valid` left out, as they follow the test period of an earlier fold.
+    embargoed_sessions: Annotated[int, Field(ge=0)]
+    train_rows: Annotated[int, Field(ge=1)]
+    valid_rows: Annotated[int, Field(ge=1)]
+    #: Boosting rounds kept.
+    best_iteration: Annotated[int, Field(ge=1)]
+    #: Of the test period, predicted by this fold's model; None = not measurable there.
+    metrics: Annotated[dict[Name, Finite | None], Field(max_length=200)]
+
+
+class WalkForwardRecord(_Record):
+    """The folds that were trained to learn what the final model's training is worth."""
+
+    #: `listed`: the configuration named each fold's periods.
+    window: Literal["expanding", "rolling", "listed"]
+    #: Sessions left out before each validation and test period.
+    purge_sessions: Annotated[int, Field(ge=0)]
+    #: Sessions after each test period that no later fold, nor the final model, learnt from.
+    embargo_sessions: Annotated[int, Field(ge=0)]
+    folds: Annotated[tuple[FoldRecord, ...], Field(min_length=1, max_length=MAX_FOLDS)]
+    #: Sessions of the final model's `train` and `valid` left out by the embargo.
+    final_embargoed_sessions: Annotated[int, Field(ge=0)]
+    #: Of the final model on its own test period.
+    final_metrics: Annotated[dict[Name, Finite | None], Field(max_length=200)]
+
+
 class Lineage(_Record):
     """All that a bundle states of itself but the digests of its files."""
 
@@ -133,11 +176,15 @@ class Lineage(_Record):
     prediction_kind: PredictionKind
     construction: ConstructionRecord
     training: TrainingRecord
-    #: Of the held-out test period; None = not measurable there.
+    #: Of the held-out test period, or, after a walk-forward training, of all folds' test periods, each predicted by its
+    #: fold's model; None = not measurable there.
     metrics: Annotated[dict[Name, Finite | None], Field(max_length=200)]
     #: Python and libraries that trained the model.
     versions: Annotated[dict[Name, Text], Field(max_length=50)]
     git_revision: Text | None = None
+    #: Where folds were trained or borrowing was paid.
+    costs: CostsRecord | None = None
+    walk_forward: WalkForwardRecord | None = None
 
 
 class BundleManifest(Lineage):
@@ -152,9 +199,14 @@ class BundleManifest(Lineage):
         return self
 
 
+#: Left out of `bundle.json` where there is nothing to say: a training without them gives the bytes that it always gave.
+_OPTIONAL = ("costs", "walk_forward")
+
+
 def encode_manifest(manifest: BundleManifest) -> bytes:
     """Return the bytes of `bundle.json`: UTF-8, indented, fields in the order of the classes above."""
-    return (manifest.model_dump_json(indent=2) + "\n").encode()
+    absent = {name for name in _OPTIONAL if getattr(manifest, name) is None}
+    return (manifest.model_dump_json(indent=2, exclude=absent) + "\n").encode()
 
 
 def decode_manifest(content: bytes) -> BundleManifest:

@@ -16,6 +16,9 @@ from strategies.market.bars import SessionArray
 from strategies.models.configuration import Periods, TrainingConfig
 from strategies.models.manifest import Period
 
+#: Half-open ranges of sessions to train, validate and test on, in order of time.
+Ranges = tuple[slice, slice, slice]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
@@ -37,8 +40,17 @@ def split_sessions(sessions: SessionArray, config: TrainingConfig) -> Split:
     Raises:
         TrainingError: A period has no session left.
     """
-    ranges = _by_date(sessions, config.periods) if config.periods else _by_share(len(sessions), config)
-    (train, valid, test), gap = ranges, config.gap
+    ranges = ranges_by_date(sessions, config.periods) if config.periods else _by_share(len(sessions), config)
+    return keep_apart(ranges, sessions, config.gap)
+
+
+def keep_apart(ranges: Ranges, sessions: SessionArray, gap: int, *, place: str = "") -> Split:
+    """Return the periods with the end of train and of valid cut back where they lie nearer than `gap` to the next.
+
+    Raises:
+        TrainingError: A period has no session left; `place` says which fold's it was.
+    """
+    train, valid, test = ranges
     split = Split(
         train=slice(train.start, min(train.stop, valid.start - gap)),
         valid=slice(valid.start, min(valid.stop, test.start - gap)),
@@ -47,10 +59,15 @@ def split_sessions(sessions: SessionArray, config: TrainingConfig) -> Split:
     for name, period in split:
         if period.stop <= period.start:
             raise TrainingError(
-                f"the {name} period has no session: the snapshot runs from {sessions[0]} to {sessions[-1]} "
+                f"the {name} period{place} has no session: the snapshot runs from {sessions[0]} to {sessions[-1]} "
                 f"({len(sessions)} sessions), with a gap of {gap} between periods"
             )
     return split
+
+
+def ranges_by_date(sessions: SessionArray, periods: Periods) -> Ranges:
+    """Return the ranges of sessions that lie in three periods of dates."""
+    return _range(sessions, periods.train), _range(sessions, periods.valid), _range(sessions, periods.test)
 
 
 def period_of(sessions: SessionArray, period: slice) -> Period:
@@ -59,14 +76,10 @@ def period_of(sessions: SessionArray, period: slice) -> Period:
     return Period(first=first, last=last)
 
 
-def _by_share(count: int, config: TrainingConfig) -> tuple[slice, slice, slice]:
+def _by_share(count: int, config: TrainingConfig) -> Ranges:
     train = int(count * config.shares.train)
     valid = int(count * (config.shares.train + config.shares.valid))
     return slice(0, train), slice(train, valid), slice(valid, count)
-
-
-def _by_date(sessions: SessionArray, periods: Periods) -> tuple[slice, slice, slice]:
-    return _range(sessions, periods.train), _range(sessions, periods.valid), _range(sessions, periods.test)
 
 
 def _range(sessions: SessionArray, period: Period) -> slice:

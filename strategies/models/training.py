@@ -1,36 +1,30 @@
 """Training: from a panel and a configuration to a model with everything that a bundle holds.
 
-Owns: the order of the steps, the call of LightGBM, the lineage.
+Owns: the order of the steps, the lineage.
 Must not know: where snapshots and bundles lie, MLflow, command lines.
-Invariant: the same panel and configuration give the same model text, byte for byte; the validation period alone decides
-when boosting stops, and the test period decides nothing.
+Invariant: the same panel and configuration give the same model text, byte for byte; test periods decide nothing.
 """
 
 import platform
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed
-from typing import Self
 
-import lightgbm as lgb
-import numpy as np
-from lightgbm.callback import CallbackEnv
-from numpy.typing import NDArray
-
-from strategies.errors import TrainingError
 from strategies.expressions.feature_sets import FeatureSet, feature_set
 from strategies.feature_set_files import load_feature_set
-from strategies.market.bars import FloatArray, Panel, SessionArray
-from strategies.models.bundle import Predictor, Scorer, check_booster
-from strategies.models.bundle_store import BundleContent, parse_booster
+from strategies.market.bars import Panel, SessionArray
+from strategies.models.bundle import Scorer
+from strategies.models.bundle_store import BundleContent
 from strategies.models.configuration import TrainingConfig
-from strategies.models.evaluation import Correlations, Performance, correlations, metrics, perform
+from strategies.models.fitting import Fit, Rows, fit_model
+from strategies.models.folds import Plan, plan_folds
 from strategies.models.golden import GoldenSample, choose_rows, replay_golden, take_golden
-from strategies.models.manifest import FeatureSetRecord, Lineage, TrainingRecord
-from strategies.models.periods import Split, period_of, split_sessions
-from strategies.models.processors import Fillna, Float32Array, Scaling, apply_processors, fit_processors
+from strategies.models.judging import HeldOut, judge
+from strategies.models.manifest import CostsRecord, FeatureSetRecord, Lineage, TrainingRecord
+from strategies.models.periods import Split, period_of
+from strategies.models.processors import Float32Array
 from strategies.models.reference import Distribution, describe
-from strategies.models.samples import Progress, Samples, compute_samples, transform_labels
+from strategies.models.samples import Progress, Samples, compute_samples
+from strategies.models.walk_forward import OutOfSample, record_of, scorer_of, walk_forward
 
 LIBRARIES = ("lightgbm", "numba", "numpy", "pandas", "pyarrow", "scipy")
 
@@ -47,16 +41,6 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOut:
-    """What the model was worth on sessions that it never saw."""
-
-    sessions: SessionArray
-    signal: Correlations
-    performance: Performance
-    metrics: dict[str, float | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
     """A model that can be saved as a bundle."""
 
@@ -64,22 +48,19 @@ class TrainedModel:
     test: HeldOut
     #: Loss on the validation period after each round, `[rounds]`.
     validation_loss: tuple[float, ...]
+    #: What models of earlier sessions were worth on later ones; None without walk-forward folds.
+    out_of_sample: OutOfSample | None = None
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
-    model: str
-    processors: tuple[Scaling | Fillna, ...]
-    best_iteration: int
-    validation_loss: tuple[float, ...]
-    train_rows: int
-    valid_rows: int
+    @property
+    def judged(self) -> HeldOut:
+        """Return the sessions that the bundle's metrics stand on: the folds' where there are any."""
+        return self.out_of_sample.stitched if self.out_of_sample else self.test
 
 
 def train(
     panel: Panel, config: TrainingConfig, provenance: Provenance, *, progress: Progress | None = None
 ) -> TrainedModel:
-    """Train a model on the panel's earlier sessions and judge it on the last ones.
+    """Train a model on the panel's earlier sessions and judge it on the last ones, and on those of each fold.
 
     Rows are trained on if their symbol may be priced there (see `Samples`), a feature has a value and the label is
     known. The golden sample is replayed before anything is returned, so that features computed for a range of
@@ -89,129 +70,51 @@ def train(
         panel: Bars; symbols outside the configuration's universe are ignored.
         config: What to train.
         provenance: Written into the bundle.
-        progress: Told `features` (sessions), `rounds` (boosting rounds), `evaluation` (steps).
+        progress: Told `features` (sessions), `folds`, `rounds` (boosting rounds), `evaluation` (steps).
 
     Raises:
-        TrainingError: A period has no session or no row, or the bars lack a field.
+        TrainingError: A period has no session or no row, no fold fits, or the bars lack a field.
         UnknownSymbols: The universe names a symbol that the panel lacks.
         MalformedModel: A prediction is not finite.
         ExpressionError: The configuration's own feature set cannot be read.
     """
     report = progress or _silent
-    split = split_sessions(panel.sessions, config)
+    plan = plan_folds(panel.sessions, config)
     features = _features(config)
-    samples = compute_samples(panel, features, config, slice(split.train.start, split.test.stop), report)
-    rows = _Rows.of(samples, split, config)
-    fit = _fit(samples, rows, config, features.names, report)
+    samples = compute_samples(panel, features, config, plan.span, report)
+    walked = walk_forward(samples, features, plan, config, panel.sessions, report) if plan.folds else None
+    rows = Rows.of(samples, plan.final, config)
+    fit = fit_model(samples, rows, config, features.names, report)
     report("evaluation", 0, 2)
-    scorer = Scorer(feature_set=features, processors=fit.processors, booster=parse_booster(fit.model.encode("ascii")))
-    check_booster(scorer.booster, features.names)
+    scorer = scorer_of(fit, features)
+    split = plan.final.split
     test = judge(scorer, samples, samples.within(split.test), config, panel.sessions[split.test])
     report("evaluation", 1, 2)
-    record = _training_record(panel, samples, split, config, provenance, fit)
+    lineage = _lineage(
+        config, provenance, features, fit, _training_record(panel, samples, split, config, provenance, fit)
+    )
     content = BundleContent(
-        lineage=_lineage(config, provenance, features, fit, test, record),
+        lineage=lineage.model_copy(update=_worth(config, plan, test, walked, panel.sessions)),
         model=fit.model,
         golden=_golden(scorer, panel, samples, config.seed),
         reference=_reference(scorer, samples.features[rows.train]),
     )
     report("evaluation", 2, 2)
-    return TrainedModel(content=content, test=test, validation_loss=fit.validation_loss)
+    return TrainedModel(content=content, test=test, validation_loss=fit.validation_loss, out_of_sample=walked)
 
 
-def judge(
-    predictor: Predictor, samples: Samples, period: slice, config: TrainingConfig, sessions: SessionArray
-) -> HeldOut:
-    """Return what predictions for a range of the samples' sessions were worth.
-
-    Args:
-        predictor: The model.
-        samples: Features, labels and returns.
-        period: Range of the samples' sessions.
-        config: Construction and costs.
-        sessions: Labels of that range, `[sessions]`.
-    """
-    eligible = samples.eligible[period]
-    predictions = np.full(eligible.shape, np.nan)
-    predictions[eligible] = predictor.predict(samples.features[period][eligible])
-    labels = transform_labels(samples.labels[period], config.label_processor)
-    signal = correlations(predictions, labels)
-    performance = perform(
-        samples.symbols,
-        predictions,
-        samples.returns[period],
-        construction=config.sides,
-        cost_bps=config.cost_bps,
-    )
-    return HeldOut(sessions=sessions, signal=signal, performance=performance, metrics=metrics(signal, performance))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Rows:
-    """Rows to learn from, `[sessions, symbols]` each, and their labels."""
-
-    train: NDArray[np.bool_]
-    valid: NDArray[np.bool_]
-    labels: FloatArray
-
-    @classmethod
-    def of(cls, samples: Samples, split: Split, config: TrainingConfig) -> Self:
-        labels = transform_labels(np.where(samples.eligible, samples.labels, np.nan), config.label_processor)
-        known = np.isfinite(labels) & ~np.isnan(samples.features).all(axis=2)
-        masks = {name: _only(known, samples.within(period)) for name, period in split}
-        for name in ("train", "valid"):
-            if not masks[name].any():
-                raise TrainingError(f"the {name} period has no row with a label and full history")
-        return cls(train=masks["train"], valid=masks["valid"], labels=labels)
-
-
-def _only(known: NDArray[np.bool_], period: slice) -> NDArray[np.bool_]:
-    mask = np.zeros_like(known)
-    mask[period] = known[period]
-    return mask
-
-
-def _fit(samples: Samples, rows: _Rows, config: TrainingConfig, names: Sequence[str], report: Progress) -> _Fit:
-    raw = samples.features[rows.train]
-    processors = fit_processors(config.processors, raw)
-    parameters = config.lightgbm_parameters()
-    train = lgb.Dataset(
-        apply_processors(processors, raw), rows.labels[rows.train], feature_name=list(names), params=parameters
-    )
-    valid = lgb.Dataset(
-        apply_processors(processors, samples.features[rows.valid]), rows.labels[rows.valid], reference=train
-    )
-    losses: dict[str, dict[str, list[float]]] = {}
-    booster = lgb.train(
-        parameters,
-        train,
-        num_boost_round=config.rounds,
-        # The training rows are not among them: their loss falls for ever and would never stop the boosting.
-        valid_sets=[valid],
-        valid_names=["valid"],
-        callbacks=[
-            lgb.early_stopping(config.early_stopping_rounds, first_metric_only=True, verbose=False),
-            lgb.record_evaluation(losses),
-            _rounds(report, config.rounds),
-        ],
-    )
-    made = booster.current_iteration()
-    report("rounds", made, made)
-    return _Fit(
-        model=booster.model_to_string(num_iteration=booster.best_iteration),
-        processors=processors,
-        best_iteration=booster.best_iteration,
-        validation_loss=tuple(float(loss) for loss in next(iter(losses["valid"].values()))),
-        train_rows=int(rows.train.sum()),
-        valid_rows=int(rows.valid.sum()),
-    )
-
-
-def _rounds(report: Progress, rounds: int) -> Callable[[CallbackEnv], None]:
-    def tell(environment: CallbackEnv) -> None:
-        report("rounds", environment.iteration + 1, rounds)
-
-    return tell
+def _worth(
+    config: TrainingConfig, plan: Plan, test: HeldOut, walked: OutOfSample | None, sessions: SessionArray
+) -> dict[str, object]:
+    """Return what the bundle states of the model's worth."""
+    costs = CostsRecord(cost_bps=config.cost_bps, borrow_bps_a_year=config.borrow_bps_a_year)
+    if walked is None:
+        return {"metrics": test.metrics, "costs": costs if config.borrow_bps_a_year else None}
+    return {
+        "metrics": walked.stitched.metrics,
+        "costs": costs,
+        "walk_forward": record_of(walked, plan, config, test, sessions),
+    }
 
 
 def _golden(scorer: Scorer, panel: Panel, samples: Samples, seed: int) -> GoldenSample:
@@ -238,8 +141,7 @@ def _lineage(
     config: TrainingConfig,
     provenance: Provenance,
     features: FeatureSet,
-    fit: _Fit,
-    test: HeldOut,
+    fit: Fit,
     training: TrainingRecord,
 ) -> Lineage:
     return Lineage(
@@ -261,14 +163,14 @@ def _lineage(
         prediction_kind="return" if config.label_processor == "none" else "score",
         construction=config.construction,
         training=training,
-        metrics=test.metrics,
+        metrics={},
         versions={"python": platform.python_version(), **{name: installed(name) for name in LIBRARIES}},
         git_revision=provenance.git_revision,
     )
 
 
 def _training_record(
-    panel: Panel, samples: Samples, split: Split, config: TrainingConfig, provenance: Provenance, fit: _Fit
+    panel: Panel, samples: Samples, split: Split, config: TrainingConfig, provenance: Provenance, fit: Fit
 ) -> TrainingRecord:
     periods = {name: period_of(panel.sessions, period) for name, period in split}
     return TrainingRecord(

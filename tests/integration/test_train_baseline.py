@@ -26,6 +26,9 @@ app.command()(command.train)
 QUICK = "strategy: alpha_baseline\nrounds: 3\nnum_threads: 1\nuniverse: [AAPL, GOOG, IBM, MSFT]\n"
 
 
+FOLDS = {"train_sessions": 110, "valid_sessions": 20, "test_sessions": 40, "embargo_sessions": 5}
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory) -> Places:
     folder = tmp_path_factory.mktemp("train")
@@ -61,16 +64,34 @@ def test_command_writes_a_proven_bundle_and_says_what_it_is_worth(places):
         assert words in result.output
 
 
-def test_same_command_twice_gives_the_same_digest(places):
-    config = baseline_config().model_copy(update={"rounds": 3})
+@pytest.mark.parametrize("walk_forward", [None, FOLDS])
+def test_same_command_twice_gives_the_same_digest(places, tmp_path, walk_forward):
+    config = TrainingConfig(rounds=3, walk_forward=walk_forward)
 
     runs = [
-        train_baseline(config, Places(data_dir=places.data_dir, artifacts_dir=places.artifacts_dir / name), version="v")
+        train_baseline(config, Places(data_dir=places.data_dir, artifacts_dir=tmp_path / name), version="v")
         for name in ("first", "second")
     ]
 
     assert runs[0].bundle.bundle_sha256 == runs[1].bundle.bundle_sha256
     assert runs[0].bundle.model_sha256 == runs[1].bundle.model_sha256
+
+
+def test_command_shows_every_fold_and_stores_it(places):
+    file = places.data_dir.parent / "folds.yaml"
+    file.write_text(QUICK + f"walk_forward: {json.dumps(FOLDS)}\n", encoding="utf-8")
+
+    result = run(places, "--config", str(file), "--version", "folded", "--no-mlflow")
+
+    assert result.exit_code == 0, result.output
+    path = places.artifacts_dir / "models" / "alpha_baseline" / "folded" / "bundle.json"
+    folds = json.loads(path.read_text(encoding="utf-8"))["walk_forward"]["folds"]
+    assert len(folds) == 3
+    for fold in folds:
+        for period in ("train", "valid", "test"):
+            assert f"{fold[period]['first']} to {fold[period]['last']}" in result.output
+    for words in ("purge 2, embargo 5 sessions", "Test periods of 3 folds together", "final model: train "):
+        assert words in result.output
 
 
 def test_taken_version_is_refused_before_anything_is_trained(places):

@@ -62,6 +62,15 @@ def make_training_panel(
     )
 
 
+def scaled_after(panel: Panel, session: int, factor: float = 1.5) -> Panel:
+    """Return the panel with every price from a session on multiplied, in steps that change returns too."""
+    fields = {name: values.copy() for name, values in panel.fields.items()}
+    steps = factor ** np.arange(1, panel.sessions.size - session + 1)
+    for name in ("open", "high", "low", "close"):
+        fields[name][:, session:] *= steps
+    return replace(panel, fields=MappingProxyType(fields))
+
+
 def make_model(
     config: TrainingConfig = SMALL, *, seed: int = 0, starts: tuple[tuple[str, int], ...] = (("ORCL", 100),)
 ) -> TrainedModel:

@@ -21,12 +21,19 @@ if TYPE_CHECKING:
     from strategies.alpha_baseline.train import TrainingRun
     from strategies.models import samples
     from strategies.models.configuration import TrainingConfig
+    from strategies.models.manifest import BundleManifest, WalkForwardRecord
     from worker.settings import Settings
 
 BASELINE = "alpha_baseline"
 FAILED = 1
 #: What the stages of training are called on the screen.
-STAGES = {"bars": "load bars", "features": "features", "rounds": "boosting rounds", "evaluation": "evaluation"}
+STAGES = {
+    "bars": "load bars",
+    "features": "features",
+    "folds": "folds",
+    "rounds": "boosting rounds",
+    "evaluation": "evaluation",
+}
 #: Where `$vwap` came from, in words.
 VWAP = {
     "none": "vwap is the bars' own",
@@ -165,8 +172,11 @@ def _show(run: "TrainingRun", console: Console) -> None:
     training = manifest.training
     periods = [(name, getattr(training, name)) for name in ("train", "valid", "test")]
     dates = ", ".join(f"{name} {period.first} to {period.last}" for name, period in periods)
-    console.print(f"{dates}; {training.train_rows} training rows, {training.best_iteration} rounds kept")
-    console.print(_metrics_table(run.trained.test.metrics))
+    final = "final model: " if manifest.walk_forward else ""
+    console.print(f"{final}{dates}; {training.train_rows} training rows, {training.best_iteration} rounds kept")
+    if manifest.walk_forward:
+        console.print(_folds_table(manifest.walk_forward))
+    console.print(_metrics_table(manifest))
     console.print(f"prediction  {manifest.prediction_kind}, {manifest.label.horizon}; {VWAP[run.bundle.vwap_stand_in]}")
     console.print(f"bundle      {run.path}", soft_wrap=True)
     console.print(f"model       {run.bundle.model_sha256[:16]}, proven on {_golden_rows(run)} golden rows")
@@ -176,12 +186,31 @@ def _golden_rows(run: "TrainingRun") -> int:
     return len(run.trained.content.golden.windows)
 
 
-def _metrics_table(metrics: dict[str, float | None]) -> Table:
-    table = Table(title="Held-out test period, top-N/bottom-N portfolio after costs")
+def _folds_table(record: "WalkForwardRecord") -> Table:
+    kept = f"purge {record.purge_sessions}, embargo {record.embargo_sessions} sessions"
+    table = Table(title=f"Walk-forward, {record.window}; {kept}")
+    for name in ("fold", "train", "valid", "test", "embargoed", "rows", "rank ic", "return"):
+        table.add_column(name)
+    for number, fold in enumerate(record.folds, start=1):
+        periods = [f"{period.first} to {period.last}" for period in (fold.train, fold.valid, fold.test)]
+        worth = [_spell(name, fold.metrics[name]) for name in ("rank_ic", "cumulative_return")]
+        table.add_row(str(number), *periods, str(fold.embargoed_sessions), str(fold.train_rows), *worth)
+    return table
+
+
+def _metrics_table(manifest: "BundleManifest") -> Table:
+    folds = manifest.walk_forward
+    table = Table(
+        title=("Held-out test period" if folds is None else f"Test periods of {len(folds.folds)} folds together")
+        + ", top-N/bottom-N portfolio after costs"
+    )
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name.replace("_", " "), _spell(name, value))
+    if folds:
+        table.add_column("final model, its test", justify="right")
+    for name, value in manifest.metrics.items():
+        final = [_spell(name, folds.final_metrics[name])] if folds else []
+        table.add_row(name.replace("_", " "), _spell(name, value), *final)
     return table
 
 

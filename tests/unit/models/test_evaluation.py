@@ -143,3 +143,13 @@ def test_book_that_loses_everything_has_no_annual_return():
 
 def test_drawdown_counts_a_loss_from_the_start():
     assert drawdown(np.array([-0.1, 0.2])).tolist() == pytest.approx([-0.1, 0.0])
+
+
+def test_short_side_pays_for_what_it_borrows():
+    predictions = np.array([[3.0, 2.0, 1.0], [NAN, NAN, NAN], [1.0, 2.0, 3.0]])
+    returns = np.full((3, 3), 0.01)
+
+    performance = perform("ABC", predictions, returns, construction=ONE_EACH, cost_bps=0.0, borrow_bps_a_year=252.0)
+
+    assert performance.net_returns[[0, 2]] == pytest.approx([-0.0001, -0.0001])
+    assert np.isnan(performance.net_returns[1])

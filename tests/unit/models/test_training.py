@@ -13,18 +13,9 @@ from strategies.models.configuration import TrainingConfig
 from strategies.models.manifest import ConstructionRecord
 from strategies.models.samples import compute_samples, transform_labels
 from strategies.models.training import Provenance, train
-from tests.support.models import SMALL, make_model, make_training_panel
+from tests.support.models import SMALL, make_model, make_training_panel, scaled_after
 
 V1 = Provenance(version="v1")
-
-
-def scaled_after(panel, session, factor=1.5):
-    """Return the panel with every price from a session on multiplied, in steps that change returns too."""
-    fields = {name: values.copy() for name, values in panel.fields.items()}
-    steps = factor ** np.arange(1, panel.sessions.size - session + 1)
-    for name in ("open", "high", "low", "close"):
-        fields[name][:, session:] *= steps
-    return replace(panel, fields=MappingProxyType(fields))
 
 
 def session_of(panel, day):

@@ -72,6 +72,8 @@ class Heartbeat(BaseModel):
     deliveries: str = ""
     #: Entries in hand that another worker took.
     lease_losses: Annotated[int, Field(ge=0)] = 0
+    #: Requests cut from their stream while pending, which no worker can answer.
+    trimmed_pending: Annotated[int, Field(ge=0)] = 0
     #: How often the stream server went away from the hot path, and with which errors.
     reconnects: Annotated[int, Field(ge=0)] = 0
     outages: str = ""

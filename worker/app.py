@@ -286,6 +286,7 @@ class Worker:
             worker=self.name,
             code_version=code_version(),
             counters=self._counters,
+            stream=self._stream,
             leases=self._leases,
             slots=self._slots,
             janitor=self._janitor.janitor,

@@ -72,8 +72,8 @@ class Settings(BaseSettings):
     """Longest blocking read."""
     lease_ms: int = Field(default=15_000, ge=100, le=3_600_000)
     """Idle time after which another worker may claim an entry."""
-    claim_interval_ms: int = Field(default=5000, ge=50, le=600_000)
-    """Pause between two looks for entries of dead workers."""
+    claim_interval_ms: int = Field(default=500, ge=50, le=600_000)
+    """Pause between two looks for entries of dead workers; no blocking read lasts longer."""
     max_deliveries: int = Field(default=5, ge=1, le=100)
     """Deliveries after which an entry is rejected as `deliveries_exhausted`."""
     dedupe_seconds: int = Field(default=86_400, ge=1, le=31_536_000)
@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     """Pause between two heartbeats."""
     shutdown_timeout_seconds: float = Field(default=20.0, gt=0, le=600)
     """Time that SIGTERM leaves for what was read."""
-    backoff_max_seconds: float = Field(default=5.0, gt=0, le=300)
+    backoff_max_seconds: float = Field(default=0.5, gt=0, le=300)
     """Longest wait between two tries to reach a server that is away."""
     control_maxlen: int = Field(default=10_000, ge=100)
     """Approximate length at which the control and events streams are cut."""

@@ -202,6 +202,47 @@ def test_entry_of_a_dead_worker_is_claimed_and_answered(valkey_url, bench, strea
     assert {vector.deliveries for vector in streams.results()} == {2}
 
 
+def test_entry_of_a_dead_worker_is_claimed_while_a_read_would_block_on(valkey_url, streams, rules, panel, active):
+    bench = Bench(valkey_url, streams.names, rules, limits=make_limits(block_ms=60_000, claim_interval_ms=100))
+    bench.serve(panel, [active])
+    bench.stream.ensure_group()
+    streams.add(REQUEST)
+    Bench(valkey_url, streams.names, rules, name="dead").stream.read(10, 10)
+
+    runner = threading.Thread(target=bench.consumer.run, args=(bench.stop,), daemon=True)
+    runner.start()
+    answered = wait_until(lambda: len(streams.results()) == 1, PATIENCE)
+    bench.stop.set()
+    runner.join(PATIENCE)
+
+    assert answered
+
+
+def test_entries_trimmed_while_a_dead_worker_held_them_are_counted(valkey_url, bench, streams, rules):
+    bench.stream.ensure_group()
+    streams.add(REQUEST, times=3)
+    Bench(valkey_url, streams.names, rules, name="dead").stream.read(10, 10)
+    streams.client.xtrim(streams.names.requests, maxlen=1, approximate=False)
+
+    assert wait_until(lambda: bench.consumer.run_once() or streams.pending() == 0, PATIENCE)
+
+    assert bench.stream.trimmed_pending == 2
+    assert len(streams.results()) == 1
+
+
+def test_own_entries_trimmed_while_the_worker_was_away_are_counted(bench, streams):
+    bench.stream.ensure_group()
+    streams.add(REQUEST, times=3)
+    bench.stream.read(10, 10)
+    streams.client.xtrim(streams.names.requests, maxlen=1, approximate=False)
+
+    bench.consumer.run_once()
+
+    assert bench.stream.trimmed_pending == 2
+    assert len(streams.results()) == 1
+    assert streams.pending() == 0
+
+
 def test_woken_worker_cannot_publish_what_another_took_over(valkey_url, bench, streams, rules, panel, active):
     bench.stream.ensure_group()
     streams.add(REQUEST)

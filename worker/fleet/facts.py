@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from worker.fleet.health import Liveness, Readiness
 from worker.fleet.retention import Janitor
 from worker.server import Outage
+from worker.serving.entries import RequestStream
 from worker.serving.leases import Leases
 from worker.serving.slots import Slots
 from worker.telemetry import Counters
@@ -31,6 +32,7 @@ class Facts:
     worker: str
     code_version: str
     counters: Counters
+    stream: RequestStream
     leases: Leases
     slots: Slots
     janitor: Janitor

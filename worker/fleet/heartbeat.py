@@ -121,6 +121,7 @@ class HeartbeatThread(threading.Thread):
             codes=_listed(counters.codes),
             deliveries=_listed(counters.deliveries),
             lease_losses=facts.leases.lost,
+            trimmed_pending=facts.stream.trimmed_pending,
             reconnects=facts.outages["requests"].count,
             outages=_listed(facts.outages["requests"].reasons),
             trimmed=sum(facts.janitor.trimmed.copy().values()),

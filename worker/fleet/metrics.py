@@ -66,6 +66,10 @@ class WorkerMetrics(Collector):
             dict.fromkeys(_KINDS, 0) | dict(counters.deliveries),
         )  # fmt: skip
         yield _counter("lease_losses", "Entries in hand that another worker took.", "", self._facts.leases.lost)
+        yield _counter(
+            "trimmed_pending_entries", "Requests cut from their stream while pending, which no worker can answer.", "",
+            self._facts.stream.trimmed_pending,
+        )  # fmt: skip
 
     def _durations(self) -> Iterator[Metric]:
         counters = self._facts.counters

@@ -148,7 +148,7 @@ class Consumer:
             if self._recover:
                 self._resume(stop)
             claimed = self._claim_when_due()
-            return [claimed] if claimed else self._read_new(self._limits.block_ms)
+            return [claimed] if claimed else self._read_new(self._block_ms())
         except GroupVanished as error:
             self._recover = True
             # At the stream's beginning: remembered ids absorb what was answered before.
@@ -159,6 +159,11 @@ class Consumer:
             # Its reply may have been lost with entries in it.
             self._recover = True
             raise
+
+    def _block_ms(self) -> int:
+        """Return how long to wait for what is new: no longer than until leases are looked at again."""
+        until_claim = int((self._next_claim - time.monotonic()) * 1000)
+        return max(1, min(self._limits.block_ms, until_claim))  # a block of 0 would never end
 
     def _read_new(self, block_ms: int) -> list[Entry]:
         entries = self._stream.read(self._prefetch.count, block_ms)

@@ -49,6 +49,8 @@ class RequestStream:
         self._consumer, self._lease_ms = consumer, lease_ms
         self._give_back = script(commands, "give_back")
         self._cursor = "0-0"
+        #: Entries found cut from the stream before they were answered.
+        self.trimmed_pending = 0
 
     def ensure_group(self) -> bool:
         """Create the group at the stream's beginning, so that nothing added before the first worker is lost.
@@ -100,6 +102,8 @@ class RequestStream:
 
         One at a time: an entry that killed its worker must not take others with it again.
         """
+        if not self._anything_overdue():
+            return None
         with translated():
             cursor, claimed, *deleted = say(
                 self._commands, "XAUTOCLAIM", self._names.requests, GROUP, self._consumer, self._lease_ms,
@@ -107,8 +111,7 @@ class RequestStream:
             )  # fmt: skip
             self._cursor = text_of(cursor)
             deliveries = self._deliveries(claimed[0][0]) if claimed and claimed[0] else 0
-        if any(deleted):
-            _log.error("entries_trimmed_while_pending", entries=[text_of(entry_id) for entry_id in deleted[0]])
+        self._note_trimmed(deleted[0] if deleted else ())
         # A server before 7.0 answers nil for an entry that was trimmed away; later ones list it in `deleted`.
         entries = _entries([row for row in claimed if row], deliveries)
         return entries[0] if entries else None
@@ -155,12 +158,30 @@ class RequestStream:
             if not pending:
                 self._commands.xgroup_delconsumer(self._names.requests, GROUP, self._consumer)
 
+    def _anything_overdue(self) -> bool:
+        """Return whether any lease ran out; one command, however much is pending, so that it may be asked often."""
+        with translated():
+            overdue = self._commands.xpending_range(
+                self._names.requests, GROUP, min="-", max="+", count=1, idle=self._lease_ms
+            )
+        if not overdue:
+            self._cursor = "0-0"
+        return bool(overdue)
+
+    def _note_trimmed(self, entry_ids: Sequence[bytes]) -> None:
+        if entry_ids:
+            self.trimmed_pending += len(entry_ids)
+            _log.error("entries_trimmed_while_pending", entries=[text_of(entry_id) for entry_id in entry_ids])
+
     def _claim(self, entry_id: str, deliveries: int) -> list[Entry]:
         with translated():
             reply = say(
                 self._commands, "XCLAIM", self._names.requests, GROUP, self._consumer, 0, entry_id,
                 "RETRYCOUNT", deliveries,
             )  # fmt: skip
+            # The server forgets a pending entry that is not in the stream any more, and says nothing.
+            gone = not reply and not self._commands.xrange(self._names.requests, min=entry_id, max=entry_id)
+        self._note_trimmed([entry_id.encode()] if gone else ())
         return _entries([row for row in reply if row and row[1] is not None], deliveries)
 
     def _deliveries(self, entry_id: bytes) -> int:

@@ -17,6 +17,7 @@ from worker.fleet.metrics import WorkerMetrics, metrics_registry
 from worker.fleet.retention import Janitor
 from worker.lifecycle.events import Events
 from worker.server import connect
+from worker.serving.entries import RequestStream
 from worker.serving.leases import Leases
 from worker.serving.results import CommitStatus
 from worker.telemetry import Counters, Timing
@@ -33,6 +34,7 @@ def facts():
         worker="w1",
         code_version="1.0",
         counters=Counters(),
+        stream=RequestStream(client, client, names, "w1", lease_ms=1000),
         leases=Leases(client, names, "w1"),
         slots=world.slots,
         janitor=Janitor(client, names, "w1", retentions=(), events=events, interval_seconds=1),
@@ -84,6 +86,7 @@ def test_histograms_are_cumulative_and_agree_with_their_count(facts):
 def test_backlog_deliveries_leases_and_outages_are_shown(facts):
     facts.counters.deliveries["claimed"] += 2
     facts.leases.lost = 4
+    facts.stream.trimmed_pending = 6
     facts.leases.hold(["1-0"])
     facts.outages["requests"].away(StreamUnavailable("READONLY", "replica"))
 
@@ -92,6 +95,7 @@ def test_backlog_deliveries_leases_and_outages_are_shown(facts):
     assert found["signal_worker_deliveries_total{kind=claimed}"] == 2
     assert found["signal_worker_deliveries_total{kind=new}"] == 0
     assert found["signal_worker_lease_losses_total"] == 4
+    assert found["signal_worker_trimmed_pending_entries_total"] == 6
     assert found["signal_worker_in_flight_entries"] == 1
     assert found["signal_worker_lag_entries"] == 7
     assert found["signal_worker_pending_entries"] == 3

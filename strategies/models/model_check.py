@@ -32,6 +32,8 @@ MEMORY_BYTES = 4 * 1024**3
 #: Values with which every feature is probed; NaN follows the default direction of each split.
 PROBES = (0.0, 1.0, -1.0, 1e30, -1e30, float("nan"))
 
+_UNPRINTABLE = re.compile(r"[^ -~\n]")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSummary:
@@ -95,13 +97,30 @@ def check_trees(text: str, summary: ModelSummary) -> None:
     Raises:
         MalformedModel: Names the tree, and what is wrong with it.
     """
-    blocks = re.split(r"^Tree=", text, flags=re.MULTILINE)[1:]
+    text = text.replace("\r\n", "\n")
+    if odd := _UNPRINTABLE.search(text):
+        raise MalformedModel(f"the text holds the character {odd[0]!r}, of which it is not clear where it ends a value")
+    head, *blocks = re.split(r"^Tree=", text, flags=re.MULTILINE)
     if len(blocks) != summary.num_trees:
         raise MalformedModel(f"the text holds {len(blocks)} trees, LightGBM read {summary.num_trees}")
+    _check_sizes(head, blocks)
     for number, block in enumerate(blocks):
-        fault = _tree_fault(dict(line.split("=", 1) for line in block.splitlines() if "=" in line), summary)
+        # LightGBM reads a tree up to its first blank line; what stands behind it must not be taken for the tree.
+        lines = [line.split("=", 1) for line in block.split("\n\n", 1)[0].splitlines() if "=" in line]
+        fields = dict(lines)
+        fault = "a line is there twice" if len(fields) < len(lines) else _tree_fault(fields, summary)
         if fault:
             raise MalformedModel(f"tree {number}: {fault}")
+
+
+def _check_sizes(head: str, blocks: list[str]) -> None:
+    # Where they are stated LightGBM jumps by them, and would read other trees than those that are checked here.
+    for line in head.splitlines():
+        if line.startswith("tree_sizes="):
+            sizes = [int(size) for size in line.removeprefix("tree_sizes=").split()]
+            found = [len("Tree=") + len(block) for block in blocks]
+            if sizes[:-1] != found[:-1] or len(sizes) != len(found):
+                raise MalformedModel(f"tree_sizes are {sizes[:3]} and so on, the trees have {found[:3]} characters")
 
 
 def _tree_fault(fields: dict[str, str], summary: ModelSummary) -> str | None:
@@ -112,23 +131,61 @@ def _tree_fault(fields: dict[str, str], summary: ModelSummary) -> str | None:
     if not np.isfinite(values).all():
         return f"leaf value {values[~np.isfinite(values)][0]}, it must be finite"
     if leaves == 1:
-        return None
-    left, right, features = (_numbers(fields, name) for name in ("left_child", "right_child", "split_feature"))
+        return _linear_fault(fields, leaves, summary)
+    names = ("left_child", "right_child", "split_feature")
+    left, right, features = (_integers(fields, name) for name in names)
     if {len(left), len(right), len(features)} != {leaves - 1}:
         return f"{leaves} leaves, but {len(left)} and {len(right)} children of splits of {len(features)} features"
     children = np.stack([left, right])
     outside = features[(features < 0) | (features >= summary.num_features)]
     if len(outside):
-        return f"splits feature {outside[0]:.0f} of {summary.num_features}"
+        return f"splits feature {outside[0]} of {summary.num_features}"
     if sorted(children.ravel()) != [*range(-leaves, 0), *range(1, leaves - 1)]:
         return "a node is missing or has two parents"
     # LightGBM numbers a split when it makes it, so a child split always has the higher number: no cycle is left.
     parents = np.broadcast_to(np.arange(leaves - 1), children.shape)
-    return "a node is its own ancestor" if (children[children >= 0] <= parents[children >= 0]).any() else None
+    if (children[children >= 0] <= parents[children >= 0]).any():
+        return "a node is its own ancestor"
+    return _category_fault(fields, leaves - 1) or _linear_fault(fields, leaves, summary)
+
+
+def _category_fault(fields: dict[str, str], splits: int) -> str | None:
+    """Return why a categorical split would read beside its set of categories; its threshold is the set's number."""
+    kinds, thresholds = _integers(fields, "decision_type"), _numbers(fields, "threshold")
+    if len(thresholds) != splits or len(kinds) not in {0, splits}:
+        return f"{splits} splits, but {len(thresholds)} thresholds and {len(kinds)} decision types"
+    sets = int(fields.get("num_cat", 0))
+    asked = thresholds[: len(kinds)][kinds & 1 == 1]
+    outside = asked[~((asked >= 0) & (asked < sets))]
+    if len(outside):
+        return f"splits by set {outside[0]:.0f} of {sets} sets of categories"
+    if sets == 0:
+        return None
+    bounds, words = _integers(fields, "cat_boundaries"), len(_numbers(fields, "cat_threshold"))
+    ordered = len(bounds) == sets + 1 and bounds[0] == 0 and bounds[-1] == words and (np.diff(bounds) >= 0).all()
+    return None if ordered else f"{sets} sets of categories, but bounds {bounds[:9].tolist()} of {words} words"
+
+
+def _linear_fault(fields: dict[str, str], leaves: int, summary: ModelSummary) -> str | None:
+    """Return why a leaf with a linear model would read beside its features."""
+    if int(fields.get("is_linear", 0)) == 0:
+        return None
+    counts, features = (_integers(fields, name) for name in ("num_features", "leaf_features"))
+    coefficients, constants = _numbers(fields, "leaf_coeff"), _numbers(fields, "leaf_const")
+    if not (len(counts) == len(constants) == leaves and len(features) == len(coefficients) == counts.sum()):
+        return f"{leaves} linear leaves, but {len(constants)} constants and {len(features)} features"
+    outside = features[(features < 0) | (features >= summary.num_features)]
+    if (counts < 0).any() or len(outside):
+        return f"a linear leaf reads feature {outside[:1].tolist()} of {summary.num_features}"
+    return None if np.isfinite([*coefficients, *constants]).all() else "a linear leaf is not finite"
 
 
 def _numbers(fields: dict[str, str], name: str) -> NDArray[np.float64]:
     return np.array(fields.get(name, "").split(), dtype=np.float64)
+
+
+def _integers(fields: dict[str, str], name: str) -> NDArray[np.int64]:
+    return np.array(fields.get(name, "").split(), dtype=np.int64)
 
 
 def _parse(text: str) -> "lightgbm.Booster":

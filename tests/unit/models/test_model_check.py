@@ -2,6 +2,7 @@
 
 import re
 
+import lightgbm as lgb
 import numpy as np
 import pytest
 
@@ -81,11 +82,31 @@ def test_tree_that_loops_is_refused_without_walking_it():
         inspect_model(looping)
 
 
+#: Lines of a tree whose first two splits ask for sets of categories.
+CATEGORIES = {
+    "num_cat": "2",
+    "decision_type": "1 9 2",
+    "threshold": "1 0 1e30",
+    "cat_boundaries": "0 1 2",
+    "cat_threshold": "5 9",
+}
+#: Lines of a tree whose leaves are linear models.
+LINEAR = {
+    "is_linear": "1",
+    "leaf_const": "1 2 3 4",
+    "num_features": "1 0 0 2",
+    "leaf_features": "0 5 1",
+    "leaf_coeff": "1 2 3",
+}
+
+
 def tree(**changes: str) -> str:
     """Return the text of one tree of four leaves, with changed lines."""
     fields = {
         "num_leaves": "4",
         "split_feature": "0 1 2",
+        "threshold": "0.5 -1 1e30",
+        "decision_type": "2 2 2",
         "left_child": "1 2 -1",
         "right_child": "-2 -3 -4",
         "leaf_value": "1 2 3 4",
@@ -105,6 +126,23 @@ def tree(**changes: str) -> str:
         ({"leaf_value": "1 2 3"}, "4 leaves, but 3 leaf values"),
         ({"leaf_value": "1 2 3 inf"}, "leaf value inf"),
         ({"num_leaves": "0", "leaf_value": ""}, "0 leaves"),
+        ({"threshold": "1 2"}, "3 splits, but 2 thresholds and 3 decision types"),
+        ({"decision_type": "2 2"}, "3 splits, but 3 thresholds and 2 decision types"),
+        ({"decision_type": "1 2 2"}, r"splits by set 0 of 0 sets"),
+        (CATEGORIES | {"threshold": "2 0 1e30"}, "splits by set 2 of 2 sets"),
+        (CATEGORIES | {"threshold": "-1 0 1e30"}, "splits by set -1 of 2 sets"),
+        (CATEGORIES | {"threshold": "nan 0 1e30"}, "splits by set nan of 2 sets"),
+        (CATEGORIES | {"decision_type": "257 9 2", "threshold": "2 0 1"}, "splits by set 2 of 2 sets"),
+        (CATEGORIES | {"cat_boundaries": "0 1"}, "2 sets of categories, but bounds"),
+        (CATEGORIES | {"cat_boundaries": "0 3 2"}, "2 sets of categories, but bounds"),
+        (CATEGORIES | {"cat_boundaries": "-1 1 2"}, "2 sets of categories, but bounds"),
+        (CATEGORIES | {"cat_boundaries": "0 1 9"}, "2 sets of categories, but bounds .* of 2 words"),
+        (LINEAR | {"leaf_features": "0 6 1"}, "linear leaf reads feature .6. of 6"),
+        (LINEAR | {"num_features": "1 0 0 9"}, "4 linear leaves, but 4 constants and 3 features"),
+        (LINEAR | {"num_features": "4 -1 0 0"}, "a linear leaf reads feature"),
+        (LINEAR | {"leaf_const": "1 2 3"}, "4 linear leaves, but 3 constants"),
+        (LINEAR | {"leaf_coeff": "1 nan 3"}, "a linear leaf is not finite"),
+        ({"shrinkage": "1\nleft_child=1 2 -1"}, "a line is there twice"),
     ],
 )
 def test_nodes_that_form_no_tree_are_named(changes, words):
@@ -117,9 +155,45 @@ def test_nodes_that_form_a_tree_pass():
     summary = ModelSummary(num_trees=1, num_features=6)
 
     check_trees(tree(), summary)
+    check_trees(tree(**CATEGORIES), summary)
+    check_trees(tree(**LINEAR), summary)
+    check_trees(tree().replace("\n", "\r\n"), summary)
     check_trees("Tree=0\nnum_leaves=1\nleaf_value=0.5\n", summary)
     with pytest.raises(MalformedModel, match="holds 1 trees, LightGBM read 2"):
         check_trees(tree(), ModelSummary(num_trees=2, num_features=6))
+
+
+def test_trees_that_lightgbm_finds_elsewhere_are_refused():
+    summary = ModelSummary(num_trees=1, num_features=6)
+
+    check_trees("tree_sizes=7\n\n" + tree(), summary)
+    with pytest.raises(MalformedModel, match="tree_sizes are"):
+        check_trees("tree_sizes=7 9\n\n" + tree(), summary)
+    two = tree() + "\n\n" + tree()
+    with pytest.raises(MalformedModel, match="tree_sizes are"):
+        check_trees("tree_sizes=7 9\n\n" + two, ModelSummary(num_trees=2, num_features=6))
+
+
+@pytest.mark.parametrize("character", ["\x0c", "\r", "\x00", "\x85"])
+def test_character_that_ends_a_value_for_some_readers_is_refused(character):
+    with pytest.raises(MalformedModel, match="not clear where it ends a value"):
+        check_trees(tree(left_child=f"1 2 -1{character}9"), ModelSummary(num_trees=1, num_features=6))
+
+
+def test_models_of_categories_and_linear_leaves_pass():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(500, 3))
+    rows[:, 0] = rng.integers(0, 40, size=500)
+    labels = 5 * (rows[:, 0] % 3 == 0) + rows[:, 1]
+    parameters = {"verbosity": -1, "num_leaves": 7, "num_threads": 1, "min_data_per_group": 5}
+    categorical = lgb.train(parameters, lgb.Dataset(rows, labels, categorical_feature=[0]), num_boost_round=3)
+    linear = lgb.train(parameters | {"linear_tree": True}, lgb.Dataset(rows, labels), num_boost_round=3)
+
+    assert "num_cat=1" in categorical.model_to_string()
+    assert inspect_model(categorical.model_to_string()).num_trees == 3
+    assert inspect_model(linear.model_to_string()).num_trees == 3
+    constant = lgb.train(parameters | {"linear_tree": True}, lgb.Dataset(rows, labels * 0 + 1), num_boost_round=3)
+    assert inspect_model(constant.model_to_string()).num_trees >= 1
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])

@@ -1,42 +1,35 @@
 """MLflow: the notebook of training runs.
 
-Owns: what is logged of a run, and the local store that stands in where no server is configured.
+Owns: what is logged of a run.
 Must not know: how models are trained, which one serves.
 Invariant: a bundle is whole and proven before it is logged, and does not depend on MLflow in any way.
 """
 
-import logging
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from strategies.errors import TrainingError
 from strategies.models.bundle import Bundle
 from strategies.models.manifest import BundleManifest
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from strategies.models.mlflow_connection import Connection, connect, failures, quiet_mlflow
+from strategies.models.training import TrainedModel
 
 
 class TrackingFailed(TrainingError):
     """MLflow could not be told of a run; the bundle itself is unharmed."""
 
 
-def local_store(artifacts_dir: Path) -> str:
-    """Return the address of the local store: one SQLite file, as MLflow 3 writes no plain folders any more."""
-    return f"sqlite:///{(artifacts_dir / 'mlruns' / 'mlflow.db').resolve()}"
+def log_run(bundle: Bundle, path: Path, trained: TrainedModel, *, tracking_uri: str | None) -> str:
+    """Log parameters, metrics, plots and the bundle's files, and return the id of the MLflow run.
 
-
-def log_run(bundle: Bundle, path: Path, losses: Sequence[float], *, tracking_uri: str | None) -> str:
-    """Log parameters, metrics, validation loss by round and the bundle's files, and return the id of the MLflow run.
+    Metrics are the bundle's; `fold_…` each fold's, with the fold as step; `final_…` the final model's own, where there
+    are folds; `validation_loss` with the boosting round as step.
 
     Args:
         bundle: Loaded from `path`.
         path: Folder of the bundle, `artifacts/models/<strategy>/<version>`.
-        losses: On the validation period, `[rounds]`.
+        trained: What the bundle was saved from.
         tracking_uri: Of the MLflow store; None = the local one beside the bundles.
 
     Raises:
@@ -46,49 +39,45 @@ def log_run(bundle: Bundle, path: Path, losses: Sequence[float], *, tracking_uri
     if manifest is None:
         raise TrackingFailed(f"{bundle.strategy} {bundle.version} is a bare model, there is nothing to log of it")
     try:
-        with _quiet_mlflow():
-            from mlflow.exceptions import MlflowException  # noqa: PLC0415 - see `_client`
-            from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+        with quiet_mlflow():
+            refusals = failures()
     except ImportError as error:
         raise TrackingFailed(f"MLflow is not installed: {error}") from error
     try:
-        with _quiet_mlflow():
-            return _log(_client(path.parents[2], tracking_uri), manifest, bundle, path, losses)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+        with quiet_mlflow():
+            return _log(connect(path.parents[2], tracking_uri), manifest, bundle, path, trained)
+    except refusals as error:
         raise TrackingFailed(f"the run was not logged to {tracking_uri or 'the local store'}: {error}") from error
 
 
-def _client(artifacts_dir: Path, tracking_uri: str | None) -> "tuple[MlflowClient, str | None]":
-    from mlflow import MlflowClient  # noqa: PLC0415 - takes more than a second, and only training needs it
+def _log(connection: Connection, manifest: BundleManifest, bundle: Bundle, path: Path, trained: TrainedModel) -> str:
+    from strategies.models.figures import draw_figures  # noqa: PLC0415 - matplotlib comes with MLflow, not with serving
 
-    if tracking_uri is not None:
-        return MlflowClient(tracking_uri=tracking_uri), None
-    runs = (artifacts_dir / "mlruns").resolve()
-    runs.mkdir(parents=True, exist_ok=True)
-    return MlflowClient(tracking_uri=local_store(artifacts_dir)), (runs / "artifacts").as_uri()
-
-
-def _log(
-    connection: "tuple[MlflowClient, str | None]",
-    manifest: BundleManifest,
-    bundle: Bundle,
-    path: Path,
-    losses: Sequence[float],
-) -> str:
-    client, artifact_location = connection
+    client = connection.client
     known = client.get_experiment_by_name(bundle.strategy)
-    experiment = known.experiment_id if known else client.create_experiment(bundle.strategy, artifact_location)
+    experiment = (
+        known.experiment_id if known else client.create_experiment(bundle.strategy, connection.artifact_location)
+    )
     run_id: str = client.create_run(experiment, run_name=bundle.version, tags=_tags(bundle, manifest)).info.run_id
     for name, value in _parameters(manifest).items():
         client.log_param(run_id, name, value)
-    for name, metric in manifest.metrics.items():
-        if metric is not None:
-            client.log_metric(run_id, name, metric)
-    for step, loss in enumerate(losses, start=1):
-        client.log_metric(run_id, "validation_loss", loss, step=step)
+    for name, metric, step in _metrics(manifest, trained):
+        client.log_metric(run_id, name, metric, step=step)
     client.log_artifacts(run_id, str(path), "bundle")
+    for name, figure in draw_figures(bundle, trained).items():
+        client.log_figure(run_id, figure, f"plots/{name}.png")
     client.set_terminated(run_id)
     return run_id
+
+
+def _metrics(manifest: BundleManifest, trained: TrainedModel) -> list[tuple[str, float, int]]:
+    found = [(name, value, 0) for name, value in manifest.metrics.items()]
+    if manifest.walk_forward:
+        for step, fold in enumerate(manifest.walk_forward.folds, start=1):
+            found += [(f"fold_{name}", value, step) for name, value in fold.metrics.items()]
+        found += [(f"final_{name}", value, 0) for name, value in manifest.walk_forward.final_metrics.items()]
+    found += [("validation_loss", loss, step) for step, loss in enumerate(trained.validation_loss, start=1)]
+    return [(name, value, step) for name, value, step in found if value is not None]
 
 
 def _tags(bundle: Bundle, manifest: BundleManifest) -> dict[str, str]:
@@ -105,6 +94,7 @@ def _tags(bundle: Bundle, manifest: BundleManifest) -> dict[str, str]:
 def _parameters(manifest: BundleManifest) -> Mapping[str, Any]:
     training = manifest.training
     periods = {name: getattr(training, name) for name in ("train", "valid", "test")}
+    folds = manifest.walk_forward
     return {
         **training.parameters,
         "feature_set": manifest.feature_set.name,
@@ -117,18 +107,6 @@ def _parameters(manifest: BundleManifest) -> Mapping[str, Any]:
         "train_rows": training.train_rows,
         "valid_rows": training.valid_rows,
         **{name: f"{period.first} to {period.last}" for name, period in periods.items()},
+        **(manifest.costs.model_dump() if manifest.costs else {}),
+        **(folds.model_dump(include={"window", "embargo_sessions"}) | {"folds": len(folds.folds)} if folds else {}),
     }
-
-
-@contextmanager
-def _quiet_mlflow() -> Iterator[None]:
-    """Keep MLflow from telling its makers of each run, and from telling of its tables on stderr."""
-    # It reads these from the environment alone.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # noqa: TID251
-    # Seconds instead of minutes until a server that is away is said to be away: the bundle is already safe.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # noqa: TID251
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
-        yield

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from strategies.alpha_baseline.train import Places, baseline_config, train_baseline
 from strategies.errors import BundleExists
 from strategies.market.importing import import_bars
-from strategies.models.bundle_store import load_bundle
+from strategies.models.bundle_store import load_bundle, save_bundle
 from strategies.models.configuration import TrainingConfig
-from strategies.models.tracking import TrackingFailed, local_store, log_run
+from strategies.models.mlflow_connection import local_store
+from strategies.models.tracking import TrackingFailed, log_run
 from tests.support.market import make_bars, write_snapshot
-from tests.support.models import make_bundle
+from tests.support.models import SMALL, make_bundle, make_model
 from worker.cli import train as command
 
 app = typer.Typer()
@@ -138,11 +139,12 @@ def test_configuration_of_another_strategy_is_refused(places):
     assert "configures strategy alpha_baseline, the command names another" in result.stderr
 
 
-def test_run_is_logged_with_parameters_metrics_and_bundle(tmp_path):
-    path = make_bundle(tmp_path)
+def test_run_is_logged_with_parameters_metrics_plots_and_bundle(tmp_path):
+    trained = make_model()
+    path = save_bundle(tmp_path, trained.content)
     bundle = load_bundle(path, check=False)
 
-    run_id = log_run(bundle, path, [0.3, 0.2], tracking_uri=None)
+    run_id = log_run(bundle, path, trained, tracking_uri=None)
 
     client = MlflowClient(tracking_uri=local_store(tmp_path))
     logged = client.get_run(run_id)
@@ -150,10 +152,34 @@ def test_run_is_logged_with_parameters_metrics_and_bundle(tmp_path):
     assert logged.data.params["learning_rate"] == "0.05"
     assert logged.data.params["seed"] == "42"
     assert logged.data.metrics["ic"] == pytest.approx(bundle.manifest.metrics["ic"])
-    assert [each.value for each in client.get_metric_history(run_id, "validation_loss")] == [0.3, 0.2]
+    losses = client.get_metric_history(run_id, "validation_loss")
+    assert [each.value for each in losses] == pytest.approx(trained.validation_loss)
     assert logged.data.tags["bundle_sha256"] == bundle.bundle_sha256
     stored = Path(client.download_artifacts(run_id, "bundle"))
     assert load_bundle(stored, check=False).bundle_sha256 == bundle.bundle_sha256
+    plots = {file.path: file.file_size for file in client.list_artifacts(run_id, "plots")}
+    assert plots.keys() == {
+        f"plots/{name}.png"
+        for name in ("ic", "quantile_returns", "cumulative_return", "feature_importance", "validation_loss")
+    }
+    assert min(plots.values()) > 5000
+
+
+def test_every_fold_is_logged_as_a_step(tmp_path):
+    config = TrainingConfig.model_validate(SMALL.model_dump() | {"rounds": 3, "walk_forward": FOLDS})
+    trained = make_model(config)
+    path = save_bundle(tmp_path, trained.content)
+
+    run_id = log_run(load_bundle(path, check=False), path, trained, tracking_uri=None)
+
+    client = MlflowClient(tracking_uri=local_store(tmp_path))
+    folds = trained.content.lineage.walk_forward.folds
+    by_fold = {each.step: each.value for each in client.get_metric_history(run_id, "fold_rank_ic")}
+    assert by_fold == {step: pytest.approx(fold.metrics["rank_ic"]) for step, fold in enumerate(folds, start=1)}
+    logged = client.get_run(run_id).data
+    assert logged.metrics["final_rank_ic"] == pytest.approx(trained.test.metrics["rank_ic"])
+    assert logged.metrics["rank_ic"] == pytest.approx(trained.out_of_sample.stitched.metrics["rank_ic"])
+    assert (logged.params["folds"], logged.params["embargo_sessions"]) == (str(len(folds)), "5")
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///{file}/mlflow.db", "http://127.0.0.1:9", "no-such-scheme://store"])
@@ -163,9 +189,23 @@ def test_store_that_cannot_be_told_leaves_the_bundle_whole(tmp_path, uri):
     address = uri.format(file=path / "model.txt")
 
     with pytest.raises(TrackingFailed, match="was not logged to"):
-        log_run(bundle, path, [], tracking_uri=address)
+        log_run(bundle, path, make_model(), tracking_uri=address)
 
     assert load_bundle(path, check=False).proven
+
+
+def test_command_warns_once_and_succeeds_while_mlflow_is_away(places):
+    folders = ("--data-dir", str(places.data_dir), "--artifacts-dir", str(places.artifacts_dir))
+    words = ["alpha_baseline", *folders, *quick(places), "--version", "untracked"]
+
+    result = CliRunner().invoke(app, words, env={"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "COLUMNS": "200"})
+
+    path = places.artifacts_dir / "models" / "alpha_baseline" / "untracked"
+    assert result.exit_code == 0
+    assert load_bundle(path).proven
+    (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
+    assert warning.startswith("signal-worker: warning: the run was not logged to http://127.0.0.1:9")
+    assert warning.endswith(f"the bundle is whole, in {path}")
 
 
 def test_real_bars_train_a_model_that_knows_its_snapshot(tmp_path):

@@ -1,6 +1,6 @@
 """`signal-worker train`: a snapshot becomes a model bundle.
 
-Exit codes: 0 done, 1 failed, 2 wrong call.
+Exit codes: 0 done, with a warning on stderr where MLflow could not be told; 1 failed, 2 wrong call.
 """
 
 import subprocess
@@ -91,13 +91,14 @@ def run_training(
 ) -> "TrainingRun":
     """Train with progress shown, print what the model was worth, log the run, and return it.
 
+    MLflow is a notebook: a run that it could not be told of is warned of once, and is a run all the same.
+
     Raises:
-        TrainingError: No model can be trained, or MLflow could not be told; the bundle then is there all the same.
+        TrainingError: No model can be trained.
         BundleError: The version is taken, or the bundle does not prove itself.
         DataError: No snapshot, or one that cannot be read.
     """
     from strategies.alpha_baseline.train import Places, train_baseline
-    from strategies.models.tracking import log_run
 
     console = console or Console(highlight=False)
     places = Places(data_dir=settings.data_dir, artifacts_dir=settings.artifacts_dir)
@@ -106,13 +107,20 @@ def run_training(
             config, places, version=version, snapshot=snapshot, git_revision=git_revision(), progress=progress
         )
     _show(run, console)
-    if mlflow:
-        losses = run.trained.validation_loss
+    return replace(run, mlflow_run_id=_log(run, settings, console)) if mlflow else run
+
+
+def _log(run: "TrainingRun", settings: "Settings", console: Console) -> str | None:
+    from strategies.models.tracking import TrackingFailed, log_run
+
+    try:
         with console.status("log the run to MLflow …"):
-            run_id = log_run(run.bundle, run.path, losses, tracking_uri=settings.mlflow_tracking_uri)
-        console.print(f"MLflow run  {run_id}")
-        run = replace(run, mlflow_run_id=run_id)
-    return run
+            run_id = log_run(run.bundle, run.path, run.trained, tracking_uri=settings.mlflow_tracking_uri)
+    except TrackingFailed as error:
+        typer.echo(f"signal-worker: warning: {error}; the bundle is whole, in {run.path}", err=True)
+        return None
+    console.print(f"MLflow run  {run_id}")
+    return run_id
 
 
 def git_revision() -> str | None:

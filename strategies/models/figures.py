@@ -1,0 +1,103 @@
+"""Plots of a training run, for its MLflow run.
+
+Owns: five small figures of what the bundle's metrics summarise.
+Must not know: MLflow, where figures go.
+Invariant: drawn from the arrays that the metrics were computed from; what could not be measured is a hole, not a 0.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from strategies.market.bars import FloatArray
+from strategies.models.bundle import Bundle
+from strategies.models.evaluation import drawdown
+from strategies.models.judging import HeldOut
+from strategies.models.training import TrainedModel
+
+#: Sessions of the running mean.
+RUNNING_SESSIONS = 20
+QUANTILES = 5
+#: Features shown, those of most gain first.
+SHOWN_FEATURES = 20
+
+
+def draw_figures(bundle: Bundle, trained: TrainedModel) -> dict[str, Figure]:
+    """Return the figures by name; those of sessions show the ones that the bundle's metrics stand on."""
+    judged = trained.judged
+    return {
+        "ic": _figure(lambda axes: _draw_ic(axes, judged)),
+        "quantile_returns": _figure(lambda axes: _draw_quantiles(axes, judged)),
+        "cumulative_return": _figure(lambda axes: _draw_wealth(axes, judged)),
+        "feature_importance": _figure(lambda axes: _draw_importance(axes, bundle)),
+        "validation_loss": _figure(lambda axes: _draw_loss(axes, trained.validation_loss)),
+    }
+
+
+def quantile_returns(predictions: FloatArray, returns: FloatArray) -> FloatArray:
+    """Return the mean return of each quantile of a session's predictions, `[quantiles]`, lowest predictions first.
+
+    Each session counts the same; one with fewer priced symbols than quantiles is left out. NaN = none is left.
+
+    Args:
+        predictions: `[sessions, symbols]`; NaN = not priced.
+        returns: `[sessions, symbols]`; NaN = not known.
+    """
+    ranks = pd.DataFrame(predictions).rank(axis=1, method="first").to_numpy()
+    priced = np.isfinite(predictions).sum(axis=1, keepdims=True)
+    full = np.where(priced >= QUANTILES, priced, np.nan)
+    quantile = np.ceil(ranks * QUANTILES / full)
+    means = [pd.DataFrame(np.where(quantile == at, returns, np.nan)).mean(axis=1).mean() for at in _QUANTILES]
+    return np.array(means, dtype=np.float64)
+
+
+_QUANTILES = range(1, QUANTILES + 1)
+
+
+def _figure(draw: Callable[[Axes], None]) -> Figure:
+    # No pyplot: it keeps every figure and asks for a display.
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _draw_ic(axes: Axes, judged: HeldOut) -> None:
+    rank_ic = pd.Series(judged.signal.rank_ic)
+    axes.bar(judged.sessions, rank_ic, width=1.0, alpha=0.4, label="rank IC")
+    axes.plot(judged.sessions, rank_ic.rolling(RUNNING_SESSIONS, min_periods=1).mean(), label="mean of 20 sessions")
+    axes.set_ylabel("rank IC of a session")
+    axes.legend()
+
+
+def _draw_quantiles(axes: Axes, judged: HeldOut) -> None:
+    axes.bar(list(_QUANTILES), 1e4 * quantile_returns(judged.predictions, judged.returns))
+    axes.set_xlabel("quantile of predictions, highest last")
+    axes.set_ylabel("mean return of a session, basis points")
+
+
+def _draw_wealth(axes: Axes, judged: HeldOut) -> None:
+    net = np.nan_to_num(judged.performance.net_returns)
+    gross = np.nan_to_num(judged.performance.gross_returns)
+    axes.plot(judged.sessions, np.cumprod(1 + gross) - 1, label="before costs")
+    axes.plot(judged.sessions, np.cumprod(1 + net) - 1, label="after costs")
+    axes.fill_between(judged.sessions, drawdown(net), 0, alpha=0.3, label="drawdown after costs")
+    axes.set_ylabel("cumulative return of the book")
+    axes.legend()
+
+
+def _draw_importance(axes: Axes, bundle: Bundle) -> None:
+    gain = bundle.booster.feature_importance("gain")
+    shown = np.argsort(gain)[::-1][:SHOWN_FEATURES][::-1]
+    axes.barh([bundle.feature_set.names[index] for index in shown], gain[shown])
+    axes.set_xlabel("gain, summed over splits")
+
+
+def _draw_loss(axes: Axes, losses: tuple[float, ...]) -> None:
+    axes.plot(range(1, len(losses) + 1), losses)
+    axes.set_xlabel("boosting round")
+    axes.set_ylabel("loss on the validation period")

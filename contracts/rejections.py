@@ -37,6 +37,8 @@ class RejectionCode(StrEnum):
     HISTORY_TOO_SHORT = "history_too_short"
     NOTHING_TO_PRICE = "nothing_to_price"
     INFEASIBLE_CONSTRUCTION = "infeasible_construction"
+    TOO_MANY_TO_EXPLAIN = "too_many_to_explain"
+    NOT_EXPLAINABLE = "not_explainable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     DELIVERIES_EXHAUSTED = "deliveries_exhausted"
 

@@ -81,21 +81,24 @@ class Contribution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     feature: str
-    #: The feature's value as the model saw it; absent: NaN.
+    #: The feature's value as the model saw it, after the bundle's processors; absent: NaN or infinite.
     value: Finite | None = None
     #: In units of the prediction.
     contribution: Finite
 
 
 class Explanation(BaseModel):
-    """Why one symbol's prediction is what it is: `base`, the contributions and `others` sum to it."""
+    """Why one symbol's prediction is what it is: `base`, the contributions and `others` sum to it.
+
+    Summed exactly (`math.fsum`) they differ from it by half a unit in the last place of `others` at most.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     symbol: Symbol
     #: The model's expectation before it knows any feature.
     base: Finite
-    #: Largest first, by absolute value.
+    #: Largest first, by absolute value; never 0.
     contributions: tuple[Contribution, ...]
     #: Sum of what the features not named contributed.
     others: Finite

@@ -82,6 +82,18 @@ class InfeasibleConstruction(StrategyError):
     """Predictions or parameters from which no portfolio can be made."""
 
 
+class TooManyToExplain(StrategyError):
+    """More symbols than one explained answer may have."""
+
+    def __init__(self, symbols: int, limit: int) -> None:
+        super().__init__(f"{symbols} symbols are to be explained, at most {limit} a request; ask without explain")
+        self.symbols, self.limit = symbols, limit
+
+
+class NotExplainable(StrategyError):
+    """A model whose predictions are no sum of its features' contributions."""
+
+
 class DataError(Exception):
     """Files that cannot become bars: a missing folder, a wrong column, an unreadable table."""
 

@@ -1,6 +1,6 @@
 """The model bundle as the worker holds it: booster, feature set, processors and lineage in one immutable object.
 
-Owns: the type `Bundle`, what its label means, and the one way in which predictions are computed.
+Owns: the type `Bundle`, what its label means, and the one way in which predictions are computed and explained.
 Must not know: where bundles lie, digests of files, registries.
 Invariant: features go to the booster by the order of the bundle's own names, on one thread; the same row gives the same
 prediction alone or among others. One thread uses a bundle at a time, as LightGBM sets its predictor up at each call.
@@ -17,6 +17,7 @@ from strategies.construction import Construction
 from strategies.errors import FeatureSetMismatch, MalformedModel
 from strategies.expressions.feature_sets import FeatureSet
 from strategies.market.bars import FloatArray
+from strategies.models.explanations import Attribution, explain_rows
 from strategies.models.manifest import BundleManifest, PredictionKind, VwapStandIn
 from strategies.models.processors import Fillna, Float32Array, Scaling, apply_processors
 
@@ -111,9 +112,26 @@ class Bundle:
         Raises:
             FeatureSetMismatch: Another number of columns than the feature set has.
         """
+        return predict_rows(self.booster, self._processed(features))
+
+    def explain(self, features: Float32Array, predictions: FloatArray, *, count: int) -> tuple[Attribution, ...]:
+        """Return why each row has its prediction, values as the booster saw them: after the processors.
+
+        Args:
+            features: As for `predict`.
+            predictions: What `predict` returned for them.
+            count: Features named a row at most.
+
+        Raises:
+            NotExplainable: Contributions do not sum to this model's predictions, or there are none.
+            FeatureSetMismatch: Another number of columns than the feature set has.
+        """
+        return explain_rows(self.booster, self._processed(features), predictions, self.feature_set.names, count=count)
+
+    def _processed(self, features: Float32Array) -> Float32Array:
         if features.shape != (len(features), len(self.feature_set.names)):
             raise FeatureSetMismatch(f"features have shape {features.shape}, columns are {len(self.feature_set.names)}")
-        return predict_rows(self.booster, apply_processors(self.processors, features))
+        return apply_processors(self.processors, features)
 
 
 def predict_rows(booster: lgb.Booster, features: Float32Array) -> FloatArray:

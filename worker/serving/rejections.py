@@ -30,6 +30,8 @@ CODES: Mapping[type[Exception], RejectionCode] = {
     strategy.HistoryTooShort: RejectionCode.HISTORY_TOO_SHORT,
     strategy.NothingToPrice: RejectionCode.NOTHING_TO_PRICE,
     strategy.InfeasibleConstruction: RejectionCode.INFEASIBLE_CONSTRUCTION,
+    strategy.TooManyToExplain: RejectionCode.TOO_MANY_TO_EXPLAIN,
+    strategy.NotExplainable: RejectionCode.NOT_EXPLAINABLE,
     edge.UnknownStrategy: RejectionCode.UNKNOWN_STRATEGY,
     edge.StrategyNotServed: RejectionCode.STRATEGY_NOT_SERVED,
     edge.NoActiveBundle: RejectionCode.NO_ACTIVE_MODEL,

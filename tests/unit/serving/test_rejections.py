@@ -19,6 +19,8 @@ NO_END_OF_A_REQUEST = {
     edge.InvalidRegistration,
     edge.IllegalTransition,
     edge.ReasonMissing,
+    edge.ImpossibleShare,
+    edge.ImpossibleShare,
     edge.MigrationFailed,
     edge.RequestTimeout,  # the client's own
 }

@@ -37,12 +37,14 @@ from worker.lifecycle.proven import ProvenModels
 from worker.lifecycle.reconciler import Reconciler, Sources
 from worker.lifecycle.registry import Registry
 from worker.server import Client, Outage, Patience, connect
-from worker.serving.consumer import Consumer, Identity, Limits, utc_now
+from worker.serving.answers import Answers, Identity
+from worker.serving.consumer import Consumer, Limits, utc_now
 from worker.serving.entries import RequestStream
 from worker.serving.failpoints import failpoints
 from worker.serving.leases import Leases
 from worker.serving.pipeline import Rules
 from worker.serving.results import Results
+from worker.serving.shadow import Shadows
 from worker.serving.slots import Slots
 from worker.settings import Settings
 from worker.telemetry import Counters, Pulse
@@ -86,6 +88,7 @@ class Worker:
         self._drained_by: str | None = None
         self._stack = ExitStack()
         self._slots = Slots(settings.strategies)
+        self._shadows = Shadows(self._slots, share=settings.shadow_share, size=settings.shadow_queue)
         self._counters, self._pulse = Counters(), Pulse()
         self._outages = {name: Outage(name) for name in ("requests", "control", "heartbeat", "leases", "janitor")}
         self._rules = Rules(
@@ -206,14 +209,15 @@ class Worker:
             settings.trace_exporter, stream=self._names.requests, worker=self.name, version=code_version()
         )
         self._stack.callback(end_tracing)
+        identity = Identity(worker=self.name, code_version=code_version())
         return Consumer(
-            identity=Identity(worker=self.name, code_version=code_version()),
+            worker=self.name,
             names=self._names,
             stream=self._stream,
             results=self._results,
             leases=self._leases,
-            slots=self._slots,
-            rules=self._rules,
+            answers=Answers(identity, self._slots, self._rules, shadows=self._shadows, counters=self._counters),
+            shadows=self._shadows,
             limits=Limits(
                 batch_count=settings.batch_count,
                 batch_bytes=settings.batch_bytes,

@@ -62,6 +62,13 @@ class Settings(BaseSettings):
     threads: int = Field(default=2, ge=1, le=64)
     """Threads that compute features."""
 
+    shadow_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the answered requests that versions in testing compute too, chosen by request id; 0: none."""
+    shadow_candidates: int = Field(default=2, ge=1, le=20)
+    """Most versions in testing of one strategy that are loaded: its canary first, then the newest."""
+    shadow_queue: int = Field(default=64, ge=1, le=10_000)
+    """Answered requests that may wait to be shadowed; what comes while it is full is not shadowed."""
+
     worker_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.:-]{1,100}$")
     """Name of this consumer in the group; unset: host, process id and a nonce."""
     batch_count: int = Field(default=16, ge=1, le=1000)

@@ -102,6 +102,10 @@ class Counters:
         self.rejected = 0
         self.dropped = 0
         self.failed = 0
+        #: Requests of a canary's share that the active version answered, since the canary could not.
+        self.canary_fallbacks = 0
+        #: Vectors published, by the part of the model that computed them.
+        self.parts: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
         #: Status of commits that published nothing: duplicate, fenced.
         self.drops: Counter[str] = Counter()
@@ -121,6 +125,7 @@ class Counters:
             self.codes[outcome.code.value] += 1
         else:
             self.answered += 1
+            self.parts[outcome.served_as.value] += 1
             self._latencies_ms.append(total_ms)
 
     def measure(self, timing: Timing) -> None:

@@ -305,14 +305,14 @@ def test_request_that_raises_is_retried_alone_until_deliveries_run_out(valkey_ur
     streams.add(REQUEST, times=2)
     streams.add(REQUEST | {"request_id": "poison"})
     streams.add(REQUEST, times=2)
-    original = bench.consumer._vector
+    original = bench.consumer._answers.of
 
-    def explode(request, entry, read_at):
+    def explode(request, entry, **when):
         if request.request_id == "poison":
             raise RuntimeError("kaboom")
-        return original(request, entry, read_at)
+        return original(request, entry, **when)
 
-    bench.consumer._vector = explode
+    bench.consumer._answers.of = explode
 
     assert wait_until(lambda: bench.consumer.run_once() or streams.pending() == 0, PATIENCE)
 
@@ -328,7 +328,7 @@ def test_commit_said_twice_is_told_duplicate(bench, streams):
     bench.stream.ensure_group()
     streams.add(REQUEST)
     (entry,) = bench.stream.read(10, 10)
-    outcome, _ = bench.consumer._outcome(entry, 0.0)
+    outcome, *_ = bench.consumer._outcome(entry, 0.0)
 
     first = bench.results.commit(entry, outcome)
     second = bench.results.commit(entry, outcome)

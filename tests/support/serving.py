@@ -17,12 +17,14 @@ from strategies.market.bars import Panel
 from strategies.models.bundle import ALPHA158_LABEL, Bundle
 from worker.fleet.tracing import no_tracing
 from worker.server import Client, Outage, Patience, connect, pairs_of, say
-from worker.serving.consumer import Consumer, Identity, Limits
+from worker.serving.answers import Answers, Identity
+from worker.serving.consumer import Consumer, Limits
 from worker.serving.entries import RequestStream
 from worker.serving.failpoints import failpoints
 from worker.serving.leases import Leases
 from worker.serving.pipeline import Rules
 from worker.serving.results import Results
+from worker.serving.shadow import Shadows
 from worker.serving.slots import ActiveBundle, Slots
 from worker.telemetry import Counters, Pulse
 
@@ -145,15 +147,22 @@ class Bench:
         self.leases = Leases(connect(url, f"{name}:heartbeat"), names, name)
         self.results = Results(commands, names, name, dedupe_seconds=3600)
         self.slots, self.counters, self.outage = Slots(served), Counters(), Outage("requests")
+        self.shadows = Shadows(self.slots, share=1.0, size=8)
         self.now = NOW
         self.consumer = Consumer(
-            identity=Identity(worker=name, code_version="test"),
+            worker=name,
             names=names,
             stream=self.stream,
             results=self.results,
             leases=self.leases,
-            slots=self.slots,
-            rules=rules,
+            answers=Answers(
+                Identity(worker=name, code_version="test"),
+                self.slots,
+                rules,
+                shadows=self.shadows,
+                counters=self.counters,
+            ),
+            shadows=self.shadows,
             limits=self.limits,
             counters=self.counters,
             patience=Patience(self.stop, self.outage, 0.2),

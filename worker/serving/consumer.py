@@ -15,19 +15,19 @@ from typing import TypeVar
 
 import structlog
 
-from contracts import Rejection, SignalRequest, StreamNames
+from contracts import Rejection, SignalVector, StreamNames
 from contracts.codec import decode_request, printable, request_id_of
 from worker.errors import DeadlineExceeded, DeliveriesExhausted, GroupVanished, StreamUnavailable
 from worker.fleet.tracing import Tracing, trace_fields, trace_id
 from worker.server import Patience
+from worker.serving.answers import Answers
 from worker.serving.entries import Entry, RequestStream
 from worker.serving.failpoints import Reach, Step
 from worker.serving.leases import Leases
-from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
 from worker.serving.prefetch import Prefetch
 from worker.serving.rejections import REJECTED, code_of
 from worker.serving.results import Commit, CommitStatus, Outcome, Results
-from worker.serving.slots import Slots
+from worker.serving.shadow import Shadows, ShadowTask
 from worker.telemetry import Counters, Pulse, Timing
 
 Result = TypeVar("Result")
@@ -51,27 +51,19 @@ class Limits:
     batch_bytes: int = 8_388_608
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who answers."""
-
-    worker: str
-    code_version: str
-
-
 class Consumer:
     """One consumer of the group; `run` belongs to one thread."""
 
     def __init__(  # noqa: PLR0913 - the composition root hands in every part; none is optional
         self,
         *,
-        identity: Identity,
+        worker: str,
         names: StreamNames,
         stream: RequestStream,
         results: Results,
         leases: Leases,
-        slots: Slots,
-        rules: Rules,
+        answers: Answers,
+        shadows: Shadows,
         limits: Limits,
         counters: Counters,
         patience: Patience,
@@ -81,8 +73,8 @@ class Consumer:
         tracing: Tracing,
     ) -> None:
         """Take every part from the composition root."""
-        self._identity, self._names, self._stream, self._results = identity, names, stream, results
-        self._leases, self._slots, self._rules, self._limits = leases, slots, rules, limits
+        self._worker, self._names, self._stream, self._results = worker, names, stream, results
+        self._leases, self._answers, self._shadows, self._limits = leases, answers, shadows, limits
         self._counters, self._patience, self._clock, self._reach = counters, patience, clock, reach
         self._pulse, self._tracing = pulse, tracing
         self._prefetch = Prefetch(limits.batch_count, limits.batch_bytes, limits.max_entry_bytes)
@@ -211,7 +203,7 @@ class Consumer:
         queue_ms = max(0.0, self._clock().timestamp() * 1000 - entry.added_ms)
         try:
             self._reach(Step.READ)
-            outcome, deadline_ms = self._outcome(entry, read_at)
+            outcome, deadline_ms, task = self._outcome(entry, read_at)
             self._reach(Step.COMPUTED)
         except StreamUnavailable:
             raise
@@ -231,6 +223,8 @@ class Consumer:
             commit_ms=(time.perf_counter() - computed_at) * 1000,
         )
         self._say(entry, outcome, commit, timing)
+        if task is not None and isinstance(outcome, SignalVector) and commit.status is CommitStatus.COMMITTED:
+            self._shadows.offer(task)
         return outcome
 
     def _publish(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> tuple[Outcome, Commit]:
@@ -251,7 +245,8 @@ class Consumer:
             self._recover = True
             return Commit(CommitStatus.FENCED, "")
 
-    def _outcome(self, entry: Entry, read_at: float) -> tuple[Outcome, int | None]:
+    def _outcome(self, entry: Entry, read_at: float) -> tuple[Outcome, int | None, ShadowTask | None]:
+        """Return the outcome, the instant after which it is worthless, and what may be shadowed once it stands."""
         try:
             self._require_deliveries_left(entry)
             request = decode_request(
@@ -260,23 +255,10 @@ class Consumer:
                 max_bytes=self._limits.max_entry_bytes,
                 max_symbols=self._limits.max_symbols,
             )
-            return self._vector(request, entry, read_at), _epoch_ms(request.deadline)
+            answered = self._answers.of(request, entry, read_at=read_at, now=self._clock())
         except REJECTED as error:
-            return self._rejection(entry, error), None
-
-    def _vector(self, request: SignalRequest, entry: Entry, read_at: float) -> Outcome:
-        now = self._clock()
-        if request.deadline is not None and now > request.deadline:
-            raise DeadlineExceeded(f"the deadline {request.deadline.isoformat()} has passed, now is {now.isoformat()}")
-        found = answer(request, self._slots.bundle(request.strategy), self._slots.require_panel(), self._rules, now)
-        delivery = Delivery(
-            worker=self._identity.worker,
-            code_version=self._identity.code_version,
-            queue_ms=max(0.0, round(now.timestamp() * 1000 - entry.added_ms, 3)),
-            compute_ms=round((time.perf_counter() - read_at) * 1000, 3),
-            deliveries=entry.deliveries,
-        )
-        return signal_vector(found, delivery, self._rules, now)
+            return self._rejection(entry, error), None, None
+        return answered.vector, _epoch_ms(request.deadline), answered.task
 
     def _require_deliveries_left(self, entry: Entry) -> None:
         if entry.deliveries > self._limits.max_deliveries:
@@ -295,7 +277,7 @@ class Consumer:
             entry_id=entry.id,
             rejected_at=self._clock(),
             deliveries=entry.deliveries,
-            worker=self._identity.worker,
+            worker=self._worker,
             fields=fields,
             **trace_fields(entry.pairs),
         )
@@ -340,6 +322,7 @@ class Consumer:
                 "request_answered",
                 strategy=outcome.strategy,
                 model_version=outcome.model_version,
+                served_as=outcome.served_as.value,
                 as_of=outcome.as_of.isoformat(),
                 symbols=len(outcome.weights),
                 queue_ms=outcome.queue_ms,

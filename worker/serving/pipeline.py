@@ -100,6 +100,7 @@ def signal_vector(found: Answer, delivery: Delivery, rules: Rules, now: datetime
         model_version=bundle.version,
         model_sha256=bundle.model_sha256,
         bundle_sha256=bundle.bundle_sha256,
+        served_as=found.active.served_as,
         activation=found.active.activation,
         proven=bundle.proven,
         feature_set=bundle.feature_set.name,

@@ -8,7 +8,7 @@ Invariant: at most one outcome a request id within the time it is remembered, wh
 from dataclasses import dataclass
 from enum import StrEnum
 
-from contracts import GROUP, Rejection, SignalVector, StreamNames
+from contracts import GROUP, Rejection, ServedAs, SignalVector, StreamNames
 from contracts.codec import encode
 from worker.server import Client, script, translated
 from worker.serving.entries import Entry
@@ -52,7 +52,10 @@ class Results:
 
         Raises:
             StreamUnavailable: The server did not do it, or its reply was lost.
+            ValueError: A shadow vector, which is never traded and so never stands among the results.
         """
+        if isinstance(outcome, SignalVector) and outcome.served_as is ServedAs.SHADOW:
+            raise ValueError(f"the vector of {outcome.request_id} by {outcome.model_version} is a shadow vector")
         answered = isinstance(outcome, SignalVector)
         stream = self._names.results if answered else self._names.rejections
         flat = [text for pair in encode(outcome).items() for text in pair]

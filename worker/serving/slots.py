@@ -1,15 +1,17 @@
-"""What is serving now: one bundle a strategy, one panel of bars.
+"""What is serving now: one active bundle a strategy with the candidates beside it, one panel of bars.
 
-Owns: the references that requests read once each and that the control thread swaps.
+Owns: the references that requests read once each and that are swapped between two requests.
 Must not know: registry, files, streams.
 Invariant: a swap is one assignment of a finished value; a request sees all of one or all of the other.
 """
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
+from contracts import ServedAs
 from strategies.market.bars import Panel
 from strategies.models.bundle import Bundle
 from worker.errors import NoActiveBundle, NoSnapshot, StrategyNotServed, UnknownStrategy
@@ -17,29 +19,61 @@ from worker.errors import NoActiveBundle, NoSnapshot, StrategyNotServed, Unknown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveBundle:
-    """A bundle that proved itself here, with the activation that made it serve."""
+    """A bundle that proved itself here, with the activation under which it answers."""
 
     bundle: Bundle
     activation: int
     since: datetime
     #: Whether it comes from the local cache, and the registry has not confirmed it yet.
     cached: bool = False
+    #: In which part it computes; a candidate stands here for one request, under the active version's activation.
+    served_as: ServedAs = ServedAs.ACTIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """The bundle of a version in testing, which proved itself here."""
+
+    bundle: Bundle
+    since: datetime
+    #: Share of the requests that it answers as a canary; 0: none.
+    canary_share: float = 0.0
+
+    def beside(self, active: ActiveBundle, part: ServedAs) -> ActiveBundle:
+        """Return it as it computes one request beside the active bundle."""
+        return ActiveBundle(bundle=self.bundle, activation=active.activation, since=self.since, served_as=part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """All that computes for one strategy."""
+
+    active: ActiveBundle
+    #: The canary first, if there is one.
+    candidates: tuple[Candidate, ...] = ()
 
 
 class Slots:
-    """The active bundle of each strategy, and the snapshot; written by one thread, read by others without a lock."""
+    """The slot of each strategy, and the snapshot; swapped by any thread, read by all without a lock."""
 
     def __init__(self, served: tuple[str, ...] = ()) -> None:
         """Take the strategies this worker is configured for; none = all."""
         self._served = served
-        self._active: Mapping[str, ActiveBundle] = MappingProxyType({})
+        self._slots: Mapping[str, Slot] = MappingProxyType({})
         self._known: frozenset[str] | None = frozenset()
         self._panel: Panel | None = None
+        # Two threads swap (an activation, a candidate that raised): each must build on the other's value.
+        self._swapping = threading.Lock()
 
     @property
     def active(self) -> Mapping[str, ActiveBundle]:
         """Strategy to what serves it."""
-        return self._active
+        return {strategy: slot.active for strategy, slot in self._slots.items()}
+
+    @property
+    def candidates(self) -> Mapping[str, tuple[Candidate, ...]]:
+        """Strategy to what computes beside the bundle that serves it."""
+        return {strategy: slot.candidates for strategy, slot in self._slots.items() if slot.candidates}
 
     @property
     def served(self) -> tuple[str, ...]:
@@ -55,17 +89,17 @@ class Slots:
         """Whether this worker is configured for the strategy."""
         return not self._served or strategy in self._served
 
-    def bundle(self, strategy: str) -> ActiveBundle:
-        """Return what serves a strategy.
+    def slot(self, strategy: str) -> Slot:
+        """Return what computes for a strategy, at one instant.
 
         Raises:
             UnknownStrategy: The registry has no version of it.
             StrategyNotServed: This worker is configured for others.
             NoActiveBundle: No version of it is active, or none that loads.
         """
-        active = self._active.get(strategy)
-        if active is not None:
-            return active
+        slot = self._slots.get(strategy)
+        if slot is not None:
+            return slot
         if not self.serves(strategy):
             raise StrategyNotServed(f"strategy {strategy} is not served here, only {', '.join(self._served)}")
         if self._known is None:
@@ -89,13 +123,43 @@ class Slots:
         self._known = strategies
 
     def put(self, active: ActiveBundle) -> None:
-        """Let a bundle serve its strategy from the next request on."""
-        self._active = MappingProxyType({**self._active, active.bundle.strategy: active})
+        """Let a bundle serve its strategy from the next request on; it is no candidate any more."""
+        strategy = active.bundle.strategy
+        with self._swapping:
+            before = self._slots.get(strategy)
+            left = [one for one in before.candidates if one.bundle.version != active.bundle.version] if before else []
+            self._swap(strategy, Slot(active=active, candidates=tuple(left)))
+
+    def put_candidates(self, strategy: str, candidates: Sequence[Candidate]) -> bool:
+        """Let these compute beside what serves a strategy, in place of those that do.
+
+        Returns:
+            Whether anything serves it; else nothing can compute beside it.
+        """
+        with self._swapping:
+            slot = self._slots.get(strategy)
+            if slot is not None:
+                self._swap(strategy, Slot(active=slot.active, candidates=tuple(candidates)))
+            return slot is not None
+
+    def drop_candidate(self, strategy: str, version: str) -> bool:
+        """Let a candidate compute no more, and return whether it did."""
+        with self._swapping:
+            slot = self._slots.get(strategy)
+            left = tuple(one for one in slot.candidates if one.bundle.version != version) if slot else ()
+            if slot is None or len(left) == len(slot.candidates):
+                return False
+            self._swap(strategy, Slot(active=slot.active, candidates=left))
+            return True
 
     def remove(self, strategy: str) -> None:
         """Let nothing serve a strategy any more."""
-        self._active = MappingProxyType({name: value for name, value in self._active.items() if name != strategy})
+        with self._swapping:
+            self._slots = MappingProxyType({name: slot for name, slot in self._slots.items() if name != strategy})
 
     def put_panel(self, panel: Panel) -> None:
         """Let a snapshot serve from the next request on."""
         self._panel = panel
+
+    def _swap(self, strategy: str, slot: Slot) -> None:
+        self._slots = MappingProxyType({**self._slots, strategy: slot})

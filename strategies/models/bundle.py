@@ -20,6 +20,7 @@ from strategies.market.bars import FloatArray
 from strategies.models.explanations import Attribution, explain_rows
 from strategies.models.manifest import BundleManifest, PredictionKind, VwapStandIn
 from strategies.models.processors import Fillna, Float32Array, Scaling, apply_processors
+from strategies.models.reference import Distribution
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +97,8 @@ class Bundle:
     manifest: BundleManifest | None
     processors: tuple[Scaling | Fillna, ...]
     booster: lgb.Booster
+    #: What each feature, in order, and the prediction looked like in training; empty for a bare model.
+    reference: tuple[Distribution, ...] = ()
 
     @property
     def lookback(self) -> int:

@@ -37,7 +37,7 @@ from strategies.models.manifest import (
     encode_manifest,
 )
 from strategies.models.model_check import check_model_bytes
-from strategies.models.reference import Distribution
+from strategies.models.reference import LEVELS, PREDICTION, Distribution
 from strategies.models.tables import decode_golden, decode_reference, encode_golden, encode_reference
 
 MANIFEST_FILE = "bundle.json"
@@ -57,6 +57,11 @@ class BundleContent:
 def bundle_path(artifacts_dir: Path, strategy: str, version: str) -> Path:
     """Return where the bundle of this strategy and version lies."""
     return artifacts_dir / "models" / strategy / version
+
+
+def fetched_path(artifacts_dir: Path, strategy: str, sha256: str) -> Path:
+    """Return where a bundle out of MLflow lies, by the digest of `bundle.json`; a bare model's place adds `.txt`."""
+    return bundle_path(artifacts_dir, strategy, f"mlflow-{sha256}")
 
 
 def next_version(artifacts_dir: Path, strategy: str) -> str:
@@ -109,6 +114,7 @@ def load_bundle(path: Path, *, check: bool = True, prove: bool = True, expected_
     features = _feature_set(manifest)
     booster = _booster(contents[MODEL_FILE], features, check=check)
     bundle = _bundle(manifest, manifest_sha256, features, booster)
+    bundle = replace(bundle, reference=_reference(contents[REFERENCE_FILE], features))
     if not prove:
         return bundle
     golden = decode_golden(contents[GOLDEN_FILE], features.names)
@@ -130,28 +136,26 @@ def load_golden(path: Path, bundle: Bundle) -> GoldenSample:
     return decode_golden(content, bundle.feature_set.names)
 
 
-def load_reference(path: Path, bundle: Bundle) -> tuple[Distribution, ...]:
-    """Return the reference distributions of a loaded bundle, from the folder it was loaded from.
-
-    Raises:
-        DigestMismatch: The file differs from the digest in the bundle's manifest.
-        BundleError: The bundle is a bare model, or the file holds no distributions.
-    """
-    return decode_reference(_read(path, REFERENCE_FILE, _stated(bundle)))
-
-
 def load_bare_model(
-    path: Path, strategy: str, version: str, *, check: bool = True, vwap_stand_in: VwapStandIn = "typical_price"
+    path: Path,
+    strategy: str,
+    version: str,
+    *,
+    check: bool = True,
+    vwap_stand_in: VwapStandIn = "typical_price",
+    expected_sha256: str | None = None,
 ) -> Bundle:
     """Return a LightGBM text file without a bundle as Alpha158 by its 158 features, never proven.
 
     Raises:
         BundleNotFound: No such file.
+        DigestMismatch: It has another digest than the registry knows of it.
         FeatureSetMismatch: Not 158 features, or others than Alpha158's in its order.
         MalformedModel: The model does not parse, has no trees, or predicts something that is not finite.
         BundleError: A link, or a file that is too large.
     """
-    content = read_limited(path, SIZE_LIMITS[MODEL_FILE])
+    limit = SIZE_LIMITS[MODEL_FILE]
+    content = read_checked(path, limit, expected_sha256) if expected_sha256 else read_limited(path, limit)
     features = feature_set("alpha158", vwap_stand_in=vwap_stand_in)
     sha256 = digest(content)
     return Bundle(
@@ -224,6 +228,17 @@ def _booster(content: bytes, features: FeatureSet, *, check: bool) -> lgb.Booste
     booster = parse_booster(content)
     check_booster(booster, features.names)
     return booster
+
+
+def _reference(content: bytes, features: FeatureSet) -> tuple[Distribution, ...]:
+    reference = decode_reference(content)
+    if tuple(one.name for one in reference) != (*features.names, PREDICTION):
+        raise BundleError(f"{REFERENCE_FILE} holds other columns than the features in order and the prediction")
+    if any(
+        len(one.quantiles) not in {0, len(LEVELS)} or one.quantiles != tuple(sorted(one.quantiles)) for one in reference
+    ):
+        raise BundleError(f"{REFERENCE_FILE} holds a column without {len(LEVELS)} ascending quantiles")
+    return reference
 
 
 def _bundle(manifest: BundleManifest, sha256: str, features: FeatureSet, booster: lgb.Booster) -> Bundle:

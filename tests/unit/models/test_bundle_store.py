@@ -27,12 +27,11 @@ from strategies.models.bundle_store import (
     load_bare_model,
     load_bundle,
     load_golden,
-    load_reference,
     next_version,
     save_bundle,
 )
 from strategies.models.golden import GoldenSample
-from strategies.models.tables import encode_golden
+from strategies.models.tables import encode_golden, encode_reference
 from tests.support.models import (
     change_file,
     forge_file,
@@ -307,13 +306,30 @@ def test_empty_golden_sample_proves_nothing(bundle):
 def test_golden_sample_and_reference_load_by_their_digests(bundle):
     loaded = load_bundle(bundle, check=False, prove=False)
 
-    golden, reference = load_golden(bundle, loaded), load_reference(bundle, loaded)
+    golden = load_golden(bundle, loaded)
 
     assert loaded.proven is False
     assert len(golden.windows) >= 64
     assert golden.features.dtype == np.float32
     np.testing.assert_array_equal(golden.features, make_content().golden.features)
-    assert reference == make_content().reference
+    assert loaded.reference == make_content().reference
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda reference: reference[1:],
+        lambda reference: reference[::-1],
+        lambda reference: (replace(reference[0], quantiles=reference[0].quantiles[1:]), *reference[1:]),
+        lambda reference: (replace(reference[0], quantiles=reference[0].quantiles[::-1]), *reference[1:]),
+    ],
+    ids=["a column too few", "another order", "a quantile too few", "descending quantiles"],
+)
+def test_reference_of_other_columns_is_refused(bundle, change):
+    forge_file(bundle, "reference.parquet", encode_reference(change(make_content().reference)))
+
+    with pytest.raises(BundleError, match=r"reference\.parquet holds"):
+        load_bundle(bundle, check=False)
 
 
 def test_prediction_of_a_row_is_the_same_alone_or_among_others(bundle):

@@ -6,6 +6,7 @@ Invariant: no command is ever retried by the driver. A retried XADD is a second 
 its command may be said twice (reads, and the commit script, which recognises its own success).
 """
 
+import socket
 import threading
 import time
 from collections import Counter
@@ -33,6 +34,8 @@ Result = TypeVar("Result")
 COMMAND_SECONDS = 5.0
 #: Time beyond its block that a blocking read waits for the server: longer than a busy server's own delay.
 GRACE_SECONDS = 5.0
+#: Seconds of silence until the kernel asks whether the peer is still there, seconds between asking, and how often.
+KEEPALIVE_SECONDS, KEEPALIVE_PAUSE_SECONDS, KEEPALIVE_TRIES = 3, 1, 3
 #: Seconds between two reminders that the server is still away.
 REMIND_SECONDS = 60.0
 
@@ -46,7 +49,13 @@ _WORDS: Mapping[type[redis.RedisError], str] = {
     redis.exceptions.NoPermissionError: "NOPERM",
     redis.exceptions.MasterDownError: "MASTERDOWN",
     redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.MovedError: "MOVED",
+    redis.exceptions.AskError: "ASK",
+    redis.exceptions.TryAgainError: "TRYAGAIN",
 }
+#: Answers of a server that has another for what was asked: after a failover the name may lead there, an open connection
+#: never does.
+_ELSEWHERE = (redis.exceptions.ReadOnlyError, redis.exceptions.ClusterDownError, redis.exceptions.AskError)
 _RAW = ("XREADGROUP", "XREAD", "XCLAIM", "XAUTOCLAIM", "XRANGE", "XREVRANGE")
 _log = structlog.get_logger()
 
@@ -73,7 +82,20 @@ def connection_options(name: str, block_ms: int) -> dict[str, Any]:
         "socket_timeout": block_ms / 1000 + (GRACE_SECONDS if block_ms else COMMAND_SECONDS),
         "socket_connect_timeout": COMMAND_SECONDS,
         "socket_keepalive": True,
+        "socket_keepalive_options": _keepalive(),
+        # With no retries this only closes the connection.
+        "retry_on_error": [*_ELSEWHERE],
     }
+
+
+def _keepalive() -> dict[int, int]:
+    """Return the kernel's options, where it has them."""
+    named = {
+        "TCP_KEEPIDLE": KEEPALIVE_SECONDS,
+        "TCP_KEEPINTVL": KEEPALIVE_PAUSE_SECONDS,
+        "TCP_KEEPCNT": KEEPALIVE_TRIES,
+    }
+    return {getattr(socket, name): value for name, value in named.items() if hasattr(socket, name)}
 
 
 def keep_raw(client: Client | redis.asyncio.Redis) -> None:
@@ -123,14 +145,14 @@ def translated() -> Iterator[None]:
 
 
 class Outage:
-    """One line when the server goes, one when it is back, one a minute between."""
+    """One line when the server goes, one when it is back, between them one a reason and one a minute."""
 
     def __init__(self, what: str) -> None:
         """Start with the server taken to be there."""
         self._what = what
         self._since: float | None = None
-        self._said = 0.0
-        self._reason = ""
+        #: Reason to when it was last said in this outage: two that take turns are no news each time.
+        self._said: dict[str, float] = {}
         self.count = 0
         #: Error class to how often the server went away with it.
         self.reasons: Counter[str] = Counter()
@@ -146,9 +168,10 @@ class Outage:
         if self._since is None:
             self._since, self.count = now, self.count + 1
             self.reasons[error.reason] += 1
-        elif now - self._said < REMIND_SECONDS and error.reason == self._reason:
+            self._said.clear()
+        elif error.reason in self._said and now - max(self._said.values()) < REMIND_SECONDS:
             return
-        self._said, self._reason = now, error.reason
+        self._said[error.reason] = now
         _log.warning("server_away", what=self._what, reason=error.reason, detail=str(error))
 
     def back(self) -> None:

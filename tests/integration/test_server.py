@@ -1,3 +1,4 @@
+import socket
 import threading
 
 import pytest
@@ -5,6 +6,9 @@ import structlog
 
 from worker.errors import GroupVanished, StreamUnavailable
 from worker.server import Outage, Patience, connect, say, script, translated
+
+#: Seconds of silence, seconds between two questions, questions: a peer is given up after six.
+KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
 
 
 @pytest.fixture
@@ -83,6 +87,28 @@ def test_outage_is_said_once_and_again_only_when_its_reason_changes():
         ("server_back", None),
     ]
     assert outage.count == 1
+
+
+def test_reasons_that_take_turns_are_said_once_each():
+    outage = Outage("requests")
+
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(20):
+            outage.away(StreamUnavailable("ConnectionError", "refused"))
+            outage.away(StreamUnavailable("TimeoutError", "no reply"))
+
+    assert [log["reason"] for log in logs] == ["ConnectionError", "TimeoutError"]
+
+
+def test_peer_that_is_gone_without_a_word_is_found_within_seconds(client):
+    client.ping()
+
+    connection = client.connection_pool.get_connection()
+    kept = {name: connection._sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEEPALIVE}
+
+    assert kept == KEEPALIVE
+    assert sum((kept["TCP_KEEPIDLE"], kept["TCP_KEEPINTVL"] * kept["TCP_KEEPCNT"])) < 10
+    client.connection_pool.release(connection)
 
 
 def test_patience_tries_until_the_server_is_back():

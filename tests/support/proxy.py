@@ -32,7 +32,8 @@ class Proxy:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._target = (parts.hostname or "127.0.0.1", parts.port or 6379)
+        #: Where new connections lead.
+        self.target = (parts.hostname or "127.0.0.1", parts.port or 6379)
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
         credentials = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
@@ -90,7 +91,7 @@ class Proxy:
             client.close()
             return
         try:
-            server = socket.create_connection(self._target, timeout=5)
+            server = socket.create_connection(self.target, timeout=5)
         except OSError:
             client.close()
             return

@@ -1,0 +1,204 @@
+"""What a worker does with each answer of a server that will not do what was asked."""
+
+import re
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.fleet import PATIENCE, Fleet
+from tests.support.proxy import Proxy
+from tests.support.servers import PrivateServers, connect_redis, copy_prepared, short_lived_directory
+from tests.support.serving import Streams
+from worker.embedded import Endpoints
+from worker.embedded.processes import wait_until
+from worker.errors import StreamUnavailable
+from worker.lifecycle.migrations import migrate
+from worker.server import connect, translated
+
+REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}
+#: Far more than four connections do that wait up to half a second between two tries; a hot loop does thousands.
+MOST_TRIES_A_SECOND = 100
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class AnsweringProxy(Proxy):
+    """Answers every command with the same refusal while there is one."""
+
+    refusal = b""
+    refused = 0
+
+    def _forward(self, key):
+        if not self.refusal or key.sink.getpeername() != self.target:
+            super()._forward(key)
+            return
+        commands = len(re.findall(rb"(?:^|\r\n)\*\d+\r\n", key.source.recv(65_536)))
+        if not commands:
+            self._close(key)
+            return
+        self.refused += commands
+        key.source.sendall(self.refusal * commands)
+
+
+@pytest.fixture(scope="module")
+def servers(_prepared_stack):
+    with short_lived_directory() as directory:
+        copy_prepared(_prepared_stack, directory)
+        made = PrivateServers(directory)
+        migrate(made.endpoints.database_url)
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def proxy(servers):
+    made = AnsweringProxy(servers.endpoints.redis_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def worker(servers, proxy, tmp_path_factory):
+    endpoints = Endpoints(redis_url=proxy.url, database_url=servers.endpoints.database_url)
+    fleet = Fleet(endpoints, tmp_path_factory.mktemp("fleet"))
+    yield fleet.worker()
+    fleet.end()
+
+
+@pytest.fixture(scope="module")
+def streams(servers):
+    return Streams(servers.endpoints.redis_url, "signals")
+
+
+@contextmanager
+def replica(client):
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        yield
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@contextmanager
+def other_password(client):
+    password = client.config_get("requirepass")["requirepass"]
+    client.config_set("requirepass", "another")
+    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    try:
+        yield
+    finally:
+        client.config_set("requirepass", password)
+
+
+@contextmanager
+def disk_that_takes_no_snapshot(client):
+    in_the_way = Path(client.config_get("dir")["dir"]) / "dump.rdb"
+    in_the_way.mkdir()
+    client.config_set("save", "3600 1000000")
+    client.bgsave()
+    assert wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", PATIENCE)
+    try:
+        yield
+    finally:
+        client.config_set("save", "")
+        in_the_way.rmdir()
+
+
+@contextmanager
+def no_memory(client):
+    client.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        client.config_set("maxmemory", 0)
+
+
+@contextmanager
+def refusing(proxy, refusal):
+    proxy.refusal = refusal + b"\r\n"
+    try:
+        yield
+    finally:
+        proxy.refusal = b""
+
+
+#: The server's word to what makes a real one say it.
+REAL = {
+    "READONLY": replica,
+    "NOAUTH": other_password,
+    "MISCONF": disk_that_takes_no_snapshot,
+    "OOM": no_memory,
+}
+#: Words that only a cluster, a replica or a great deal of data would make it say, as they stand in its source.
+SPOKEN = {
+    "LOADING": b"-LOADING Valkey is loading the dataset in memory",
+    "MOVED": b"-MOVED 3999 127.0.0.1:7001",
+    "CLUSTERDOWN": b"-CLUSTERDOWN The cluster is down",
+    "MASTERDOWN": b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    "NOREPLICAS": b"-NOREPLICAS Not enough good replicas to write.",
+    "TRYAGAIN": b"-TRYAGAIN Multiple keys request during rehashing of slot",
+}
+
+
+@pytest.mark.parametrize("word", [*REAL, *SPOKEN])
+def test_refusal_is_said_once_waited_out_and_healed(worker, proxy, streams, word):
+    # A full server still lets entries be read, so that only the heartbeat meets it while nothing is asked.
+    what = "heartbeat" if word == "OOM" else "requests"
+    said_before, answered = len(worker.events("server_away")), len(streams.rejections())
+
+    with REAL[word](streams.client) if word in REAL else refusing(proxy, SPOKEN[word]):
+        assert wait_until(lambda: (what, word) in said(worker, said_before), PATIENCE)
+        tries_a_second = rate_of_errors(streams.client, proxy)
+    assert wait_until(lambda: last_word(worker, what) == "server_back", PATIENCE)
+    streams.add(REQUEST)
+
+    assert wait_until(lambda: len(streams.rejections()) == answered + 1, PATIENCE)
+    assert tries_a_second < MOST_TRIES_A_SECOND
+    assert max(Counter(said(worker, said_before)).values()) == 1
+
+
+def said(worker, since):
+    """Return which connection met which answer, line by line."""
+    return [(line["what"], line["reason"]) for line in worker.events("server_away")[since:]]
+
+
+def last_word(worker, what):
+    """Return whether a connection was last said to be away or back."""
+    states = ("server_away", "server_back")
+    return [line["event"] for line in worker.events() if line["event"] in states and line["what"] == what][-1]
+
+
+def rate_of_errors(client, proxy):
+    """Return how often a second the server was asked in vain, over ten times."""
+
+    def errors():
+        return client.info("stats")["total_error_replies"] + proxy.refused
+
+    first, begun = errors(), time.monotonic()
+    assert wait_until(lambda: errors() >= first + 10, PATIENCE)
+    return (errors() - first) / (time.monotonic() - begun)
+
+
+def test_server_that_became_a_replica_is_left_for_the_one_its_name_leads_to(servers, valkey_url):
+    """The name of a server leads elsewhere after a failover; connections to the old one stay open."""
+    old = connect_redis(servers.endpoints.redis_url)
+    password = old.config_get("requirepass")["requirepass"]
+    new_url = urlsplit(valkey_url)
+    old.config_set("requirepass", new_url.password)
+    name = Proxy(f"redis://:{new_url.password}@{urlsplit(servers.endpoints.redis_url).netloc.rpartition('@')[2]}")
+    client = connect(name.url, "test")
+    client.set("here", "old")
+
+    name.target = (new_url.hostname, new_url.port)
+    with replica(old):
+        with pytest.raises(StreamUnavailable, match="READONLY"), translated():
+            client.set("here", "new")
+        client.set("here", "new")
+
+    assert connect_redis(valkey_url).getdel("here") == b"new"
+    old.config_set("requirepass", password)
+    name.close()

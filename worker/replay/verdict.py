@@ -12,7 +12,7 @@ from datetime import date
 
 from pydantic import ValidationError
 
-from contracts import Excluded, IneligiblePolicy, RejectionCode, Signal, SignalRequest, SignalVector
+from contracts import Excluded, Explanation, IneligiblePolicy, RejectionCode, Signal, SignalRequest, SignalVector
 from strategies.errors import StrategyError
 from strategies.market.bars import Panel
 from strategies.market.calendar import SessionCalendar
@@ -46,7 +46,7 @@ class Difference:
 
     #: A field of the vector or of a signal; `answer` where there is none at all.
     field: str
-    #: Of a signal or of what was left out; empty for a field of the whole vector.
+    #: Of a signal, an explanation or of what was left out; empty for a field of the whole vector.
     symbol: str = ""
     published: str
     recomputed: str
@@ -89,6 +89,7 @@ def recompute(vector: SignalVector, bundle: Bundle, panel: Panel, calendar: Sess
             *_fields(vector, again, OUTPUTS),
             *_signals(vector.weights, again.weights),
             *_left_out(vector.excluded, again.excluded),
+            *_explained(vector.explanations, again.explanations),
         )
     )
 
@@ -105,8 +106,15 @@ def _again(vector: SignalVector, bundle: Bundle, panel: Panel, calendar: Session
         top_n=vector.requested_top_n,
         bottom_n=vector.requested_bottom_n,
         on_ineligible=IneligiblePolicy.EXCLUDE,
+        explain=bool(vector.explanations) or None,
     )
-    rules = Rules(calendar=calendar, stale_after_sessions=_staleness(priced, bundle, panel, vector.as_of))
+    rules = Rules(
+        calendar=calendar,
+        stale_after_sessions=_staleness(priced, bundle, panel, vector.as_of),
+        # How many features were named is not in the lineage; no explanation names fewer unless the rest is 0.
+        explain_features=max((len(one.contributions) for one in vector.explanations), default=0),
+        explain_symbols=len(request.symbols or ()),
+    )
     active = ActiveBundle(bundle=bundle, activation=vector.activation, since=vector.generated_at)
     found = answer(request, active, panel, rules, vector.generated_at)
     delivery = Delivery(
@@ -191,6 +199,33 @@ def _left_out(published: tuple[Excluded, ...], recomputed: tuple[Excluded, ...])
                 published=was.get(symbol, "not left out"),
                 recomputed=now.get(symbol, "not left out"),
             )
+
+
+def _explained(published: tuple[Explanation, ...], recomputed: tuple[Explanation, ...]) -> Iterator[Difference]:
+    was = {one.symbol: _spelt(one) for one in published}
+    now = {one.symbol: _spelt(one) for one in recomputed}
+    for symbol in was | now:
+        if symbol not in was or symbol not in now:
+            yield Difference(
+                field="explanation",
+                symbol=symbol,
+                published="explained" if symbol in was else "not explained",
+                recomputed="explained" if symbol in now else "not explained",
+            )
+            continue
+        for part in was[symbol] | now[symbol]:
+            before, after = was[symbol].get(part, "not named"), now[symbol].get(part, "not named")
+            if before != after:
+                yield Difference(field=f"explanation.{part}", symbol=symbol, published=before, recomputed=after)
+
+
+def _spelt(explanation: Explanation) -> dict[str, str]:
+    """Return each part of an explanation and its bits; contributions with their place, as their order counts."""
+    named = {
+        one.feature: f"{place}. {_bits(one.contribution)} of {one.value!r}"
+        for place, one in enumerate(explanation.contributions, start=1)
+    }
+    return {"base": _bits(explanation.base), "others": _bits(explanation.others), **named}
 
 
 def _bits(value: float) -> str:

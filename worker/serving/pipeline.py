@@ -14,18 +14,30 @@ from typing import Literal
 import numpy as np
 from pydantic import TypeAdapter
 
-from contracts import Excluded, IneligiblePolicy, PredictionKind, RejectionCode, Signal, SignalRequest, SignalVector
+from contracts import (
+    Excluded,
+    Explanation,
+    IneligiblePolicy,
+    PredictionKind,
+    RejectionCode,
+    Signal,
+    SignalRequest,
+    SignalVector,
+)
 from contracts.signals import weights_digest
 from strategies.construction import Construction, Portfolio, construct
-from strategies.errors import NothingToPrice
+from strategies.errors import NothingToPrice, TooManyToExplain
 from strategies.market.bars import FloatArray, Panel, Window
 from strategies.market.calendar import SessionCalendar
 from strategies.market.eligibility import Eligibility, eligibility
 from strategies.models.bundle import Bundle
+from strategies.models.explanations import Attribution
+from strategies.models.processors import Float32Array
 from worker.serving.as_of import resolve_as_of
 from worker.serving.slots import ActiveBundle
 
 _SIGNALS = TypeAdapter(tuple[Signal, ...])
+_EXPLANATIONS = TypeAdapter(tuple[Explanation, ...])
 _SIGNAL_FIELDS = ("symbol", "predicted_return", "rank", "target_weight")
 
 
@@ -38,6 +50,9 @@ class Rules:
     stale_after_sessions: int = 0
     default_as_of: Literal["calendar", "snapshot"] = "calendar"
     threads: int = 1
+    #: Features that an explanation names, and symbols that one answer may explain.
+    explain_features: int = 5
+    explain_symbols: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +77,8 @@ class Answer:
     predictions: FloatArray
     portfolio: Portfolio
     excluded: tuple[Excluded, ...]
+    #: Of each symbol of the window, `[symbols]`; empty unless the request asked.
+    attributions: tuple[Attribution, ...] = ()
 
 
 def answer(request: SignalRequest, active: ActiveBundle, panel: Panel, rules: Rules, now: datetime) -> Answer:
@@ -75,6 +92,7 @@ def answer(request: SignalRequest, active: ActiveBundle, panel: Panel, rules: Ru
     symbols, absent, policy = _symbols(request, bundle, panel)
     asked = panel.window(symbols, as_of, bundle.feature_set.lookback)  # [symbols, lookback] a field
     window, ineligible = _eligible(asked, bundle, policy, rules)
+    _require_explainable(request, window, rules)
     features = bundle.feature_set.evaluate(window, threads=rules.threads)  # [symbols, features]
     predictions = bundle.predict(features)  # [symbols]
     portfolio = construct(window.symbols, predictions, _construction(request, bundle))  # [symbols]
@@ -86,6 +104,7 @@ def answer(request: SignalRequest, active: ActiveBundle, panel: Panel, rules: Ru
         predictions=predictions,
         portfolio=portfolio,
         excluded=absent + ineligible,
+        attributions=_attributions(request, bundle, features, predictions, rules),
     )
 
 
@@ -119,6 +138,7 @@ def signal_vector(found: Answer, delivery: Delivery, rules: Rules, now: datetime
         weights_sha256=weights_digest(weights),
         weights=weights,
         excluded=found.excluded,
+        explanations=_explanations(found),
         worker=delivery.worker,
         code_version=delivery.code_version,
         queue_ms=delivery.queue_ms,
@@ -175,6 +195,18 @@ def _eligible(
     return window.take(np.flatnonzero(found.eligible)), excluded
 
 
+def _require_explainable(request: SignalRequest, window: Window, rules: Rules) -> None:
+    """Refuse to explain more than the hot path has time for; before anything is computed."""
+    if request.explain and len(window.symbols) > rules.explain_symbols:
+        raise TooManyToExplain(len(window.symbols), rules.explain_symbols)
+
+
+def _attributions(
+    request: SignalRequest, bundle: Bundle, features: Float32Array, predictions: FloatArray, rules: Rules
+) -> tuple[Attribution, ...]:
+    return bundle.explain(features, predictions, count=rules.explain_features) if request.explain else ()
+
+
 def _excluded(window: Window, found: Eligibility, lookback: int, rules: Rules) -> tuple[Excluded, ...]:
     limit = rules.stale_after_sessions
     reasons = {
@@ -210,3 +242,19 @@ def _signals(found: Answer) -> tuple[Signal, ...]:
     )
     # One call for all of them: building 500 models one by one costs more than their features.
     return _SIGNALS.validate_python([dict(zip(_SIGNAL_FIELDS, row, strict=True)) for row in rows])
+
+
+def _explanations(found: Answer) -> tuple[Explanation, ...]:
+    if not found.attributions:
+        return ()
+    order = np.argsort(found.portfolio.ranks).tolist()
+    return _EXPLANATIONS.validate_python(
+        [{"symbol": found.window.symbols[row], **_parts(found.attributions[row])} for row in order]
+    )
+
+
+def _parts(attribution: Attribution) -> dict[str, object]:
+    named = [
+        {"feature": one.feature, "value": one.value, "contribution": one.contribution} for one in attribution.named
+    ]
+    return {"base": attribution.base, "contributions": named, "others": attribution.others}

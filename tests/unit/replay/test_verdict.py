@@ -43,6 +43,12 @@ def with_signal(vector, place, **changes):
     return vector.model_copy(update={"weights": tuple(signals)})
 
 
+def with_explanation(vector, place, **changes):
+    explanations = list(vector.explanations)
+    explanations[place] = explanations[place].model_copy(update=changes)
+    return vector.model_copy(update={"explanations": tuple(explanations)})
+
+
 def with_stale_symbol(symbol, sessions):
     """Return the panel without a symbol's bars of the last sessions up to the as-of session."""
     fields = {name: values.copy() for name, values in PANEL.fields.items()}
@@ -200,3 +206,58 @@ def test_forged_weights_with_their_own_digest_are_named():
     forged = forged.model_copy(update={"weights_sha256": weights_digest(forged.weights)})
 
     assert named(verdict_on(forged)) == [("weights_sha256", ""), ("predicted_return", vector.weights[0].symbol)]
+
+
+@pytest.mark.parametrize("features", [0, 1, 7, 158])
+def test_explained_vector_replays_identically_however_many_features_it_names(features):
+    request = SignalRequest(request_id="r", strategy="alpha_baseline", as_of=AS_OF, explain=True)
+    rules = Rules(calendar=CALENDAR, explain_features=features)
+    delivery = Delivery(worker="w", code_version="1", queue_ms=3.0, compute_ms=2.0, deliveries=2)
+    vector = signal_vector(answer(request, ACTIVE, PANEL, rules, NOW), delivery, rules, NOW)
+
+    assert len(vector.explanations) == len(vector.weights)
+    assert verdict_on(vector).identical
+
+
+def test_one_bit_of_an_explanation_is_seen_and_named():
+    vector = publish(explain=True)
+    first = vector.explanations[0]
+    nudged = first.contributions[0].model_copy(
+        update={"contribution": math.nextafter(first.contributions[0].contribution, 1)}
+    )
+
+    assert named(verdict_on(with_explanation(vector, 0, base=math.nextafter(first.base, 1)))) == [
+        ("explanation.base", first.symbol)
+    ]
+    assert named(verdict_on(with_explanation(vector, 0, others=-first.others))) == [
+        ("explanation.others", first.symbol)
+    ]
+    changed = with_explanation(vector, 0, contributions=(nudged, *first.contributions[1:]))
+    assert named(verdict_on(changed)) == [(f"explanation.{nudged.feature}", first.symbol)]
+
+
+def test_other_order_value_or_feature_of_an_explanation_is_named():
+    vector = publish(explain=True)
+    first = vector.explanations[0]
+    one, two, *rest = first.contributions
+
+    swapped = named(verdict_on(with_explanation(vector, 0, contributions=(two, one, *rest))))
+    other_value = (one.model_copy(update={"value": None}), two, *rest)
+    other_name = (one.model_copy(update={"feature": "NOBODY"}), two, *rest)
+
+    assert {name for name, _ in swapped} == {f"explanation.{one.feature}", f"explanation.{two.feature}"}
+    assert named(verdict_on(with_explanation(vector, 0, contributions=other_value))) == [
+        (f"explanation.{one.feature}", first.symbol)
+    ]
+    assert {name for name, _ in named(verdict_on(with_explanation(vector, 0, contributions=other_name)))} == {
+        "explanation.NOBODY",
+        f"explanation.{one.feature}",
+    }
+
+
+def test_symbol_whose_explanation_is_missing_is_named():
+    vector = publish(explain=True)
+
+    fewer = vector.model_copy(update={"explanations": vector.explanations[1:]})
+
+    assert named(verdict_on(fewer)) == [("explanation", vector.explanations[0].symbol)]

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from datetime import UTC, date, datetime
 
 import numpy as np
@@ -7,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import IneligiblePolicy, SignalRequest, weights_digest
-from strategies.errors import HistoryTooShort, NothingToPrice, StaleSymbols, UnknownSymbols
+from strategies.errors import HistoryTooShort, NothingToPrice, StaleSymbols, TooManyToExplain, UnknownSymbols
 from strategies.market.calendar import SessionCalendar
+from strategies.models.processors import Scaling, apply_processors
 from tests.support.market import make_panel
 from tests.support.serving import NOW, make_active
 from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
@@ -152,3 +154,62 @@ def test_threads_do_not_change_a_bit():
     threaded = dataclasses.replace(RULES, threads=2)
 
     assert vector_of(make_request(), rules=threaded) == vector_of(make_request())
+
+
+def test_explanations_sum_to_the_predictions_in_rank_order():
+    vector = vector_of(make_request(explain=True))
+
+    assert [one.symbol for one in vector.explanations] == [signal.symbol for signal in vector.weights]
+    for signal, one in zip(vector.weights, vector.explanations, strict=True):
+        parts = (one.base, *(named.contribution for named in one.contributions), one.others)
+        assert math.fsum(parts) == pytest.approx(signal.predicted_return, rel=1e-14)
+        assert 1 <= len(one.contributions) <= 5
+
+
+@pytest.mark.parametrize("explain", [None, False])
+def test_vector_explains_only_where_asked(explain):
+    assert vector_of(make_request(explain=explain)).explanations == ()
+
+
+def test_explaining_changes_no_digest_and_no_weight():
+    explained, plain = vector_of(make_request(explain=True)), vector_of(make_request())
+
+    assert explained.model_copy(update={"explanations": ()}) == plain
+
+
+def test_rules_bound_how_many_features_are_named():
+    vector = vector_of(make_request(explain=True), rules=dataclasses.replace(RULES, explain_features=2))
+
+    assert {len(one.contributions) for one in vector.explanations} == {2}
+
+
+def test_explained_value_is_what_the_model_saw_after_the_processors():
+    width = len(ACTIVE.bundle.feature_set.names)
+    doubled = Scaling(kind="zscore", center=(0.0,) * width, scale=(0.5,) * width)
+    bundle = dataclasses.replace(ACTIVE.bundle, processors=(doubled,))
+    request = make_request(symbols=("AAPL",), explain=True, top_n=1, bottom_n=0)
+    raw = bundle.feature_set.evaluate(PANEL.window(("AAPL",), request.as_of, bundle.lookback))
+    seen = dict(zip(bundle.feature_set.names, apply_processors((doubled,), raw)[0].tolist(), strict=True))
+
+    (one,) = vector_of(request, active=dataclasses.replace(ACTIVE, bundle=bundle)).explanations
+
+    assert [named.value for named in one.contributions] == [seen[named.feature] for named in one.contributions]
+
+
+def test_more_symbols_than_may_be_explained_reject_the_request_unless_it_asks_for_none():
+    few = dataclasses.replace(RULES, explain_symbols=3)
+
+    with pytest.raises(TooManyToExplain, match="4 symbols are to be explained, at most 3"):
+        vector_of(make_request(explain=True), rules=few)
+    assert len(vector_of(make_request(), rules=few).weights) == 4
+    assert len(vector_of(make_request(explain=True, symbols=SYMBOLS[:3]), rules=few).explanations) == 3
+
+
+def test_symbols_left_out_do_not_count_as_explained():
+    request = make_request(
+        symbols=("AAPL", "IBM", "NEW"), as_of=date(2013, 2, 28), on_ineligible=IneligiblePolicy.EXCLUDE, explain=True
+    )
+
+    vector = vector_of(request, rules=dataclasses.replace(RULES, explain_symbols=2))
+
+    assert sorted(one.symbol for one in vector.explanations) == ["AAPL", "IBM"]

@@ -9,9 +9,12 @@ from contracts import GROUP, RejectionCode
 from strategies.market.calendar import SessionCalendar
 from tests.support.fleet import PATIENCE
 from tests.support.market import make_panel
+from tests.support.proxy import Proxy
 from tests.support.serving import NOW, Bench, Streams, make_active, make_limits
+from worker import server
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
+from worker.serving.failpoints import Step
 from worker.serving.pipeline import Rules
 
 SYMBOLS = ("AAPL", "BF.B", "GOOG", "IBM", "MSFT", "NEW")
@@ -394,6 +397,58 @@ def test_unreachable_server_is_said_to_be_unavailable(rules, streams, free_port)
 
     with pytest.raises(StreamUnavailable, match="ConnectionError"):
         bench.stream.read(1, 10)
+
+
+@pytest.fixture
+def deaf_after_a_word(valkey_url, streams, rules, panel, active, monkeypatch):
+    """A running consumer whose server can go deaf; it waits for a moment where it would wait for five seconds."""
+    monkeypatch.setattr(server, "COMMAND_SECONDS", 0.5)
+    monkeypatch.setattr(server, "GRACE_SECONDS", 0.5)
+    proxy = Proxy(valkey_url)
+    bench = Bench(proxy.url, streams.names, rules)
+    bench.serve(panel, [active])
+    runner = threading.Thread(target=bench.consumer.run, args=(bench.stop,), daemon=True)
+    runner.start()
+    assert wait_until(lambda: streams.client.exists(streams.names.requests), PATIENCE)
+    yield bench, proxy
+    proxy.heal()
+    bench.stop.set()
+    runner.join(PATIENCE)
+    proxy.close()
+
+
+def test_reader_notices_a_server_that_went_deaf_and_reads_on(deaf_after_a_word, streams):
+    bench, proxy = deaf_after_a_word
+    proxy.deaf.set()
+    assert wait_until(lambda: bench.outage.lasting, PATIENCE)
+
+    proxy.heal()
+    streams.add(REQUEST)
+
+    assert wait_until(lambda: len(streams.results()) == 1 and not bench.outage.lasting, PATIENCE)
+    assert bench.outage.reasons == {"TimeoutError": 1}
+
+
+def test_commit_notices_a_server_that_went_deaf_and_is_said_again(deaf_after_a_word, streams):
+    bench, proxy = deaf_after_a_word
+    bench.consumer._reach = lambda step: step is Step.COMPUTED and proxy.deaf.set()
+    streams.add(REQUEST)
+    assert wait_until(lambda: bench.outage.lasting, PATIENCE)
+    assert streams.results() == []
+
+    bench.consumer._reach = lambda _step: None
+    proxy.heal()
+
+    assert wait_until(lambda: len(streams.results()) == 1 and streams.pending() == 0, PATIENCE)
+    assert streams.results()[0].deliveries == 1
+
+
+def test_results_of_one_worker_come_in_the_order_of_the_requests(bench, streams):
+    entries = streams.add(REQUEST, times=40)
+
+    bench.consumer.run_once()
+
+    assert [vector.request_id for vector in streams.results()] == entries
 
 
 def test_queue_time_and_delivery_count_stand_in_the_vector(bench, streams):

@@ -61,6 +61,14 @@ class Settings(BaseSettings):
     """Largest entry that is decoded, in bytes of names and values."""
     threads: int = Field(default=2, ge=1, le=64)
     """Threads that compute features."""
+    explain_symbols: int = Field(default=100, ge=0, le=1000)
+    """Most symbols of one request that asks for explanations; 0: none is explained."""
+    explain_features: int = Field(default=5, ge=1, le=15)
+    """Features that an explanation names for each symbol."""
+    drift_sessions: int = Field(default=20, ge=0, le=250)
+    """Last sessions whose rows are compared with those a model was trained on; 0: drift is not measured."""
+    drift_alarm_psi: float = Field(default=0.25, gt=0, le=10)
+    """PSI of the prediction from which its drift is logged as an alarm."""
 
     shadow_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the answered requests that versions in testing compute too, chosen by request id; 0: none."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.models_canary import canary
+from worker.cli.models_mlflow import fetch, read_uri
 from worker.cli.models_status import status
 from worker.cli.registry_calls import FAILED, NOT_FOUND, operator, print_json, registry
 from worker.cli.session import refuse, settings_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Model versions: register, activate, roll back.", no_args_is_help=True)
 app.command()(status)
+app.command()(fetch)
 app.command()(canary)
 
 Strategy = Annotated[str, typer.Argument(help="Name of the strategy.")]
@@ -37,6 +39,10 @@ def register(
     strategy: Annotated[str | None, typer.Option(help="Strategy of a bare LightGBM file.")] = None,
     version: Annotated[str | None, typer.Option(help="Version of a bare LightGBM file.")] = None,
     path: Annotated[Path | None, typer.Option(help="A bare LightGBM file, instead of a bundle.")] = None,
+    uri: Annotated[
+        str | None,
+        typer.Option(help="A bundle or LightGBM model in MLflow: runs:/<run id>/<path>, models:/<name>/<n>."),
+    ] = None,
     mlflow_run_id: Annotated[str | None, typer.Option(help="Run that trained it.")] = None,
     mlflow_experiment_id: Annotated[str | None, typer.Option(help="Experiment of that run.")] = None,
     notes: Annotated[str | None, typer.Option(help="Anything worth knowing; may be changed later.")] = None,
@@ -44,7 +50,7 @@ def register(
     *,
     as_json: Json = False,
 ) -> None:
-    """Register a bundle, or a bare LightGBM file, in testing: once it has proven itself here."""
+    """Register a bundle or a bare LightGBM file, from disk or MLflow, in testing: once it has proven itself here."""
     from worker.lifecycle.models import Registration
 
     stated = Registration(
@@ -56,7 +62,9 @@ def register(
         created_by=by or operator(),
         notes=notes,
     )
-    registration = _read(bundle, path, stated)
+    if uri is not None and (bundle or path):
+        refuse("register takes a folder, --path or --uri, one of them")
+    registration = _read(bundle, path, stated) if uri is None else read_uri(uri, stated)
     with registry() as models:
         registered = models.register(registration)
     if as_json:
@@ -159,7 +167,9 @@ def history(
 def _read(bundle: Path | None, path: Path | None, stated: "Registration") -> "Registration":
     bare = (path, stated.strategy, stated.version)
     if any(bare) if bundle is not None else not all(bare):
-        refuse("register takes the folder of a bundle, or --strategy, --version and --path of a bare LightGBM file")
+        refuse(
+            "register takes the folder of a bundle, --strategy, --version and --path of a bare LightGBM file, or --uri"
+        )
 
     from strategies.errors import BundleError, BundleNotFound
     from worker.lifecycle.registration import registration_of_bare_model, registration_of_bundle

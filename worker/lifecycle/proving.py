@@ -5,11 +5,12 @@ Must not know: which bundle serves now, and what happens to a refused one.
 Invariant: the path lies under the artifact root, and what lies there is the version that the registry names.
 """
 
+import re
 from pathlib import Path
 
 from strategies.errors import BundleError, BundleNotFound
 from strategies.models.bundle import Bundle
-from strategies.models.bundle_store import load_bare_model, load_bundle
+from strategies.models.bundle_store import fetched_path, load_bare_model, load_bundle
 from worker.lifecycle.registry import ActiveModel
 
 
@@ -25,7 +26,7 @@ def prove(model: ActiveModel, artifacts_dir: Path, *, allow_unproven: bool) -> B
             sample comes out otherwise.
     """
     try:
-        return _proven(model, artifact_path(model.model_path, artifacts_dir), allow_unproven=allow_unproven)
+        return _proven(model, _place(model, artifacts_dir), allow_unproven=allow_unproven)
     except BundleError:
         raise
     except Exception as error:
@@ -33,18 +34,49 @@ def prove(model: ActiveModel, artifacts_dir: Path, *, allow_unproven: bool) -> B
 
 
 def _proven(model: ActiveModel, path: Path, *, allow_unproven: bool) -> Bundle:
+    # The registry remembers which bytes were registered: a bundle replaced under the same version is another one.
+    expected = model.config.get("bundle_sha256")
     if path.is_file():
         if not allow_unproven:
             raise BundleError(f"{model.model_path} is a bare model without a golden sample; allow_unproven is off")
-        return load_bare_model(path, model.strategy, model.version)
-    # The registry remembers which manifest was registered: a bundle replaced under the same version is another one.
-    bundle = load_bundle(path, expected_sha256=model.config.get("bundle_sha256"))
+        return load_bare_model(path, model.strategy, model.version, expected_sha256=expected)
+    bundle = load_bundle(path, expected_sha256=expected)
     if (bundle.strategy, bundle.version) != (model.strategy, model.version):
         raise BundleError(
             f"{model.model_path} holds {bundle.strategy} {bundle.version}, "
             f"the registry says {model.strategy} {model.version}"
         )
     return bundle
+
+
+def is_mlflow_uri(model_path: str) -> bool:
+    """Return whether a registry path names a model of MLflow instead of a place below the artifact root."""
+    return model_path.startswith(("runs:/", "models:/"))
+
+
+def _place(model: ActiveModel, artifacts_dir: Path) -> Path:
+    """Return where a version lies here; what came out of MLflow lies by the digest that its registration pinned.
+
+    MLflow itself is never asked: an alias may have moved since, and a server that is away must not matter.
+    """
+    if not is_mlflow_uri(model.model_path):
+        return artifact_path(model.model_path, artifacts_dir)
+    sha256 = model.config.get("bundle_sha256")
+    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise BundleError(
+            f"{model.model_path} is registered without the digest that it stood for then, and may be another model by "
+            "now: register it by `signal-worker models register --uri`"
+        )
+    folder = fetched_path(Path(), model.strategy, sha256).as_posix()
+    for place in (folder, f"{folder}.txt"):
+        try:
+            return artifact_path(place, artifacts_dir)
+        except BundleNotFound:
+            continue
+    raise BundleNotFound(
+        f"{model.model_path} was not brought below {artifacts_dir.resolve()} yet: "
+        f"`signal-worker models fetch {model.strategy} {model.version}` does"
+    )
 
 
 def artifact_path(model_path: str, artifacts_dir: Path) -> Path:

@@ -3,10 +3,10 @@
 Owns: which statements of a bundle go into the registry, and how its place is written there.
 Must not know: the registry's tables, what serves.
 Invariant: what is registered lies below the artifacts directory and loaded here and now, golden sample included; its
-path is relative, so that workers on other machines find it below their own.
+path is relative, so that workers on other machines find it below their own, or the MLflow URI that it came from.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,43 @@ def registration_of_bare_model(file: Path, artifacts_dir: Path, stated: Registra
     model_path = _relative(file, artifacts_dir)
     bundle = load_bare_model(artifacts_dir.resolve() / model_path, stated.strategy, stated.version)
     return replace(stated, model_path=model_path, config=_config(bundle))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where MLflow had it."""
+
+    #: As given; the registry's model path.
+    uri: str
+    #: The same with an alias replaced by its version.
+    pinned_uri: str
+    run_id: str | None
+    experiment_id: str | None
+
+
+def registration_out_of_mlflow(place: Path, artifacts_dir: Path, origin: Origin, stated: Registration) -> Registration:
+    """Return the registration of what was brought out of MLflow to a place below the artifacts directory.
+
+    Its model path is the URI as given; its digest is pinned, and what has another one is never served.
+
+    Args:
+        place: A bundle's folder, or the file of a bare model.
+        artifacts_dir: Above it.
+        origin: Where MLflow had it.
+        stated: Strategy and version of a bare model; author and notes; ids of MLflow, where they are not the origin's.
+
+    Raises:
+        BundleError: It does not prove itself here.
+    """
+    of = registration_of_bare_model if place.is_file() else registration_of_bundle
+    found = of(place, artifacts_dir, stated)
+    return replace(
+        found,
+        model_path=origin.uri,
+        mlflow_run_id=stated.mlflow_run_id or origin.run_id,
+        mlflow_experiment_id=stated.mlflow_experiment_id or origin.experiment_id,
+        config={**found.config, "mlflow_source": origin.pinned_uri},
+    )
 
 
 def _relative(path: Path, artifacts_dir: Path) -> str:

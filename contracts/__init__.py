@@ -2,7 +2,7 @@
 
 from contracts.control import ControlEvent, ControlType, FleetEvent, FleetEventType
 from contracts.errors import ContractError
-from contracts.heartbeats import Heartbeat, ServedModel, WorkerState
+from contracts.heartbeats import Heartbeat, ServedModel, StandingCandidate, WorkerState
 from contracts.rejections import Rejection, RejectionCode
 from contracts.requests import IneligiblePolicy, SignalRequest
 from contracts.signals import (
@@ -37,6 +37,7 @@ __all__ = [
     "Signal",
     "SignalRequest",
     "SignalVector",
+    "StandingCandidate",
     "StreamNames",
     "WorkerState",
     "weights_digest",

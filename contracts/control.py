@@ -59,6 +59,10 @@ class FleetEventType(StrEnum):
     MODEL_LOADED = "models.loaded"
     MODEL_FAILED = "models.failed"
     MODEL_REMOVED = "models.removed"
+    #: A version in testing proved itself, and computes beside the active one from now on.
+    CANDIDATE_LOADED = "candidates.loaded"
+    #: A version in testing raised as a canary, and computes no more on this worker.
+    CANDIDATE_DROPPED = "candidates.dropped"
     SNAPSHOT_LOADED = "snapshot.loaded"
     SNAPSHOT_FAILED = "snapshot.failed"
     #: A group keeps entries of a stream older than its retention; they are not cut.

@@ -1,6 +1,6 @@
 """The life sign of one worker.
 
-Owns: `Heartbeat` and `ServedModel`, the fields of `signals:worker:<name>`.
+Owns: `Heartbeat` and what it lists, the fields of `signals:worker:<name>`.
 Must not know: how the numbers are gathered.
 Invariant: flat text, so that `HGETALL signals:worker:<name>` is readable.
 """
@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.fields import Instant, Strategy, Version
+from contracts.signals import ServedAs
 
 
 class WorkerState(StrEnum):
@@ -40,6 +41,25 @@ class ServedModel(BaseModel):
     cached: bool = False
 
 
+class StandingCandidate(BaseModel):
+    """A version in testing, as one worker sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    strategy: Strategy
+    version: Version
+    #: `canary` or `shadow`.
+    part: ServedAs
+    #: Of the requests that it answers as a canary, or that it computes in the shadow.
+    share: Annotated[float, Field(ge=0, le=1)]
+    #: Instant from which it computes on this worker; absent: it does not.
+    since: Instant | None = None
+    #: Whether it reproduced its golden sample here; absent where it does not compute.
+    proven: bool | None = None
+    #: Why it does not compute here.
+    reason: str = ""
+
+
 class Heartbeat(BaseModel):
     """One worker's state, written every few seconds, gone when it stops writing."""
 
@@ -56,6 +76,12 @@ class Heartbeat(BaseModel):
     models: str = ""
     #: The same with all that is known of each, as JSON.
     serving: tuple[ServedModel, ...] = ()
+    #: Versions in testing, as JSON.
+    candidates: tuple[StandingCandidate, ...] = ()
+    #: What became of requests offered to be shadowed, `published=7,dropped=2`.
+    shadows: str = ""
+    #: Vectors published by the part of the model, `active=90,canary=10`.
+    parts: str = ""
     #: Strategies the worker is configured for, comma-separated; empty: all.
     strategies: str = ""
     snapshot_id: str = ""

@@ -18,10 +18,8 @@ from types import FrameType
 import structlog
 
 from contracts import FleetEventType, StreamNames
-from strategies.errors import DataError
-from strategies.market.calendar import SessionCalendar
 from worker.embedded import Endpoints
-from worker.errors import SettingsError, StreamUnavailable
+from worker.errors import StreamUnavailable
 from worker.fleet.departure import Departure, HandBack, Orders
 from worker.fleet.facts import Backlog, Facts
 from worker.fleet.health import Conditions, Liveness, Readiness
@@ -31,23 +29,27 @@ from worker.fleet.lifeline import Lifeline
 from worker.fleet.metrics import metrics_registry
 from worker.fleet.retention import Janitor, JanitorThread, retentions
 from worker.fleet.tracing import open_tracing
+from worker.lifecycle.candidates import Candidates
 from worker.lifecycle.control import ControlListener
 from worker.lifecycle.events import Events
-from worker.lifecycle.proven import ProvenModels
-from worker.lifecycle.reconciler import Reconciler, Sources
+from worker.lifecycle.reconciler import Reconciler
 from worker.lifecycle.registry import Registry
+from worker.lifecycle.sources import Sources
+from worker.parts import limits_of, rules_of, sources_of
 from worker.server import Client, Outage, Patience, connect
 from worker.serving.answers import Answers, Identity
-from worker.serving.consumer import Consumer, Limits, utc_now
+from worker.serving.consumer import Consumer, utc_now
 from worker.serving.entries import RequestStream
 from worker.serving.failpoints import failpoints
 from worker.serving.leases import Leases
-from worker.serving.pipeline import Rules
 from worker.serving.results import Results
-from worker.serving.shadow import Shadows
+from worker.serving.shadow import Shadower, Shadows, ShadowThread
 from worker.serving.slots import Slots
 from worker.settings import Settings
 from worker.telemetry import Counters, Pulse
+
+#: Connections whose outages are told apart.
+_OUTAGES = ("requests", "control", "heartbeat", "leases", "janitor", "shadow")
 
 _log = structlog.get_logger()
 
@@ -55,18 +57,6 @@ _log = structlog.get_logger()
 def code_version() -> str:
     """Return the version of this code."""
     return metadata.version("signal-worker")
-
-
-def session_calendar(name: str) -> SessionCalendar:
-    """Return the exchange's sessions, as far back and ahead as they are known.
-
-    Raises:
-        SettingsError: There is no such exchange.
-    """
-    try:
-        return SessionCalendar(name)
-    except DataError as error:
-        raise SettingsError(f"setting calendar: {error}") from error
 
 
 class Worker:
@@ -90,14 +80,8 @@ class Worker:
         self._slots = Slots(settings.strategies)
         self._shadows = Shadows(self._slots, share=settings.shadow_share, size=settings.shadow_queue)
         self._counters, self._pulse = Counters(), Pulse()
-        self._outages = {name: Outage(name) for name in ("requests", "control", "heartbeat", "leases", "janitor")}
-        self._rules = Rules(
-            calendar=session_calendar(settings.calendar),
-            settle_minutes=settings.settle_minutes,
-            stale_after_sessions=settings.stale_after_sessions,
-            default_as_of=settings.default_as_of,
-            threads=settings.threads,
-        )
+        self._outages = {name: Outage(name) for name in _OUTAGES}
+        self._rules = rules_of(settings)
         commands = self._connect("commands")
         self._stream = RequestStream(
             self._connect("reader", settings.block_ms), commands, self._names, self.name, lease_ms=settings.lease_ms
@@ -107,7 +91,10 @@ class Worker:
         self._results = Results(commands, self._names, self.name, dedupe_seconds=settings.dedupe_seconds)
         self._events = Events(commands, self._names, self.name, maxlen=settings.control_maxlen)
         self._consumer = self._make_consumer()
-        self._control = self._make_control()
+        sources = sources_of(settings, self._rules.calendar)
+        self._candidates = Candidates(self._slots, self._shadows, sources, limit=settings.shadow_candidates)
+        self._control = self._make_control(sources)
+        self._shadow = self._make_shadow()
         self._janitor = self._make_janitor()
         self._facts = self._make_facts()
         self._heartbeat = HeartbeatThread(
@@ -118,18 +105,7 @@ class Worker:
             beat_seconds=settings.heartbeat_seconds,
             lease_ms=settings.lease_ms,
         )
-
-        self._departure = Departure(
-            HandBack(
-                self._connect("departure"),
-                self._names,
-                self.name,
-                lease_ms=settings.lease_ms,
-                in_work=lambda: self._consumer.in_work,
-            ),
-            Orders(stop=self._stop, leave_now=self._consumer.leave_now),
-            limit_seconds=settings.shutdown_timeout_seconds,
-        )
+        self._departure = self._make_departure()
         self._lifeline = Lifeline(lifeline, self._facts.liveness, self.stop) if lifeline is not None else None
 
     def run(self) -> int:
@@ -174,6 +150,7 @@ class Worker:
         self._events.say(FleetEventType.STARTED)
         self._ready.set()
         self._control.start()
+        self._shadow.start()
         self._janitor.start()
         watch = threading.Thread(target=self._watch, name="watch", daemon=True)
         watch.start()
@@ -181,6 +158,7 @@ class Worker:
         self._stream.leave()
         self._events.say(FleetEventType.DRAINED, control_id=self._drained_by)
         self._control.join()
+        self._shadow.join()
         self._janitor.join()
 
     def _watch(self) -> None:
@@ -218,17 +196,7 @@ class Worker:
             leases=self._leases,
             answers=Answers(identity, self._slots, self._rules, shadows=self._shadows, counters=self._counters),
             shadows=self._shadows,
-            limits=Limits(
-                batch_count=settings.batch_count,
-                batch_bytes=settings.batch_bytes,
-                block_ms=settings.block_ms,
-                lease_ms=settings.lease_ms,
-                claim_interval_ms=settings.claim_interval_ms,
-                max_deliveries=settings.max_deliveries,
-                max_entry_bytes=settings.max_entry_bytes,
-                max_symbols=settings.max_symbols,
-                shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
-            ),
+            limits=limits_of(settings),
             counters=self._counters,
             patience=self._patience(self._outages["requests"]),
             clock=utc_now,
@@ -237,20 +205,43 @@ class Worker:
             tracing=tracing,
         )
 
-    def _make_control(self) -> ControlListener:
+    def _make_departure(self) -> Departure:
+        hand_back = HandBack(
+            self._connect("departure"),
+            self._names,
+            self.name,
+            lease_ms=self._settings.lease_ms,
+            in_work=lambda: self._consumer.in_work,
+        )
+        orders = Orders(stop=self._stop, leave_now=self._consumer.leave_now)
+        return Departure(hand_back, orders, limit_seconds=self._settings.shutdown_timeout_seconds)
+
+    def _make_shadow(self) -> ShadowThread:
+        commands = self._connect("shadow")
+        events = Events(commands, self._names, self.name, maxlen=self._settings.control_maxlen)
+        registry = Registry(self._endpoints.database_url, name="signal-worker candidates")
+        self._stack.callback(registry.close)
+        return ShadowThread(
+            self._shadows,
+            Shadower(
+                self._shadows,
+                self._slots,
+                self._rules,
+                commands=commands,
+                names=self._names,
+                outage=self._outages["shadow"],
+            ),
+            tend=lambda: self._candidates.tend(registry, events),
+            busy=lambda: bool(self._leases.held()),
+            stop=self._stop,
+        )
+
+    def _make_control(self, sources: Sources) -> ControlListener:
         settings = self._settings
         events = Events(self._connect("control"), self._names, self.name, maxlen=settings.control_maxlen)
         registry = Registry(self._endpoints.database_url)
         self._stack.callback(registry.close)
-        sources = Sources(
-            artifacts_dir=settings.artifacts_dir,
-            data_dir=settings.data_dir,
-            calendar=self._rules.calendar,
-            allow_unproven=settings.allow_unproven,
-            cache=ProvenModels(settings.local_dir / "proven" / settings.namespace),
-            serve_from_cache=settings.serve_from_cache,
-        )
-        self._reconciler = Reconciler(registry, self._slots, events, sources)
+        self._reconciler = Reconciler(registry, self._slots, events, sources=sources, candidates=self._candidates)
         return ControlListener(
             worker=self.name,
             names=self._names,
@@ -293,6 +284,8 @@ class Worker:
             stream=self._stream,
             leases=self._leases,
             slots=self._slots,
+            shadows=self._shadows,
+            candidates=self._candidates.standing,
             janitor=self._janitor.janitor,
             backlog=Backlog(),
             outages=self._outages,

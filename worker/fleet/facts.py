@@ -5,14 +5,16 @@ Must not know: how any of it is told.
 Invariant: reading a fact asks no server and takes no lock that the work needs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from contracts import StandingCandidate
 from worker.fleet.health import Liveness, Readiness
 from worker.fleet.retention import Janitor
 from worker.server import Outage
 from worker.serving.entries import RequestStream
 from worker.serving.leases import Leases
+from worker.serving.shadow import Shadows
 from worker.serving.slots import Slots
 from worker.telemetry import Counters
 
@@ -35,6 +37,9 @@ class Facts:
     stream: RequestStream
     leases: Leases
     slots: Slots
+    shadows: Shadows
+    #: What stands with the versions in testing.
+    candidates: Callable[[], tuple[StandingCandidate, ...]]
     janitor: Janitor
     backlog: Backlog
     #: Name of a connection to its outages; `requests` is the hot path's.

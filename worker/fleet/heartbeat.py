@@ -111,6 +111,9 @@ class HeartbeatThread(threading.Thread):
                 for name, active in sorted(facts.slots.active.items())
             ),
             serving=_serving(facts.slots),
+            candidates=facts.candidates(),
+            shadows=_listed(facts.shadows.counts),
+            parts=_listed(counters.parts),
             strategies=",".join(facts.slots.served),
             snapshot_id=panel.snapshot_id if panel else "",
             snapshot_last_session=str(panel.sessions[-1]) if panel else "",

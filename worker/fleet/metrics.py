@@ -6,6 +6,7 @@ Invariant: labels are of closed sets (codes, stages, strategies, streams, groups
 scrape asks no server.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, time
 
@@ -19,13 +20,15 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from contracts import RejectionCode
+from contracts import RejectionCode, ServedAs
 from worker.fleet.facts import Facts
 from worker.serving.results import CommitStatus
+from worker.serving.shadow import ShadowResult
 from worker.telemetry import BOUNDS, Histogram
 
 _P = "signal_worker_"
 _DROPS = (CommitStatus.DUPLICATE, CommitStatus.FENCED)
+_ANSWERING = (ServedAs.ACTIVE.value, ServedAs.CANARY.value)
 _KINDS = ("new", "own", "claimed")
 
 
@@ -47,6 +50,7 @@ class WorkerMetrics(Collector):
         yield from self._durations()
         yield from self._streams()
         yield from self._serving()
+        yield from self._candidates()
         yield from self._housekeeping()
 
     def _requests(self) -> Iterator[Metric]:
@@ -55,6 +59,14 @@ class WorkerMetrics(Collector):
         yield _counter(
             "outcomes", "Outcomes published, by `answered` or rejection code.", "code",
             {"answered": counters.answered, **codes},
+        )  # fmt: skip
+        yield _counter(
+            "vectors", "Vectors published, by the part of the model that computed them.", "served_as",
+            dict.fromkeys(_ANSWERING, 0) | dict(counters.parts),
+        )  # fmt: skip
+        yield _counter(
+            "canary_fallbacks", "Requests of a canary's share that the active version answered: the canary could not.",
+            "", counters.canary_fallbacks,
         )  # fmt: skip
         yield _counter(
             "outcomes_dropped", "Outcomes not published: the id had one, or the lease was lost.", "status",
@@ -123,6 +135,19 @@ class WorkerMetrics(Collector):
                 "snapshot_last_session_timestamp_seconds", "Last session of the bars, its midnight in UTC.",
                 midnight.timestamp(),
             )  # fmt: skip
+
+    def _candidates(self) -> Iterator[Metric]:
+        facts = self._facts
+        yield _counter(
+            "shadows", "Answered requests for a version in testing: published, dropped at a full queue, declined or "
+            "failed by the candidate, unpublished since the server did not take it.", "result",
+            dict.fromkeys((result.value for result in ShadowResult), 0) | dict(facts.shadows.counts),
+        )  # fmt: skip
+        yield _gauge("shadow_waiting", "Answered requests that wait to be shadowed.", facts.shadows.waiting())
+        yield _labelled(
+            "candidates", "Versions in testing that compute here, by part.", ("strategy", "part"),
+            Counter((one.strategy, one.part.value) for one in facts.candidates() if one.since is not None),
+        )  # fmt: skip
 
     def _housekeeping(self) -> Iterator[Metric]:
         janitor = self._facts.janitor

@@ -11,11 +11,15 @@ from pathlib import Path
 from strategies.errors import BundleError, BundleNotFound
 from strategies.models.bundle import Bundle
 from strategies.models.bundle_store import fetched_path, load_bare_model, load_bundle
-from worker.lifecycle.registry import ActiveModel
+from worker.lifecycle.models import ActiveModel, CandidateModel
 
 
-def prove(model: ActiveModel, artifacts_dir: Path, *, allow_unproven: bool) -> Bundle:
-    """Return the bundle of an active version, proven on this worker.
+class UnprovenRefused(BundleError):
+    """A bare model without a golden sample where the settings ask for a proof."""
+
+
+def prove(model: ActiveModel | CandidateModel, artifacts_dir: Path, *, allow_unproven: bool) -> Bundle:
+    """Return the bundle of a version, proven on this worker.
 
     Whatever a bundle makes this code raise is its refusal: an error that escaped would end the control thread of every
     worker, for a version that only had to be left alone.
@@ -33,12 +37,12 @@ def prove(model: ActiveModel, artifacts_dir: Path, *, allow_unproven: bool) -> B
         raise BundleError(f"{model.model_path} cannot be proven: {type(error).__name__}: {error}") from error
 
 
-def _proven(model: ActiveModel, path: Path, *, allow_unproven: bool) -> Bundle:
+def _proven(model: ActiveModel | CandidateModel, path: Path, *, allow_unproven: bool) -> Bundle:
     # The registry remembers which bytes were registered: a bundle replaced under the same version is another one.
     expected = model.config.get("bundle_sha256")
     if path.is_file():
         if not allow_unproven:
-            raise BundleError(f"{model.model_path} is a bare model without a golden sample; allow_unproven is off")
+            raise UnprovenRefused(f"{model.model_path} is a bare model without a golden sample; allow_unproven is off")
         return load_bare_model(path, model.strategy, model.version, expected_sha256=expected)
     bundle = load_bundle(path, expected_sha256=expected)
     if (bundle.strategy, bundle.version) != (model.strategy, model.version):
@@ -54,7 +58,7 @@ def is_mlflow_uri(model_path: str) -> bool:
     return model_path.startswith(("runs:/", "models:/"))
 
 
-def _place(model: ActiveModel, artifacts_dir: Path) -> Path:
+def _place(model: ActiveModel | CandidateModel, artifacts_dir: Path) -> Path:
     """Return where a version lies here; what came out of MLflow lies by the digest that its registration pinned.
 
     MLflow itself is never asked: an alias may have moved since, and a server that is away must not matter.

@@ -8,47 +8,33 @@ the same state, since only the registry decides.
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import structlog
 
 from contracts import FleetEventType
 from strategies.errors import BundleError, BundleNotFound, DataError, SnapshotNotFound
-from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import latest_snapshot, load_panel
-from strategies.models.bundle import Bundle
 from worker.errors import RegistryUnavailable
+from worker.lifecycle.candidates import Candidates
 from worker.lifecycle.events import Events
-from worker.lifecycle.proven import ProvenModels
-from worker.lifecycle.proving import prove
 from worker.lifecycle.registry import ActiveModel, Registry
+from worker.lifecycle.sources import Sources
 from worker.serving.consumer import utc_now
 from worker.serving.slots import ActiveBundle, Slots
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """Where bundles and bars lie."""
-
-    artifacts_dir: Path
-    data_dir: Path
-    calendar: SessionCalendar
-    allow_unproven: bool
-    #: What proved itself on this machine last.
-    cache: ProvenModels
-    #: Whether that may serve while the registry has not answered since the start.
-    serve_from_cache: bool = False
-
-
 class Reconciler:
     """Belongs to the control thread, as do its registry connection and its events."""
 
-    def __init__(self, registry: Registry, slots: Slots, events: Events, sources: Sources) -> None:
+    def __init__(
+        self, registry: Registry, slots: Slots, events: Events, *, sources: Sources, candidates: Candidates
+    ) -> None:
         """Take every part from the composition root."""
         self._registry, self._slots, self._events, self._sources = registry, slots, events, sources
+        self._candidates = candidates
         self._refused: dict[str, tuple[int, str]] = {}
         #: Strategies whose remembered version did not prove itself again; said once.
         self._passed_over: set[str] = set()
@@ -73,6 +59,7 @@ class Reconciler:
             self._refused.clear()
         try:
             active = self._registry.active_models()
+            candidates = self._registry.candidates()
             known = self._registry.strategies()
             withdrawn = [
                 name
@@ -91,12 +78,15 @@ class Reconciler:
         self.registry_away = False
         self._slots.know(frozenset(known))
         self._confirm_cached()
+        # What is no candidate any more stops before anything loads; what is one loads elsewhere, after the active ones.
+        self._candidates.release(candidates)
         for strategy in withdrawn:
             self._slots.remove(strategy)
             self._events.say(FleetEventType.MODEL_REMOVED, strategy=strategy, control_id=control_id)
         for model in active.values():
             if self._slots.serves(model.strategy):
                 self._activate(model, control_id)
+        self._candidates.want(candidates, force=force)
         return True
 
     def serve_cached(self) -> bool:
@@ -139,8 +129,7 @@ class Reconciler:
             return
         begun = time.perf_counter()
         try:
-            bundle = prove(model, self._sources.artifacts_dir, allow_unproven=self._sources.allow_unproven)
-            _require_calendar(bundle, self._sources.calendar.name)
+            bundle = self._candidates.spare(model) or self._sources.proven(model)
         except BundleError as error:
             if cached:
                 self._pass_over(model, error)
@@ -223,8 +212,3 @@ class Reconciler:
             _log.warning("snapshot_missing", reason=reason)
         else:
             self._events.say(FleetEventType.SNAPSHOT_FAILED, reason=reason[:2000])
-
-
-def _require_calendar(bundle: Bundle, here: str) -> None:
-    if bundle.calendar != here:
-        raise BundleError(f"the bundle was trained on the calendar {bundle.calendar}, this worker serves {here}")

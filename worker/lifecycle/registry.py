@@ -237,6 +237,17 @@ class Registry:
         """
         return self._step("SELECT public.fail_model(%s, %s, %s, %s) AS number", (strategy, version, reason, by))
 
+    def fail_candidate(self, strategy: str, version: str, reason: str) -> bool:
+        """Mark a version as one that must not serve if it is in testing still, and return whether it was."""
+        rows = self._change(
+            """
+            SELECT public.fail_model(r.strategy_name, r.version, %s) AS number FROM public.model_registry AS r
+            WHERE r.strategy_name = %s AND r.version = %s AND r.status = 'testing'
+            """,
+            (reason, strategy, version),
+        )
+        return bool(rows)
+
     def retry(self, strategy: str, version: str, reason: str, by: str | None = None) -> Activation:
         """Put a failed version back to `testing`.
 

@@ -71,7 +71,8 @@ class Shadows:
         self._waiting: queue.Queue[ShadowTask] = queue.Queue(size)
         #: Candidates that raised as canaries: strategy, version and error, for the shadow thread to tell of.
         self.dropped_canaries: deque[tuple[str, str, str]] = deque(maxlen=100)
-        self.counts: Counter[ShadowResult] = Counter()
+        #: `ShadowResult` to how often.
+        self.counts: Counter[str] = Counter()
 
     def offer(self, task: ShadowTask) -> None:
         """Let a request be shadowed if it is of the share and anything shadows it; full = dropped and counted."""

@@ -6,7 +6,7 @@ Invariant: a swap is one assignment of a finished value; a request sees all of o
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -130,8 +130,10 @@ class Slots:
             left = [one for one in before.candidates if one.bundle.version != active.bundle.version] if before else []
             self._swap(strategy, Slot(active=active, candidates=tuple(left)))
 
-    def put_candidates(self, strategy: str, candidates: Sequence[Candidate]) -> bool:
-        """Let these compute beside what serves a strategy, in place of those that do.
+    def change_candidates(
+        self, strategy: str, change: Callable[[tuple[Candidate, ...]], tuple[Candidate, ...]]
+    ) -> bool:
+        """Let compute beside what serves a strategy what `change` makes of those that do.
 
         Returns:
             Whether anything serves it; else nothing can compute beside it.
@@ -139,7 +141,7 @@ class Slots:
         with self._swapping:
             slot = self._slots.get(strategy)
             if slot is not None:
-                self._swap(strategy, Slot(active=slot.active, candidates=tuple(candidates)))
+                self._swap(strategy, Slot(active=slot.active, candidates=change(slot.candidates)))
             return slot is not None
 
     def drop_candidate(self, strategy: str, version: str) -> bool:

@@ -6,8 +6,8 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from contracts import RejectionCode, StreamNames
-from tests.support.serving import make_active
+from contracts import RejectionCode, ServedAs, StandingCandidate, StreamNames
+from tests.support.serving import NOW, make_active
 from tests.support.wire import make_rejection, make_vector
 from tests.unit.fleet.test_health import World
 from worker.errors import StreamUnavailable
@@ -20,8 +20,13 @@ from worker.server import connect
 from worker.serving.entries import RequestStream
 from worker.serving.leases import Leases
 from worker.serving.results import CommitStatus
+from worker.serving.shadow import ShadowResult, Shadows
 from worker.telemetry import Counters, Timing
 
+CANDIDATES = (
+    StandingCandidate(strategy="alpha_baseline", version="v2", part="canary", share=0.05, since=NOW, proven=True),
+    StandingCandidate(strategy="alpha_baseline", version="v3", part="shadow", share=0.1, reason="not proven yet"),
+)
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 
@@ -37,6 +42,8 @@ def facts():
         stream=RequestStream(client, client, names, "w1", lease_ms=1000),
         leases=Leases(client, names, "w1"),
         slots=world.slots,
+        shadows=Shadows(world.slots, share=1.0, size=1),
+        candidates=lambda: CANDIDATES,
         janitor=Janitor(client, names, "w1", retentions=(), events=events, interval_seconds=1),
         backlog=Backlog(lag=7, pending=3),
         outages={"requests": world.outage},
@@ -123,6 +130,23 @@ def test_what_serves_is_shown_by_strategy(facts):
     assert found["signal_worker_alive"] == found["signal_worker_ready"] == 1
 
 
+def test_candidates_and_their_vectors_are_shown_by_part(facts):
+    facts.counters.count(make_vector(served_as=ServedAs.CANARY), CommitStatus.COMMITTED, 1.0)
+    facts.counters.canary_fallbacks = 3
+    facts.shadows.counts[ShadowResult.PUBLISHED] += 2
+
+    found = scrape(facts)
+
+    assert found["signal_worker_vectors_total{served_as=canary}"] == 1
+    assert found["signal_worker_vectors_total{served_as=active}"] == 0
+    assert found["signal_worker_canary_fallbacks_total"] == 3
+    assert found["signal_worker_shadows_total{result=published}"] == 2
+    assert found["signal_worker_shadows_total{result=dropped}"] == 0
+    assert found["signal_worker_shadow_waiting"] == 0
+    assert found["signal_worker_candidates{part=canary}{strategy=alpha_baseline}"] == 1
+    assert "signal_worker_candidates{part=shadow}{strategy=alpha_baseline}" not in found
+
+
 def test_housekeeping_is_shown_by_stream_and_group(facts):
     facts.janitor.trimmed["signals:results"] += 5
     facts.janitor.removed = 2
@@ -146,7 +170,7 @@ def test_names_and_labels_follow_prometheus_rules(facts):
         assert family.type != "histogram" or family.name.endswith("_seconds")
         labels = {name for sample in family.samples for name in sample.labels}
         assert labels <= {"code", "status", "kind", "stage", "le", "connection", "reason", "stream", "group",
-                          "strategy", "worker", "version"}  # fmt: skip
+                          "strategy", "worker", "version", "served_as", "result", "part"}  # fmt: skip
 
 
 def test_scrape_while_the_worker_counts_never_fails(facts):

@@ -4,12 +4,12 @@ import pytest
 
 from strategies.errors import BundleError
 from tests.support.serving import make_active
-from worker.lifecycle.reconciler import _require_calendar
+from worker.lifecycle.sources import require_calendar
 
 
 def test_bundle_of_another_exchange_is_refused():
     bundle = make_active().bundle
 
-    _require_calendar(bundle, "XNYS")
+    require_calendar(bundle, "XNYS")
     with pytest.raises(BundleError, match="calendar XHKG, this worker serves XNYS"):
-        _require_calendar(dataclasses.replace(bundle, calendar="XHKG"), "XNYS")
+        require_calendar(dataclasses.replace(bundle, calendar="XHKG"), "XNYS")

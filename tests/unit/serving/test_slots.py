@@ -20,7 +20,7 @@ def slots():
     """Slots in which v1 serves, and v2 and v3 are candidates."""
     made = Slots()
     made.put(make_active(seed=0))
-    made.put_candidates(STRATEGY, [make_candidate(1), make_candidate(2)])
+    made.change_candidates(STRATEGY, lambda _: (make_candidate(1), make_candidate(2)))
     return made
 
 
@@ -57,7 +57,7 @@ def test_strategy_that_is_removed_takes_its_candidates_along(slots):
 def test_candidate_stands_beside_an_active_version_or_nowhere():
     empty = Slots()
 
-    assert not empty.put_candidates(STRATEGY, [make_candidate(1)])
+    assert not empty.change_candidates(STRATEGY, lambda _: (make_candidate(1),))
     assert versions(empty) == []
 
 
@@ -84,7 +84,7 @@ def test_swaps_of_two_threads_at_once_lose_nothing():
     def put(part):
         for active in part:
             slots.put(active)
-            slots.put_candidates(active.bundle.strategy, [make_candidate_of(active)])
+            slots.change_candidates(active.bundle.strategy, lambda _, of=active: (make_candidate_of(of),))
 
     threads = [threading.Thread(target=put, args=(bundles[start::4],)) for start in range(4)]
     for thread in threads:

@@ -1,6 +1,6 @@
 import pytest
 
-from worker.app import session_calendar
+from worker.parts import session_calendar
 from worker.errors import SettingsError
 
 

@@ -11,6 +11,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from strategies.durability import sync, write_synced
@@ -30,16 +31,21 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_limited(path: Path, limit_bytes: int) -> bytes:
+def read_limited(path: Path, limit_bytes: int, *, root: Path | None = None) -> bytes:
     """Return the bytes of a plain file of at most `limit_bytes`.
+
+    Args:
+        path: Of the file; the last part of it is never followed where it is a link.
+        limit_bytes: Most bytes that are read.
+        root: Folder above it below which no part is followed, so that a link put into the way after the path was
+            looked at leads nowhere; None: the folders above the file may be links.
 
     Raises:
         BundleNotFound: There is no such file.
         BundleError: A link, a device, a pipe, a folder, a file too large, or one that cannot be read.
     """
     try:
-        # Not blocking, as opening a pipe would wait for a writer; not following, as a link may lead anywhere.
-        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        opened = _open(path, root)
     except FileNotFoundError as error:
         raise BundleNotFound(f"there is no {path}") from error
     except OSError as error:
@@ -55,14 +61,29 @@ def read_limited(path: Path, limit_bytes: int) -> bytes:
     return content
 
 
-def read_checked(path: Path, limit_bytes: int, expected_sha256: str) -> bytes:
+def _open(path: Path, root: Path | None) -> int:
+    # Not blocking, as opening a pipe would wait for a writer; not following, as a link may lead anywhere.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    if root is None:
+        return os.open(path, flags)
+    *folders, name = path.relative_to(root).parts
+    with ExitStack() as stack:
+        above = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, above)
+        for folder in folders:
+            above = os.open(folder, flags | os.O_DIRECTORY, dir_fd=above)
+            stack.callback(os.close, above)
+        return os.open(name, flags, dir_fd=above)
+
+
+def read_checked(path: Path, limit_bytes: int, expected_sha256: str, *, root: Path | None = None) -> bytes:
     """Return the bytes of a plain file that has the expected digest.
 
     Raises:
         DigestMismatch: The bytes have another digest.
         BundleError: See `read_limited`.
     """
-    content = read_limited(path, limit_bytes)
+    content = read_limited(path, limit_bytes, root=root)
     was = digest(content)
     if was != expected_sha256:
         raise DigestMismatch(path.name, expected_sha256, was)

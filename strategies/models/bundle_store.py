@@ -41,6 +41,8 @@ from strategies.models.reference import LEVELS, PREDICTION, Distribution
 from strategies.models.tables import decode_golden, decode_reference, encode_golden, encode_reference
 
 MANIFEST_FILE = "bundle.json"
+#: What a bare model, which states nothing, is taken to have been trained with.
+_BARE_STAND_IN: VwapStandIn = "typical_price"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +91,14 @@ def save_bundle(artifacts_dir: Path, content: BundleContent) -> Path:
     return path
 
 
-def load_bundle(path: Path, *, check: bool = True, prove: bool = True, expected_sha256: str | None = None) -> Bundle:
+def load_bundle(
+    path: Path,
+    *,
+    check: bool = True,
+    prove: bool = True,
+    expected_sha256: str | None = None,
+    root: Path | None = None,
+) -> Bundle:
     """Return the bundle of a folder.
 
     Order: size limits and digests of all files, manifest, feature set, child process, parse, golden sample. The model
@@ -100,6 +109,7 @@ def load_bundle(path: Path, *, check: bool = True, prove: bool = True, expected_
         check: Whether a child process parses the model first; False only for bytes this process has just written.
         prove: Whether the golden sample is replayed; without it the bundle says `proven=False`.
         expected_sha256: Digest that `bundle.json` must have, where the registry knows it.
+        root: Folder above it below which no link is followed, see `read_limited`.
 
     Raises:
         BundleNotFound: No folder, or a file of it is missing.
@@ -109,8 +119,8 @@ def load_bundle(path: Path, *, check: bool = True, prove: bool = True, expected_
         GoldenSampleMismatch: A feature or prediction differs from what training saw.
         BundleError: Anything else that must not serve.
     """
-    manifest, manifest_sha256 = _read_manifest(path, expected_sha256)
-    contents = {name: _read(path, name, manifest) for name in (MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE)}
+    manifest, manifest_sha256 = _read_manifest(path, expected_sha256, root)
+    contents = {name: _read(path, name, manifest, root) for name in (MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE)}
     features = _feature_set(manifest)
     booster = _booster(contents[MODEL_FILE], features, check=check)
     bundle = _bundle(manifest, manifest_sha256, features, booster)
@@ -142,8 +152,8 @@ def load_bare_model(
     version: str,
     *,
     check: bool = True,
-    vwap_stand_in: VwapStandIn = "typical_price",
     expected_sha256: str | None = None,
+    root: Path | None = None,
 ) -> Bundle:
     """Return a LightGBM text file without a bundle as Alpha158 by its 158 features, never proven.
 
@@ -155,8 +165,8 @@ def load_bare_model(
         BundleError: A link, or a file that is too large.
     """
     limit = SIZE_LIMITS[MODEL_FILE]
-    content = read_checked(path, limit, expected_sha256) if expected_sha256 else read_limited(path, limit)
-    features = feature_set("alpha158", vwap_stand_in=vwap_stand_in)
+    content = _read_pinned(path, limit, expected_sha256, root)
+    features = feature_set("alpha158", vwap_stand_in=_BARE_STAND_IN)
     sha256 = digest(content)
     return Bundle(
         strategy=strategy,
@@ -166,7 +176,7 @@ def load_bare_model(
         feature_set=features,
         label=ALPHA158_LABEL,
         prediction_kind="return",
-        vwap_stand_in=vwap_stand_in,
+        vwap_stand_in=_BARE_STAND_IN,
         construction=Construction(),
         calendar="XNYS",
         universe=(),
@@ -189,17 +199,23 @@ def parse_booster(content: bytes) -> lgb.Booster:
         raise MalformedModel(f"LightGBM cannot read the model: {error}") from error
 
 
-def _read_manifest(path: Path, expected_sha256: str | None) -> tuple[BundleManifest, str]:
+def _read_manifest(path: Path, expected_sha256: str | None, root: Path | None) -> tuple[BundleManifest, str]:
     if not path.is_dir():
         raise BundleNotFound(f"there is no bundle folder {path}")
     limit = SIZE_LIMITS[MANIFEST_FILE]
     file = path / MANIFEST_FILE
-    content = read_checked(file, limit, expected_sha256) if expected_sha256 else read_limited(file, limit)
+    content = _read_pinned(file, limit, expected_sha256, root)
     return decode_manifest(content), digest(content)
 
 
-def _read(path: Path, name: str, manifest: BundleManifest) -> bytes:
-    return read_checked(path / name, SIZE_LIMITS[name], manifest.files[name].sha256)
+def _read_pinned(path: Path, limit_bytes: int, expected_sha256: str | None, root: Path | None) -> bytes:
+    if not expected_sha256:
+        return read_limited(path, limit_bytes, root=root)
+    return read_checked(path, limit_bytes, expected_sha256, root=root)
+
+
+def _read(path: Path, name: str, manifest: BundleManifest, root: Path | None = None) -> bytes:
+    return read_checked(path / name, SIZE_LIMITS[name], manifest.files[name].sha256, root=root)
 
 
 def _feature_set(manifest: BundleManifest) -> FeatureSet:

@@ -166,6 +166,32 @@ def test_link_in_place_of_a_file_is_refused(bundle, tmp_path, name):
         load_bundle(bundle)
 
 
+def test_link_put_into_the_way_below_the_root_is_not_followed(bundle, tmp_path):
+    away = bundle.parent.rename(tmp_path / "away")
+    bundle.parent.symlink_to(away)
+
+    assert load_bundle(bundle, check=False, prove=False).version == "v1"
+    with pytest.raises(BundleError, match=r"bundle\.json cannot be opened"):
+        load_bundle(bundle, check=False, prove=False, root=tmp_path)
+    with pytest.raises(BundleError, match=r"model\.txt cannot be opened"):
+        load_bare_model(bundle / "model.txt", "alpha_baseline", "v1", check=False, root=tmp_path)
+
+
+def test_bundle_below_a_root_of_any_depth_loads(bundle, tmp_path):
+    for root in (tmp_path, bundle.parent, bundle):
+        assert load_bundle(bundle, check=False, root=root).proven
+
+
+def test_no_descriptor_is_left_open_whatever_is_read(bundle, tmp_path):
+    before = len(list(Path("/dev/fd").iterdir()))
+
+    load_bundle(bundle, check=False, prove=False, root=tmp_path)
+    with pytest.raises(BundleNotFound):
+        load_bare_model(bundle / "absent" / "model.txt", "alpha_baseline", "v1", root=tmp_path)
+
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
 def test_pipe_in_place_of_a_file_does_not_block(bundle):
     (bundle / "model.txt").unlink()
     os.mkfifo(bundle / "model.txt")

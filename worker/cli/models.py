@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.models_canary import canary
+from worker.cli.models_drift import drift
 from worker.cli.models_mlflow import fetch, read_uri
 from worker.cli.models_status import status
 from worker.cli.registry_calls import FAILED, NOT_FOUND, operator, print_json, registry
@@ -24,6 +25,7 @@ app = typer.Typer(help="Model versions: register, activate, roll back.", no_args
 app.command()(status)
 app.command()(fetch)
 app.command()(canary)
+app.command()(drift)
 
 Strategy = Annotated[str, typer.Argument(help="Name of the strategy.")]
 Version = Annotated[str, typer.Argument(help="Version of the strategy.")]

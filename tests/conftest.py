@@ -17,6 +17,7 @@ from tests.support.servers import (
     shared_endpoints,
     short_lived_directory,
 )
+from tests.support.world import build_world
 from worker.embedded import LocalStack
 
 # A shell ignores SIGINT for what it runs in the background, and children inherit that: Ctrl-C could not be tested.
@@ -29,6 +30,12 @@ def _compiled_kernels():
     """Machine code of the kernels in its cache, before a test times a worker that would compile them first."""
     panel = make_panel(sessions=70)
     feature_set("alpha158").evaluate(panel.window(panel.symbols, panel.sessions[-1].astype(object), 61))
+
+
+@pytest.fixture(scope="session")
+def two_versions(tmp_path_factory):
+    """Folder with a snapshot, and bundles v1 and v2 trained on it; to be read, or copied."""
+    return build_world(tmp_path_factory.mktemp("two_versions"), ("v1", "v2"))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ the partition of the UTC day of its id, which is the server's time.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -105,6 +105,20 @@ class Archive:
         with _readable(path):
             ids: list[str] = parquet.read_table(path, columns=["entry_id"])["entry_id"].to_pylist()
         return ids
+
+    def heads(self, day: date, names: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield id and these fields of every entry of a day, in the order of the stream; absent ones are left out.
+
+        Raises:
+            ArchiveUnusable: The partition cannot be read.
+        """
+        path = self._path(day)
+        if not path.is_file():
+            return
+        with _readable(path), parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS, columns=["entry_id", *names]):
+                for row in batch.to_pylist():
+                    yield row["entry_id"], {name: row[name] for name in names if row.get(name) is not None}
 
     def entries(self, day: date, ids: Iterable[str]) -> Iterator[ArchivedEntry]:
         """Yield these entries of a day, in the order of the stream; what is not there is left out.

@@ -46,11 +46,11 @@ class Press:
         found = answer(request, self._bundles[version], self._panel, self._rules, _LATER)
         return signal_vector(found, _DELIVERY, self._rules, _LATER)
 
-    def publish(self, vector: SignalVector, at: datetime) -> str:
-        """Append a vector as if the server's clock had said this, and return its entry id."""
+    def publish(self, vector: SignalVector, at: datetime, stream: str | None = None) -> str:
+        """Append a vector, to the results by default, as if the server's clock had said this; return its entry id."""
         client, names = self._streams.client, self._streams.names
         fields = dict(encode(vector).items())
-        entry = client.xadd(names.results, fields, id=f"{int(at.timestamp() * 1000)}-*")  # type: ignore[arg-type]  # invariant dict
+        entry = client.xadd(stream or names.results, fields, id=f"{int(at.timestamp() * 1000)}-*")  # type: ignore[arg-type]  # invariant dict
         return entry.decode() if isinstance(entry, bytes) else entry
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.models_canary import canary
+from worker.cli.models_compare import compare
 from worker.cli.models_drift import drift
 from worker.cli.models_mlflow import fetch, read_uri
 from worker.cli.models_status import status
@@ -25,6 +26,7 @@ app = typer.Typer(help="Model versions: register, activate, roll back.", no_args
 app.command()(status)
 app.command()(fetch)
 app.command()(canary)
+app.command()(compare)
 app.command()(drift)
 
 Strategy = Annotated[str, typer.Argument(help="Name of the strategy.")]

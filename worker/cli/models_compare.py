@@ -1,0 +1,81 @@
+"""`signal-worker models compare`: two versions beside each other, from published vectors or computed here and now.
+
+Exit codes: 0 shown, 1 failed, 2 wrong call, 3 unknown version, or no pair of vectors.
+"""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli import evidence_calls as calls
+from worker.cli.evidence_calls import Json, Last, Namespace, Recompute, Since, Snapshot, Way
+from worker.cli.registry_calls import FAILED, NOT_FOUND, registry
+from worker.cli.session import refuse, settings_of
+
+if TYPE_CHECKING:
+    from worker.evidence.gathering import Evidence
+
+
+def compare(
+    strategy: Annotated[str, typer.Argument(help="Name of the strategy.")],
+    left: Annotated[str, typer.Argument(help="A version, such as the active one.")],
+    right: Annotated[str, typer.Argument(help="Another version, such as the one in testing.")],
+    since: Since = None,
+    last: Last = 10_000,
+    sessions: Annotated[
+        int, typer.Option(min=1, max=10_000, help="With --recompute: last sessions whose returns can be known.")
+    ] = 60,
+    snapshot: Snapshot = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw it too, as .png or .svg.")] = None,
+    namespace: Namespace = None,
+    *,
+    recompute: Recompute = False,
+    as_json: Json = False,
+) -> None:
+    """Show two versions beside each other: likeness, turnover, realised IC, latency."""
+    if left == right:
+        refuse(f"compare takes two versions, was given {left} twice")
+    if plot is not None:
+        _check_plot(plot)
+    settings = settings_of(namespace=namespace)
+    with registry() as models:
+        rows = models.show(strategy, left), models.show(strategy, right)
+    way = Way(
+        recompute_sessions=sessions if recompute else None,
+        since=since.date() if since else None,
+        last=last,
+        snapshot=snapshot,
+    )
+    evidence = calls.gathered(settings, rows, way)
+    if as_json:
+        typer.echo(json.dumps(calls.as_json(evidence), indent=2))
+    else:
+        calls.show(evidence)
+    if not evidence.comparison.pairs:
+        refuse(f"no pair of {strategy} {left} and {right} to compare", code=NOT_FOUND)
+    if plot is not None:
+        _draw(evidence, plot)
+
+
+def _check_plot(plot: Path) -> None:
+    """End before anything is computed where it could not be drawn."""
+    from worker.evidence.drawing import FORMATS
+
+    if plot.suffix[1:] not in FORMATS:
+        refuse(f"--plot draws .png and .svg, was {plot}")
+    if find_spec("matplotlib") is None:
+        refuse("--plot needs matplotlib, which is not installed: pip install 'signal-worker[research]'")
+
+
+def _draw(evidence: "Evidence", plot: Path) -> None:
+    from worker.evidence.drawing import draw
+
+    image = draw(evidence, plot.suffix[1:])
+    try:
+        plot.write_bytes(image)
+    except OSError as error:
+        refuse(f"{plot} cannot be written: {error.strerror}", code=FAILED)
+    typer.echo(f"drawn: {plot}", err=True)

@@ -13,6 +13,7 @@ from worker.cli.models_canary import canary
 from worker.cli.models_compare import compare
 from worker.cli.models_drift import drift
 from worker.cli.models_mlflow import fetch, read_uri
+from worker.cli.models_promote import promote
 from worker.cli.models_status import status
 from worker.cli.registry_calls import FAILED, NOT_FOUND, operator, print_json, registry
 from worker.cli.session import refuse, settings_of
@@ -27,6 +28,7 @@ app.command()(status)
 app.command()(fetch)
 app.command()(canary)
 app.command()(compare)
+app.command()(promote)
 app.command()(drift)
 
 Strategy = Annotated[str, typer.Argument(help="Name of the strategy.")]

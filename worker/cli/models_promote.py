@@ -1,0 +1,140 @@
+"""`signal-worker models promote`: activate a version if the evidence on it holds, and only then.
+
+Exit codes: 0 activated (or would be), 1 failed, 2 wrong call, 3 unknown version, 4 conflict: nothing is active, or the
+strategy was changed since its evidence was gathered, 5 refused: a criterion does not hold.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli import evidence_calls as calls
+from worker.cli.evidence_calls import Json, Last, Namespace, Recompute, Since, Snapshot, Way
+from worker.cli.registry_calls import CONFLICT, database_url, operator, refusals, registry
+from worker.cli.session import refuse, settings_of
+
+if TYPE_CHECKING:
+    from worker.evidence.gate import Criterion
+    from worker.evidence.gathering import Evidence
+    from worker.lifecycle.promotion import Standing
+
+REFUSED = 5
+
+
+def promote(
+    strategy: Annotated[str, typer.Argument(help="Name of the strategy.")],
+    version: Annotated[str, typer.Argument(help="Version in testing, or one that served before.")],
+    min_rank_ic: Annotated[float, typer.Option(min=-1, max=1, help="Least mean realised rank IC of the version.")],
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Least mean agreement of its legs with the active version's.")
+    ],
+    sessions: Annotated[int, typer.Option(min=1, max=10_000, help="Least sessions whose rank IC is known.")],
+    max_turnover: Annotated[float | None, typer.Option(min=0, help="Most turnover from one as-of to the next.")] = None,
+    max_latency_ratio: Annotated[
+        float | None, typer.Option(min=0, help="Most of its median compute time over the active version's.")
+    ] = None,
+    since: Since = None,
+    last: Last = 10_000,
+    snapshot: Snapshot = None,
+    reason: Annotated[str | None, typer.Option(help="Why; kept in the history before the evidence.")] = None,
+    by: Annotated[str | None, typer.Option(help="Who; your login name by default.")] = None,
+    namespace: Namespace = None,
+    *,
+    recompute: Recompute = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge alone; activate nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a version serve if the evidence on it holds; refuse and change nothing if not (exit code 5)."""
+    from worker.evidence.gate import Candidacy, Limits, judge
+
+    limits = Limits(
+        sessions=sessions,
+        min_rank_ic=min_rank_ic,
+        min_agreement=min_agreement,
+        max_turnover=max_turnover,
+        max_latency_ratio=max_latency_ratio,
+    )
+    settings, before = settings_of(namespace=namespace), _standing(strategy, version)
+    way = Way(
+        recompute_sessions=sessions if recompute else None,
+        since=since.date() if since else None,
+        last=last,
+        snapshot=snapshot,
+    )
+    evidence = calls.gathered(settings, (before.serving, before.candidate), way)
+    candidacy = Candidacy(status=before.candidate.status, unproven=evidence.right.unproven)
+    criteria = judge(evidence.comparison, candidacy, limits)
+    passed = all(one.holds for one in criteria)
+    number = _activate(before, _reason(evidence, criteria, reason), by) if passed and not dry_run else None
+    if as_json:
+        typer.echo(json.dumps(_as_json(evidence, criteria, number), indent=2))
+    else:
+        _show(evidence, criteria)
+    _end(before, criteria, number)
+
+
+def _standing(strategy: str, version: str) -> "Standing":
+    from worker.lifecycle.promotion import NothingActive, standing
+
+    with registry() as models:
+        try:
+            before = standing(models, strategy, version)
+        except NothingActive as error:
+            refuse(error, code=CONFLICT)
+    if before.active.version == version:
+        refuse(f"{strategy} {version} is active already, since activation {before.active.activation}", code=CONFLICT)
+    return before
+
+
+def _activate(before: "Standing", reason: str, by: str | None) -> int:
+    from worker.lifecycle.promotion import RegistryChanged
+    from worker.lifecycle.promotion import promote as activate
+
+    with refusals():
+        try:
+            return activate(database_url(), before, reason=reason, by=by or operator())
+        except RegistryChanged as error:
+            refuse(error, code=CONFLICT)
+
+
+def _reason(evidence: "Evidence", criteria: "Sequence[Criterion]", stated: str | None) -> str:
+    from worker.evidence.gate import reason
+
+    found = reason(criteria, f"{evidence.basis}, against {evidence.left.version}")
+    return f"{stated.strip()} ({found})" if stated and stated.strip() else found
+
+
+def _as_json(evidence: "Evidence", criteria: "Sequence[Criterion]", number: int | None) -> dict[str, object]:
+    found = calls.as_json(evidence)
+    return {
+        "passed": all(one.holds for one in criteria),
+        "activation": number,
+        "criteria": [asdict(one) for one in criteria],
+        "evidence": found,
+    }
+
+
+def _show(evidence: "Evidence", criteria: "Sequence[Criterion]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    calls.show(evidence)
+    table = Table("criterion", "value", "limit", "holds")
+    for one in criteria:
+        table.add_row(one.name, one.value, one.limit, "yes" if one.holds else "no")
+    Console().print(table)
+
+
+def _end(before: "Standing", criteria: "Sequence[Criterion]", number: int | None) -> None:
+    candidate = before.candidate
+    name = f"{candidate.strategy} {candidate.version}"
+    failed = [str(one) for one in criteria if not one.holds]
+    if failed:
+        refuse(f"{name} is not promoted: {'; '.join(failed)}", code=REFUSED)
+    if number is None:
+        typer.echo(f"{name} would be promoted in place of {before.active.version}; nothing was changed", err=True)
+    else:
+        typer.echo(f"{name} is active, activation {number}, in place of {before.active.version}", err=True)

@@ -110,5 +110,7 @@ class Heartbeat(BaseModel):
     pending: int | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
+    #: PSI of the prediction on recent bars against the training rows, `strategy=psi`, comma-separated; where measured.
+    drift: str = ""
     #: Why the worker cannot answer everything.
     reason: str = ""

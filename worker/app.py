@@ -21,6 +21,7 @@ from contracts import FleetEventType, StreamNames
 from worker.embedded import Endpoints
 from worker.errors import StreamUnavailable
 from worker.fleet.departure import Departure, HandBack, Orders
+from worker.fleet.drift import DriftThread, DriftWatch
 from worker.fleet.facts import Backlog, Facts
 from worker.fleet.health import Conditions, Liveness, Readiness
 from worker.fleet.health_port import HealthPort, pages
@@ -96,6 +97,8 @@ class Worker:
         self._control = self._make_control(sources)
         self._shadow = self._make_shadow()
         self._janitor = self._make_janitor()
+        drift = DriftWatch(self._slots, sessions=settings.drift_sessions, alarm_psi=settings.drift_alarm_psi)
+        self._drift = DriftThread(drift, self._stop)
         self._facts = self._make_facts()
         self._heartbeat = HeartbeatThread(
             self._facts,
@@ -152,6 +155,7 @@ class Worker:
         self._control.start()
         self._shadow.start()
         self._janitor.start()
+        self._drift.start()
         watch = threading.Thread(target=self._watch, name="watch", daemon=True)
         watch.start()
         self._consumer.run(self._stop)
@@ -160,6 +164,7 @@ class Worker:
         self._control.join()
         self._shadow.join()
         self._janitor.join()
+        self._drift.join()
 
     def _watch(self) -> None:
         """Stop the worker when a thread of it died."""
@@ -171,7 +176,7 @@ class Worker:
         return any(error is not None for error in self._deaths().values())
 
     def _deaths(self) -> Mapping[str, Exception | None]:
-        return {thread.name: thread.error for thread in (self._control, self._heartbeat, self._janitor)}
+        return {thread.name: thread.error for thread in (self._control, self._heartbeat, self._janitor, self._drift)}
 
     def _connect(self, role: str, block_ms: int = 0) -> Client:
         client = connect(self._endpoints.redis_url, f"{self.name}:{role}", block_ms=block_ms)
@@ -286,6 +291,7 @@ class Worker:
             slots=self._slots,
             shadows=self._shadows,
             candidates=self._candidates.standing,
+            drift=self._drift.watch,
             janitor=self._janitor.janitor,
             backlog=Backlog(),
             outages=self._outages,

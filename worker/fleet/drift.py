@@ -32,13 +32,18 @@ class DriftWatch:
     """What is known of the drift of everything that serves here; measured by one thread, read by all without a lock."""
 
     def __init__(self, slots: Slots, *, sessions: int, alarm_psi: float) -> None:
-        """Take over how many sessions drift is measured, and from which PSI of the prediction on it is an alarm."""
+        """Take over how many sessions drift is measured (0: never), and from which PSI on it is an alarm."""
         self._slots, self._sessions, self._alarm_psi = slots, sessions, alarm_psi
         #: Strategy to the bundle and the snapshot that were looked at last.
         self._seen: dict[str, tuple[str, str]] = {}
         self._alarmed: set[str] = set()
         #: Strategy to its last report; without those that could not be measured.
         self.reports: Mapping[str, DriftReport] = MappingProxyType({})
+
+    @property
+    def wanted(self) -> bool:
+        """Whether drift is measured here at all."""
+        return self._sessions > 0
 
     def look(self, go_on: Callable[[], bool]) -> None:
         """Measure what changed since the last look; asked between two pieces, `go_on` may end it."""
@@ -105,16 +110,16 @@ class DriftThread(threading.Thread):
     def __init__(self, watch: DriftWatch, stop: threading.Event) -> None:
         """Take a watch that belongs to this thread from now on."""
         super().__init__(name="drift", daemon=True)
-        self._watch, self._stop_event = watch, stop
+        self.watch, self._stop_event = watch, stop
         self._worked_since = 0.0
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Look, and look again after a pause."""
+        """Look, and look again after a pause; end at once where drift is not wanted."""
         try:
-            while not self._stop_event.wait(LOOK_SECONDS):
+            while self.watch.wanted and not self._stop_event.wait(LOOK_SECONDS):
                 self._worked_since = time.perf_counter()
-                self._watch.look(self._rest)
+                self.watch.look(self._rest)
         except Exception as error:  # noqa: BLE001 - a thread's loop
             # Told to the main thread, which ends the process: a drift that is no longer seen looks like none.
             _log.exception("drift_thread_died")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from contracts import StandingCandidate
+from worker.fleet.drift import DriftWatch
 from worker.fleet.health import Liveness, Readiness
 from worker.fleet.retention import Janitor
 from worker.server import Outage
@@ -40,6 +41,8 @@ class Facts:
     shadows: Shadows
     #: What stands with the versions in testing.
     candidates: Callable[[], tuple[StandingCandidate, ...]]
+    #: What is known of how far the bars that serve lie from those of training.
+    drift: DriftWatch
     janitor: Janitor
     backlog: Backlog
     #: Name of a connection to its outages; `requests` is the hot path's.

@@ -132,6 +132,9 @@ class HeartbeatThread(threading.Thread):
             pending=facts.backlog.pending,
             p50_ms=latency[0] if latency else None,
             p99_ms=latency[1] if latency else None,
+            drift=",".join(
+                f"{name}={report.prediction.psi:.4f}" for name, report in sorted(facts.drift.reports.items())
+            ),
             reason="; ".join(
                 (
                     *(reason.sentence for reason in (*facts.liveness.reasons(), *facts.readiness.reasons())),

@@ -21,6 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from contracts import RejectionCode, ServedAs
+from strategies.models.drift import DriftLevel
 from worker.fleet.facts import Facts
 from worker.serving.results import CommitStatus
 from worker.serving.shadow import ShadowResult
@@ -51,6 +52,7 @@ class WorkerMetrics(Collector):
         yield from self._streams()
         yield from self._serving()
         yield from self._candidates()
+        yield from self._drift()
         yield from self._housekeeping()
 
     def _requests(self) -> Iterator[Metric]:
@@ -147,6 +149,30 @@ class WorkerMetrics(Collector):
         yield _labelled(
             "candidates", "Versions in testing that compute here, by part.", ("strategy", "part"),
             Counter((one.strategy, one.part.value) for one in facts.candidates() if one.since is not None),
+        )  # fmt: skip
+
+    def _drift(self) -> Iterator[Metric]:
+        reports = self._facts.drift.reports
+        yield _labelled(
+            "drift_prediction_psi", "PSI of the prediction on recent bars against its model's training rows.",
+            ("strategy",), {(name,): report.prediction.psi for name, report in reports.items()},
+        )  # fmt: skip
+        yield _labelled(
+            "drift_prediction_ks", "Kolmogorov-Smirnov distance of the same.", ("strategy",),
+            {(name,): report.prediction.ks for name, report in reports.items() if report.prediction.ks is not None},
+        )  # fmt: skip
+        yield _labelled(
+            "drift_feature_psi_max", "Highest PSI of a feature, likewise.", ("strategy",),
+            {(name,): report.features[0].psi for name, report in reports.items()},
+        )  # fmt: skip
+        levels = {name: Counter(one.level for one in report.features) for name, report in reports.items()}
+        yield _labelled(
+            "drift_features", "Features by what their PSI means: stable, moderate, major.", ("strategy", "level"),
+            {(name, level.value): float(counts[level]) for name, counts in levels.items() for level in DriftLevel},
+        )  # fmt: skip
+        yield _labelled(
+            "drift_rows", "Recent rows that were compared.", ("strategy",),
+            {(name,): float(report.rows) for name, report in reports.items()},
         )  # fmt: skip
 
     def _housekeeping(self) -> Iterator[Metric]:

@@ -145,6 +145,18 @@ def test_thread_measures_until_told_to_stop(watch):
     assert thread.error is None
 
 
+def test_thread_ends_at_once_where_drift_is_not_wanted(slots):
+    watch = DriftWatch(slots, sessions=0, alarm_psi=0.25)
+    thread = DriftThread(watch, threading.Event())
+
+    thread.start()
+    thread.join(10)
+
+    assert not thread.is_alive()
+    assert thread.error is None
+    assert watch.reports == {}
+
+
 def test_death_of_the_thread_keeps_its_error(slots):
     class Broken(DriftWatch):
         def look(self, go_on):  # noqa: ARG002 - as the one it breaks

@@ -1,5 +1,6 @@
 import re
 import threading
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,12 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts import RejectionCode, ServedAs, StandingCandidate, StreamNames
+from strategies.models.drift import ColumnDrift, DriftReport
 from tests.support.serving import NOW, make_active
 from tests.support.wire import make_rejection, make_vector
 from tests.unit.fleet.test_health import World
 from worker.errors import StreamUnavailable
+from worker.fleet.drift import DriftWatch
 from worker.fleet.facts import Backlog, Facts
 from worker.fleet.health import Liveness
 from worker.fleet.metrics import WorkerMetrics, metrics_registry
@@ -44,6 +47,7 @@ def facts():
         slots=world.slots,
         shadows=Shadows(world.slots, share=1.0, size=1),
         candidates=lambda: CANDIDATES,
+        drift=DriftWatch(world.slots, sessions=20, alarm_psi=0.25),
         janitor=Janitor(client, names, "w1", retentions=(), events=events, interval_seconds=1),
         backlog=Backlog(lag=7, pending=3),
         outages={"requests": world.outage},
@@ -88,6 +92,35 @@ def test_histograms_are_cumulative_and_agree_with_their_count(facts):
     assert found["signal_worker_stage_seconds_count{stage=queue}"] == 3
     assert found["signal_worker_end_to_end_seconds_count"] == 3
     assert found["signal_worker_end_to_end_seconds_sum"] == pytest.approx(500.00035)
+
+
+def column(name, psi, ks=0.5):
+    return ColumnDrift(name=name, psi=psi, ks=ks, missing=0.0, reference_missing=0.0)
+
+
+def drifted(**changes):
+    day = date(2024, 1, 2)
+    known = {"version": "v1", "bundle_sha256": "0" * 64, "snapshot_id": "1" * 64, "first": day, "last": day}
+    counted = {"sessions": 20, "symbols": 5, "rows": 100}
+    prediction, features = column("prediction", 0.3), (column("A", 2.0), column("B", 0.15), column("C", 0.0))
+    return DriftReport(
+        **{"strategy": "alpha_baseline", "prediction": prediction, "features": features} | known | counted | changes
+    )
+
+
+def test_drift_is_shown_by_strategy_and_level_and_not_by_feature(facts):
+    facts.drift.reports = {"alpha_baseline": drifted(), "other": drifted(prediction=column("prediction", 0.0, None))}
+
+    found = scrape(facts)
+
+    assert found["signal_worker_drift_prediction_psi{strategy=alpha_baseline}"] == 0.3
+    assert found["signal_worker_drift_prediction_ks{strategy=alpha_baseline}"] == 0.5
+    assert "signal_worker_drift_prediction_ks{strategy=other}" not in found
+    assert found["signal_worker_drift_feature_psi_max{strategy=alpha_baseline}"] == 2.0
+    assert found["signal_worker_drift_features{level=major}{strategy=alpha_baseline}"] == 1
+    assert found["signal_worker_drift_features{level=moderate}{strategy=alpha_baseline}"] == 1
+    assert found["signal_worker_drift_rows{strategy=alpha_baseline}"] == 100
+    assert not any("A" in name for name in found if "drift" in name)
 
 
 def test_backlog_deliveries_leases_and_outages_are_shown(facts):

@@ -1,0 +1,60 @@
+"""Workers that lie about what computed a vector, to show that the judge sees it.
+
+Owns: ways of publishing a vector as that of another model, and never hearing of a second activation.
+Must not know: how a run goes on.
+Invariant: everything but these is the real worker.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+
+from contracts import SignalVector
+from worker.cli.main import main
+from worker.lifecycle.reconciler import Reconciler
+from worker.serving.entries import Entry
+from worker.serving.results import Commit, Outcome, Results
+
+Change = Callable[[SignalVector], dict[str, object]]
+
+
+def _another_bit(vector: SignalVector) -> dict[str, object]:
+    first, *rest = vector.weights
+    other = first.model_copy(update={"predicted_return": math.nextafter(first.predicted_return, 1.0)})
+    return {"weights": (other, *rest)}
+
+
+STAMPS: Mapping[str, Change] = {
+    "activation": lambda vector: {"activation": vector.activation - 1},
+    "version": lambda vector: {"model_version": "v1" if vector.model_version != "v1" else "v2"},
+    "digest": lambda vector: {"model_sha256": vector.model_sha256[::-1]},
+    "bit": _another_bit,
+}
+
+
+def stamp_in_turn() -> None:
+    """Change every vector of this process before it is published, each in another way than the one before."""
+    commit, turns = Results.commit, itertools.cycle(STAMPS.values())
+
+    def changed(self: Results, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
+        if isinstance(outcome, SignalVector):
+            outcome = outcome.model_copy(update=next(turns)(outcome))
+        return commit(self, entry, outcome, deadline_ms=deadline_ms)
+
+    Results.commit = changed  # type: ignore[method-assign]  # that is the point
+
+
+def grow_deaf() -> None:
+    """Let every worker of this process look at the registry until it serves, and never again."""
+    reconcile = Reconciler.reconcile
+
+    def once(self: Reconciler, *, control_id: str | None = None, force: bool = False) -> bool:
+        return bool(self._slots.active) or reconcile(self, control_id=control_id, force=force)
+
+    Reconciler.reconcile = once  # type: ignore[method-assign]  # that is the point
+
+
+if __name__ == "__main__":
+    stamp_in_turn()
+    grow_deaf()
+    main()

@@ -1,6 +1,7 @@
 """`signal-worker train`: from a snapshot on disk to a proven bundle and an MLflow run."""
 
 import json
+import subprocess
 from datetime import date
 from pathlib import Path
 
@@ -93,6 +94,30 @@ def test_command_shows_every_fold_and_stores_it(places):
             assert f"{fold[period]['first']} to {fold[period]['last']}" in result.output
     for words in ("purge 2, embargo 5 sessions", "Test periods of 3 folds together", "final model: train "):
         assert words in result.output
+
+
+def test_revision_says_which_code_and_whether_it_was_changed(tmp_path, monkeypatch):
+    def git(*words):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    file = tmp_path / "worker" / "cli" / "train.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("one", encoding="utf-8")
+    monkeypatch.setattr(command, "__file__", str(file))
+    outside = command.git_revision()
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    clean = command.git_revision()
+    file.write_text("two", encoding="utf-8")
+
+    assert outside is None
+    assert clean == git("rev-parse", "HEAD")
+    assert command.git_revision() == f"{clean}-dirty"
 
 
 def test_taken_version_is_refused_before_anything_is_trained(places):

@@ -1,5 +1,7 @@
 """Training: the same bytes from the same bars, and nothing learnt from the future."""
 
+import hashlib
+import json
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -111,6 +113,26 @@ def test_lineage_states_what_was_done():
     assert lineage.training.snapshot_id == make_training_panel().snapshot_id
     assert lineage.training.parameters["deterministic"] is True
     assert {"python", "lightgbm", "numpy"} <= lineage.versions.keys()
+
+
+def test_bundle_states_on_disk_what_it_was_made_of(tmp_path):
+    config = SMALL.model_copy(update={"processors": ("robust_zscore",), "rounds": 2})
+
+    path = save_bundle(tmp_path, make_model(config).content)
+
+    stated = json.loads((path / "bundle.json").read_text(encoding="utf-8"))
+    assert {name: record["sha256"] for name, record in stated["files"].items()} == {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in path.iterdir() if file.suffix != ".json"
+    }
+    assert list(stated["feature_set"]["names"]) == list(feature_set("alpha158").names)
+    assert list(stated["feature_set"]["expressions"]) == list(feature_set("alpha158").expressions)
+    assert stated["label"]["expression"] == "Ref($close, -2)/Ref($close, -1) - 1"
+    assert len(stated["processors"][0]["center"]) == len(stated["feature_set"]["names"])
+    assert stated["construction"] == {"top_n": 3, "bottom_n": 3}
+    training = stated["training"]
+    assert (training["calendar"], training["seed"], len(training["universe"])) == ("XNYS", 42, 8)
+    assert training["train"].keys() == training["valid"].keys() == training["test"].keys() == {"first", "last"}
+    assert training["parameters"]["num_leaves"] == SMALL.num_leaves
 
 
 def test_normalised_label_makes_predictions_scores():

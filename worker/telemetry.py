@@ -107,7 +107,7 @@ class Counters:
         #: Vectors published, by the part of the model that computed them.
         self.parts: Counter[str] = Counter()
         self.codes: Counter[str] = Counter()
-        #: Status of commits that published nothing: duplicate, fenced.
+        #: Status of commits that published nothing: duplicate, conflict, fenced.
         self.drops: Counter[str] = Counter()
         #: Entries read, by where they came from: new, own, claimed.
         self.deliveries: Counter[str] = Counter()

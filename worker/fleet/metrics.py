@@ -28,7 +28,7 @@ from worker.serving.shadow import ShadowResult
 from worker.telemetry import BOUNDS, Histogram
 
 _P = "signal_worker_"
-_DROPS = (CommitStatus.DUPLICATE, CommitStatus.FENCED)
+_DROPS = (CommitStatus.DUPLICATE, CommitStatus.CONFLICT, CommitStatus.FENCED)
 _ANSWERING = (ServedAs.ACTIVE.value, ServedAs.CANARY.value)
 _KINDS = ("new", "own", "claimed")
 
@@ -71,8 +71,8 @@ class WorkerMetrics(Collector):
             "", counters.canary_fallbacks,
         )  # fmt: skip
         yield _counter(
-            "outcomes_dropped", "Outcomes not published: the id had one, or the lease was lost.", "status",
-            {status.value: 0 for status in _DROPS} | dict(counters.drops),
+            "outcomes_dropped", "Outcomes not published: the id had one (to another question: conflict), or no lease.",
+            "status", {status.value: 0 for status in _DROPS} | dict(counters.drops),
         )  # fmt: skip
         yield _counter("failures", "Entries whose processing raised and that were given back.", "", counters.failed)
         yield _counter(

@@ -4,21 +4,23 @@
 -- KEYS[3] hash of the request id
 -- ARGV[1] group   ARGV[2] consumer   ARGV[3] entry id   ARGV[4] state: done | rejected
 -- ARGV[5] milliseconds to remember the id   ARGV[6] deadline in epoch milliseconds, '' = none
--- ARGV[7..] field, value, field, value … of the outcome; opaque text
+-- ARGV[7] digest of what was asked   ARGV[8..] field, value, field, value … of the outcome; opaque text
 --
 -- Returns {status, outcome entry id}:
 --   committed  published now
 --   duplicate  this id already has an outcome; only acknowledged
+--   conflict   likewise, and that outcome answers another question: two producers took one id
 --   fenced     another consumer owns the entry; nothing was written
 --   late       the deadline has passed by the server's clock; nothing was written
 --
 -- The remembered id is looked at before ownership: a caller that lost the reply of its own success no longer finds
 -- the entry pending, and must be told "duplicate", not "fenced". XADD is the first write: out of memory, the server
 -- refuses the whole script there, while a script that acknowledged first would lose the outcome.
-local remembered = redis.call('HGET', KEYS[3], 'entry')
-if remembered then
+local remembered = redis.call('HMGET', KEYS[3], 'entry', 'asked_sha256')
+if remembered[1] then
   redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
-  return {'duplicate', remembered}
+  local other = remembered[2] and remembered[2] ~= ARGV[7]
+  return {other and 'conflict' or 'duplicate', remembered[1]}
 end
 
 local owned = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])
@@ -32,9 +34,9 @@ if ARGV[4] == 'done' and ARGV[6] ~= '' and now > tonumber(ARGV[6]) then
   return {'late', ''}
 end
 
-local outcome = redis.call('XADD', KEYS[2], '*', unpack(ARGV, 7))
+local outcome = redis.call('XADD', KEYS[2], '*', unpack(ARGV, 8))
 redis.call('HSET', KEYS[3], 'state', ARGV[4], 'stream', KEYS[2], 'entry', outcome,
-  'request_entry', ARGV[3], 'worker', ARGV[2], 'at_ms', string.format('%.0f', now))
+  'request_entry', ARGV[3], 'worker', ARGV[2], 'at_ms', string.format('%.0f', now), 'asked_sha256', ARGV[7])
 redis.call('PEXPIRE', KEYS[3], ARGV[5])
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
 return {'committed', outcome}

@@ -313,7 +313,9 @@ class Consumer:
             self._counters.measure(timing)
         traced = trace_id(outcome.traceparent)
         known = {"request_id": outcome.request_id, "entry": entry.id, "deliveries": entry.deliveries, **traced}
-        if commit.status is not CommitStatus.COMMITTED:
+        if commit.status is CommitStatus.CONFLICT:
+            _log.warning("request_id_taken_twice", outcome=commit.outcome_id, **known)
+        elif commit.status is not CommitStatus.COMMITTED:
             _log.info("outcome_dropped", status=commit.status.value, outcome=commit.outcome_id, **known)
         elif isinstance(outcome, Rejection):
             _log.info("request_rejected", code=outcome.code.value, reason=outcome.reason, total_ms=total_ms, **known)

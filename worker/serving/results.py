@@ -7,6 +7,7 @@ Invariant: at most one outcome a request id within the time it is remembered, wh
 
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 
 from contracts import GROUP, Rejection, ServedAs, SignalVector, StreamNames
 from contracts.codec import encode
@@ -14,6 +15,8 @@ from worker.server import Client, script, translated
 from worker.serving.entries import Entry
 
 Outcome = SignalVector | Rejection
+#: Fields that a producer may set anew each time it sends the same request.
+_OF_THE_SENDING = frozenset({b"request_id", b"deadline", b"traceparent", b"tracestate"})
 
 
 class CommitStatus(StrEnum):
@@ -22,6 +25,8 @@ class CommitStatus(StrEnum):
     COMMITTED = "committed"
     #: The request id has an outcome already; the entry was only acknowledged.
     DUPLICATE = "duplicate"
+    #: Likewise, and the outcome answers another question: two producers took one id.
+    CONFLICT = "conflict"
     #: Another consumer owns the entry; nothing was written.
     FENCED = "fenced"
     #: The deadline passed; nothing was written.
@@ -35,6 +40,12 @@ class Commit:
     status: CommitStatus
     #: Entry id of the outcome; empty where there is none.
     outcome_id: str
+
+
+def asked_sha256(entry: Entry) -> str:
+    """Return the digest of what an entry asks: equal for a request that its producer sent again."""
+    asked = sorted(pair for pair in entry.pairs if pair[0] not in _OF_THE_SENDING)
+    return sha256(b"".join(b"%d:%s" % (len(text), text) for pair in asked for text in pair)).hexdigest()
 
 
 class Results:
@@ -69,6 +80,7 @@ class Results:
                     "done" if answered else "rejected",
                     self._dedupe_ms,
                     "" if deadline_ms is None else deadline_ms,
+                    asked_sha256(entry),
                     *flat,
                 ],
             )

@@ -76,6 +76,7 @@ def _figures(place: Path, *, qlib: bool, worker: bool, loading: bool, install: b
     yield from _told(install_figures() if install else iter([start_figure()]))
     if worker:
         yield from _told(_latencies(data_dir))
+        yield from _told(_recovery())
 
 
 def _told(figures: Iterator["Figure"]) -> Iterator["Figure"]:
@@ -99,6 +100,12 @@ def _latencies(data_dir: Path) -> Iterator["Figure"]:
     from worker.benchmarks.material import panel_of
 
     yield from latency_figures(data_dir, panel_of(data_dir).symbols)
+
+
+def _recovery() -> Iterator["Figure"]:
+    from worker.benchmarks.recovery import recovery_figures
+
+    yield from recovery_figures()
 
 
 def _sweeps(data_dir: Path) -> tuple["Sweep", ...]:

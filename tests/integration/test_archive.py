@@ -47,15 +47,17 @@ def test_entries_lie_in_the_day_of_their_id(call, streams, archive, tmp_path):
     publish(streams, "late", f"{LAST_MS}-5")
     publish(streams, "early", f"{FIRST_MS}-0")
     streams.client.xadd(streams.names.rejections, encode(make_rejection()), id=f"{FIRST_MS}-1")
+    streams.client.xadd(streams.names.shadow, encode(make_vector(served_as="shadow")), id=f"{FIRST_MS}-2")
 
     result = call("archive", "--json")
 
     assert result.exit_code == 0
-    results, rejections = json.loads(result.stdout)
-    assert (results["added"], results["days"], rejections["added"]) == (2, 2, 1)
+    results, rejections, shadow = json.loads(result.stdout)
+    assert (results["added"], results["days"], rejections["added"], shadow["added"]) == (2, 2, 1, 1)
     assert kept(archive) == {"2024-01-02": [f"{LAST_MS}-5"], "2024-01-03": [f"{FIRST_MS}-0"]}
     folder = tmp_path / "data" / "archive" / streams.names.namespace
     assert (folder / "rejections" / "2024-01-03.parquet").is_file()
+    assert (folder / "shadow" / "2024-01-03.parquet").is_file()
     assert streams.client.xlen(streams.names.results) == 2
 
 

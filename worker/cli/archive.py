@@ -22,7 +22,7 @@ def archive(
     whole: Annotated[bool, typer.Option("--whole", help="Look at every entry, not from the last day on.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Add new vectors and rejections to data/archive, a file a day; streams stay as they are."""
+    """Add new vectors, shadow vectors and rejections to data/archive, a file a day; streams stay as they are."""
     from worker.archive import ArchiveUnusable
     from worker.errors import StreamUnavailable
 
@@ -50,11 +50,11 @@ def _archive(settings: "Settings", *, whole: bool) -> "list[Archived]":
         url = resolve_redis_url(settings.redis_url, settings.local_dir)
     except StackNotRunning as error:
         refuse(error)
+    kept = ((names.results, SignalVector), (names.rejections, Rejection), (names.shadow, SignalVector))
     client = connect(url, "signal-worker:archive")
     try:
         return [
-            archive_stream(client, Archive(settings.data_dir, stream, model), whole=whole)
-            for stream, model in ((names.results, SignalVector), (names.rejections, Rejection))
+            archive_stream(client, Archive(settings.data_dir, stream, model), whole=whole) for stream, model in kept
         ]
     finally:
         client.close()

@@ -150,6 +150,27 @@ def test_only_what_is_newer_replaces_the_book(gateway, publish, as_of, activatio
     assert gateway.run_once() == [Disposition.APPLIED, expected]
 
 
+def test_shadow_vector_among_the_results_is_an_alarm_and_never_applied(gateway, desk, publish, redis_client, names):
+    publish(vector("r-1", {"AAPL": 1.0}, served_as="shadow"), vector("r-2", {"MSFT": 1.0}))
+
+    with structlog.testing.capture_logs() as logs:
+        assert gateway.run_once() == [Disposition.SHADOW, Disposition.APPLIED]
+
+    assert [application.vector.request_id for application in desk.applied] == ["r-2"]
+    assert logs[0]["log_level"] == "error"
+    assert pending(redis_client, names) == 0
+
+
+def test_canary_vector_is_applied_in_the_order_of_the_active_activation(gateway, publish):
+    publish(
+        vector("r-1", {"AAPL": 1.0}, served_as="canary", model_version="v2"),
+        vector("r-2", {"MSFT": 1.0}),
+        vector("r-3", {"MSFT": 1.0}, as_of="2013-02-04"),
+    )
+
+    assert gateway.run_once() == [Disposition.APPLIED, Disposition.NOT_NEWER, Disposition.APPLIED]
+
+
 def test_books_of_two_strategies_do_not_meet(gateway, desk, publish):
     publish(vector("r-1", {"AAPL": 1.0}), vector("r-2", {"IBM": 1.0}, strategy="other", as_of="2013-01-02"))
 

@@ -17,7 +17,7 @@ from typing import Self
 
 import structlog
 
-from contracts import SignalVector, weights_digest
+from contracts import ServedAs, SignalVector, weights_digest
 from worker.client.feeds import Delivery
 from worker.client.inbox import Disposition, Inbox, Permission
 from worker.client.synchronous import BACKOFF_MAX_SECONDS, SignalClient
@@ -29,6 +29,7 @@ RETRY_MAX_SECONDS = 5.0
 #: Makes order keys of this program differ from anyone else's.
 _ORDER_KEYS = uuid.UUID("6f1d3c52-6a0e-5d0c-9a55-1f2f0f5f7b10")
 
+_ALARMS = frozenset({Disposition.CONFLICT, Disposition.OVERTAKEN, Disposition.SHADOW})
 _log = structlog.get_logger()
 
 
@@ -165,6 +166,9 @@ class Gateway:
         if self._strategies is not None and vector.strategy not in self._strategies:
             self._feed.ack(delivery)
             return self._note(delivery, Disposition.IGNORED, "")
+        if vector.served_as is ServedAs.SHADOW:
+            self._feed.ack(delivery)
+            return self._note(delivery, Disposition.SHADOW, f"computed by {vector.model_version}, never to be traded")
         actual = weights_digest(vector.weights)
         if actual != vector.weights_sha256:
             self._feed.ack(delivery)
@@ -210,7 +214,7 @@ class Gateway:
     def _note(self, delivery: Delivery, disposition: Disposition, detail: str) -> Disposition:
         self.counts[disposition] += 1
         vector = delivery.vector
-        alarm = disposition in {Disposition.CONFLICT, Disposition.OVERTAKEN}
+        alarm = disposition in _ALARMS
         (_log.error if alarm else _log.info)(
             "vector_taken",
             disposition=disposition.value,
@@ -219,6 +223,7 @@ class Gateway:
             strategy=vector.strategy,
             as_of=vector.as_of.isoformat(),
             activation=vector.activation,
+            served_as=vector.served_as.value,
             weights_sha256=vector.weights_sha256,
             **({"detail": detail} if detail else {}),
         )

@@ -27,6 +27,8 @@ class Disposition(StrEnum):
     NOT_NEWER = "not_newer"
     #: Its `valid_until` has passed by the server's clock.
     EXPIRED = "expired"
+    #: A shadow vector, which is never traded and should not stand among the results: an alarm.
+    SHADOW = "shadow"
     #: Of a strategy that this gateway does not trade.
     IGNORED = "ignored"
     #: Another consumer is applying to the same book; tried again.

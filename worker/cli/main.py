@@ -13,6 +13,7 @@ from worker.cli.bench import bench
 from worker.cli.demo import demo
 from worker.cli.publish import publish_registry
 from worker.cli.replay import replay
+from worker.cli.report import report
 from worker.cli.request import request
 from worker.cli.run import run
 from worker.cli.settings import settings
@@ -32,6 +33,7 @@ app.command()(demo)
 app.command()(bench)
 app.command()(settings)
 app.command()(replay)
+app.command()(report)
 app.command()(archive)
 app.add_typer(control.app, name="control")
 app.add_typer(data.app, name="data")

@@ -1,0 +1,144 @@
+"""`signal-worker report`: the tear sheet of a bundle as one HTML file.
+
+Exit codes: 0 done, 1 failed, 2 wrong call, 3 no such bundle or snapshot.
+"""
+
+from contextlib import suppress
+from datetime import date, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.session import refuse, settings_of
+
+if TYPE_CHECKING:
+    from strategies.market.bars import Panel
+    from strategies.models.bundle import Bundle
+    from strategies.reports.study import Scope, Study
+    from worker.settings import Settings
+
+FAILED, NOT_FOUND = 1, 3
+#: Packages of the extra that draws and writes pages.
+NEEDED = ("alphalens", "jinja2", "matplotlib")
+#: What `--snapshot` calls the newest one.
+LATEST = "latest"
+
+
+def report(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle, below the artifacts directory.")],
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="Default the bundle's test period.")
+    ] = None,
+    last: Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Included.")] = None,
+    snapshot: Annotated[
+        str | None, typer.Option(help="Id, run date or `latest`; default that of the training.")
+    ] = None,
+    cost_bps: Annotated[
+        float | None, typer.Option(min=0, max=1000, help="A unit of weight traded; default the bundle's, else 5.")
+    ] = None,
+    borrow_bps_a_year: Annotated[
+        float | None,
+        typer.Option(min=0, max=100_000, help="A unit of weight held short; default the bundle's, else 0."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Default reports/<strategy>/<version>.html below the artifacts directory.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Snapshots lie below it; default SIGNALS_DATA_DIR.")] = None,
+    artifacts_dir: Annotated[Path | None, typer.Option(help="Default SIGNALS_ARTIFACTS_DIR.")] = None,
+) -> None:
+    """Write what a bundle is worth on sessions that it never saw, as a page that needs nothing else."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        refuse(f"{', '.join(missing)} not installed: pip install 'signal-worker[research]'", code=FAILED)
+    start, end = _day(first), _day(last)
+    if start and end and end < start:
+        refuse(f"--to {end} lies before --from {start}")
+
+    from strategies.reports.study import Scope
+
+    settings = settings_of(data_dir=data_dir, artifacts_dir=artifacts_dir)
+    scope = Scope(first=start, last=end, cost_bps=cost_bps, borrow_bps_a_year=borrow_bps_a_year)
+    study, page = _made(settings, bundle, snapshot, scope)
+    target = output or settings.artifacts_dir / "reports" / study.manifest.strategy / f"{study.manifest.version}.html"
+    _write(target, page)
+    _tell(study, target, len(page))
+
+
+def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scope") -> "tuple[Study, bytes]":
+    from strategies.errors import (
+        BundleError,
+        BundleNotFound,
+        DataError,
+        ExpressionError,
+        SnapshotNotFound,
+        StrategyError,
+        TrainingError,
+    )
+    from strategies.reports.page import render_page
+    from strategies.reports.study import study_bundle
+    from worker.app import code_version
+
+    try:
+        bundle = _load(settings, folder)
+        study = study_bundle(bundle, _bars(settings, bundle, snapshot), scope, code_version=code_version())
+        return study, render_page(study)
+    except (BundleNotFound, SnapshotNotFound) as error:
+        refuse(error, code=NOT_FOUND)
+    except (BundleError, DataError, ExpressionError, StrategyError, TrainingError) as error:
+        refuse(error, code=FAILED)
+
+
+def _load(settings: "Settings", folder: Path) -> "Bundle":
+    from strategies.errors import BundleError
+    from strategies.models.bundle_store import load_bundle
+    from worker.lifecycle.proving import artifact_path
+
+    # As given from here, or as the registry would spell it.
+    path = artifact_path(str(folder.absolute() if folder.exists() else folder), settings.artifacts_dir)
+    if path.is_file():
+        raise BundleError(f"{folder} is a file; a bare model does not say what it was trained on, only a bundle does")
+    return load_bundle(path)
+
+
+def _bars(settings: "Settings", bundle: "Bundle", snapshot: str | None) -> "Panel":
+    from strategies.market.calendar import SessionCalendar
+    from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
+
+    trained_on = bundle.manifest.training.snapshot_id if bundle.manifest else ""
+    if snapshot == LATEST:
+        ref = latest_snapshot(settings.data_dir)
+    else:
+        ref = find_snapshot(settings.data_dir, snapshot or trained_on)
+    return load_panel(ref, SessionCalendar(ref.calendar), symbols=bundle.universe)
+
+
+def _write(target: Path, page: bytes) -> None:
+    from strategies.durability import write_synced
+
+    if target.is_dir():
+        refuse(f"--output is the folder {target}, it must name a file")
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_synced(temporary, page)
+        temporary.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        refuse(f"{target} cannot be written: {error.strerror}", code=FAILED)
+
+
+def _tell(study: "Study", target: Path, size_bytes: int) -> None:
+    from strategies.reports.readings import judged, readings
+
+    part = judged(study)
+    typer.echo(f"{study.manifest.strategy} {study.manifest.version}, {part.period.first} to {part.period.last}")
+    for name in ("ic", "cumulative"):
+        typer.echo(readings(study)[name])
+    typer.echo(f"{target} ({size_bytes / 1e6:.1f} MB)")
+
+
+def _day(moment: datetime | None) -> date | None:
+    return moment.date() if moment else None

@@ -5,12 +5,16 @@ Must not know: models, streams, which symbols or sessions exist.
 Invariant: what is read back equals what was written; nothing is repaired but white space around list items.
 """
 
+import re
 from collections import Counter
 from datetime import UTC, date, datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BeforeValidator, PlainSerializer, StringConstraints
+from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer, StringConstraints
 from pydantic_core import PydanticCustomError
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_INTEGER = re.compile(r"-?[0-9]{1,10}")
 
 
 def _symbols(value: object) -> object:
@@ -32,15 +36,18 @@ def _as_of(value: object) -> object:
         return _zoned(value)
     if not isinstance(value, str):
         return value
+    malformed = PydanticCustomError(
+        "malformed_as_of", "is neither a date (2013-02-01) nor an instant with a time zone (2013-02-01T21:00:00Z)"
+    )
+    if not _DAY.match(value):
+        raise malformed  # Python also reads 20130201 and 2013-W05-5
     try:
         if len(value) == len("2013-02-01"):
             return date.fromisoformat(value)
         instant = datetime.fromisoformat(value)
         offset = instant.astimezone(UTC) if instant.tzinfo else None
     except (ValueError, OverflowError) as error:
-        raise PydanticCustomError(
-            "malformed_as_of", "is neither a date (2013-02-01) nor an instant with a time zone (2013-02-01T21:00:00Z)"
-        ) from error
+        raise malformed from error
     return offset or _zoned(instant)
 
 
@@ -48,6 +55,12 @@ def _zoned(instant: datetime) -> datetime:
     if instant.tzinfo is None:
         raise PydanticCustomError("malformed_as_of", "is an instant without a time zone, so the session is a guess")
     return instant.astimezone(UTC)
+
+
+def _count(value: object) -> object:
+    if isinstance(value, str) and not _INTEGER.fullmatch(value):
+        raise PydanticCustomError("count", "is no integer in plain digits, such as 10")
+    return value
 
 
 def _instant(value: object) -> object:
@@ -68,6 +81,8 @@ def _spell_as_of(as_of: date | datetime) -> str:
     return _spell(as_of) if isinstance(as_of, datetime) else as_of.isoformat()
 
 
+#: `10` on the stream: a reader that took `1_0` or `3.0` would understand what no other does.
+Count = Annotated[int, Field(ge=0, le=10_000), BeforeValidator(_count)]
 #: Chosen by the producer, or the entry id of the request.
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 Strategy = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]

@@ -6,11 +6,11 @@ Invariant: frozen; a field the contract does not have is refused by name.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from contracts.fields import AsOf, Instant, RequestId, Strategy, Symbols, TraceParent, TraceState
+from contracts.fields import AsOf, Count, Instant, RequestId, Strategy, Symbols, TraceParent, TraceState
 
 
 class IneligiblePolicy(StrEnum):
@@ -40,9 +40,9 @@ class SignalRequest(BaseModel):
     #: Absent: the latest complete session.
     as_of: AsOf | None = None
     #: Symbols held long at most, +1/N each; absent: the model bundle's.
-    top_n: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    top_n: Count | None = None
     #: Symbols held short at most, -1/N each; absent: the model bundle's.
-    bottom_n: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    bottom_n: Count | None = None
     #: Absent: `reject` where symbols are named, `exclude` for the universe.
     on_ineligible: IneligiblePolicy | None = None
     #: After this instant no vector is published; the request is rejected as `deadline_exceeded`.

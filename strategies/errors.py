@@ -106,6 +106,14 @@ class UnknownCalendar(DataError):
         self.name = name
 
 
+class UnusableCalendar(DataError):
+    """A calendar that `exchange_calendars` lists and cannot open for the days asked."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"exchange calendar {name!r} does not open: {reason[:200]}")
+        self.name = name
+
+
 class SnapshotNotFound(DataError):
     """No complete snapshot under the data directory, or not the one asked for."""
 

@@ -13,7 +13,7 @@ import exchange_calendars
 import numpy as np
 from exchange_calendars import errors as calendar_errors
 
-from strategies.errors import CalendarRange, UnknownCalendar
+from strategies.errors import CalendarRange, UnknownCalendar, UnusableCalendar
 from strategies.market.bars import IntArray, SessionArray
 
 #: First day covered unless asked otherwise.
@@ -33,6 +33,7 @@ class SessionCalendar:
 
     Raises:
         UnknownCalendar: The library has no calendar of that name.
+        UnusableCalendar: It has one and cannot open it.
         CalendarRange: `first` or `last` was given and lies outside what the library knows.
     """
 
@@ -148,14 +149,19 @@ def _open(name: str, first: date | None, last: date | None) -> Any:  # noqa: ANN
         return _build(name, start=start.isoformat(), end=end.isoformat())
     except calendar_errors.InvalidCalendarName as error:
         raise UnknownCalendar(name) from error
-    except ValueError as error:
-        # Some exchanges announce holidays only a year ahead; asking them for their bounds costs a second calendar.
+    except (ValueError, NotImplementedError):
+        pass  # some exchanges announce holidays only a year ahead
+    try:
+        # Asking for their bounds costs a second calendar.
         known = _build(name)
         lower, upper = _day(known.bound_min()) or start, _day(known.bound_max()) or end
         for asked in (first, last):
             if asked is not None and not lower <= asked <= upper:
-                raise CalendarRange(asked, lower, upper) from error
+                raise CalendarRange(asked, lower, upper)
         return _build(name, start=max(start, lower).isoformat(), end=min(end, upper).isoformat())
+    except (ValueError, NotImplementedError) as error:
+        # Some contradict themselves outside a few years, or were never finished.
+        raise UnusableCalendar(name, str(error) or type(error).__name__) from error
 
 
 def _build(name: str, **bounds: str) -> Any:  # noqa: ANN401 - the library has no types

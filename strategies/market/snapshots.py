@@ -233,10 +233,18 @@ def _complete_folders(data_dir: Path) -> list[Path]:
     if not root.is_dir():
         return []
     try:
-        dated = [folder for folder in root.iterdir() if re.fullmatch(r"\d{4}-\d{2}-\d{2}", folder.name)]
+        dated = [folder for folder in root.iterdir() if _is_day(folder.name)]
         return sorted(folder for folder in dated if (folder / NAME).is_file())
     except OSError as error:
         raise DataError(f"{root}: cannot be listed: {error.strerror}") from error
+
+
+def _is_day(name: str) -> bool:
+    """Return whether a folder is named as a run date; 9999-99-99 is not one, and would stand above all that are."""
+    try:
+        return date.fromisoformat(name).isoformat() == name
+    except ValueError:
+        return False
 
 
 def _open(folder: Path) -> SnapshotRef:

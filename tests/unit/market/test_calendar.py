@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.errors import CalendarRange, UnknownCalendar
+from strategies.errors import CalendarRange, UnknownCalendar, UnusableCalendar
 from strategies.market.calendar import SessionCalendar
 
 XNYS = SessionCalendar()
@@ -124,6 +124,12 @@ def test_explicit_bounds_cut_the_calendar():
 def test_unknown_calendar_is_refused_by_name():
     with pytest.raises(UnknownCalendar, match="'NOPE'"):
         SessionCalendar("NOPE")
+
+
+@pytest.mark.parametrize("name", ["XTAE", "ASEX"])
+def test_calendar_that_the_library_cannot_open_is_named_with_its_reason(name):
+    with pytest.raises(UnusableCalendar, match=f"'{name}' does not open: \\w+"):
+        SessionCalendar(name)
 
 
 def test_calendar_with_short_horizon_is_cut_to_what_is_known():

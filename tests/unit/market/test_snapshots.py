@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -96,6 +97,13 @@ def test_latest_snapshot_is_of_the_latest_run_date(data_dir):
 
     assert latest_snapshot(data_dir).id == newer.id
     assert [snapshot.id for snapshot in list_snapshots(data_dir)] == [older.id, newer.id]
+
+
+def test_folder_that_is_named_as_no_day_hides_no_snapshot(data_dir):
+    snapshot = write_snapshot(data_dir)
+    shutil.copytree(snapshot.path, snapshot.path.with_name("9999-99-99"))
+
+    assert latest_snapshot(data_dir).id == snapshot.id
 
 
 def test_snapshot_is_found_by_id_short_id_and_date(data_dir):

@@ -90,7 +90,7 @@ class Worker:
         heart = self._connect("heartbeat")
         self._leases = Leases(heart, self._names, self.name)
         self._results = Results(commands, self._names, self.name, dedupe_seconds=settings.dedupe_seconds)
-        self._events = Events(commands, self._names, self.name, maxlen=settings.control_maxlen)
+        self._events = Events(commands, self._names, self.name)
         self._consumer = self._make_consumer()
         sources = sources_of(settings, self._rules.calendar)
         self._candidates = Candidates(self._slots, self._shadows, sources, limit=settings.shadow_candidates)
@@ -223,7 +223,7 @@ class Worker:
 
     def _make_shadow(self) -> ShadowThread:
         commands = self._connect("shadow")
-        events = Events(commands, self._names, self.name, maxlen=self._settings.control_maxlen)
+        events = Events(commands, self._names, self.name)
         registry = Registry(self._endpoints.database_url, name="signal-worker candidates")
         self._stack.callback(registry.close)
         return ShadowThread(
@@ -243,7 +243,7 @@ class Worker:
 
     def _make_control(self, sources: Sources) -> ControlListener:
         settings = self._settings
-        events = Events(self._connect("control"), self._names, self.name, maxlen=settings.control_maxlen)
+        events = Events(self._connect("control"), self._names, self.name)
         registry = Registry(self._endpoints.database_url)
         self._stack.callback(registry.close)
         self._reconciler = Reconciler(registry, self._slots, events, sources=sources, candidates=self._candidates)
@@ -269,7 +269,7 @@ class Worker:
             self._names,
             self.name,
             retentions=retentions(self._names, settings.retention_hours),
-            events=Events(commands, self._names, self.name, maxlen=settings.control_maxlen),
+            events=Events(commands, self._names, self.name),
             interval_seconds=interval,
         )
         return JanitorThread(janitor, self._patience(self._outages["janitor"]), self._stop, interval_seconds=interval)

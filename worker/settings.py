@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     backoff_max_seconds: float = Field(default=0.5, gt=0, le=300)
     """Longest wait between two tries to reach a server that is away."""
     control_maxlen: int = Field(default=10_000, ge=100)
-    """Approximate length at which the control and events streams are cut."""
+    """Approximate length at which the control stream, which has no group, is cut."""
 
     hung_after_seconds: float = Field(default=60.0, gt=0, le=3600, validate_default=True)
     """Time without progress after which a worker counts as hung, while it waits for a server too."""

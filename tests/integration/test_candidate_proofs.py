@@ -39,7 +39,7 @@ class Side:
 
     def __init__(self, folder, valkey_url, database_url, namespace, *, share=1.0, limit=2):
         client, self.names = connect(valkey_url, "test"), StreamNames(namespace)
-        self._client, self.events = client, Events(client, self.names, "w", maxlen=1000)
+        self._client, self.events = client, Events(client, self.names, "w")
         sources = Sources(
             artifacts_dir=folder / "artifacts",
             data_dir=folder / "data",

@@ -37,7 +37,7 @@ class Keep:
             self.names,
             worker,
             retentions=retentions(self.names, dict.fromkeys(kept, hours)),
-            events=Events(commands, self.names, worker, maxlen=1000),
+            events=Events(commands, self.names, worker),
             interval_seconds=interval_seconds,
         )
 

@@ -17,16 +17,12 @@ if TYPE_CHECKING:
     from worker.benchmarks.growth import Sweep
 
 FAILED = 1
-#: Raw daily bars of many symbols beside the project, measured on where they are present.
-SHARED_BARS = Path("../shared/data/us500")
 #: As many symbols and sessions as a snapshot may hold: five years.
 MANY_SYMBOLS, MANY_SESSIONS = 5000, 1260
 
 
 def bench(
-    bars: Annotated[
-        Path | None, typer.Option(help="Folder of raw bars; default the shared ones, else generated.")
-    ] = None,
+    bars: Annotated[Path | None, typer.Option(help="Folder of raw bars; default: bars that are generated.")] = None,
     output: Annotated[Path | None, typer.Option(help="The page; its plot is put beside it. Default stdout.")] = None,
     *,
     qlib: Annotated[bool, typer.Option(help="Measure Qlib too, which takes minutes.")] = True,
@@ -44,11 +40,10 @@ def bench(
     from worker.benchmarks.page import benchmark_page
 
     before = load_average()
-    source = bars or (SHARED_BARS if SHARED_BARS.is_dir() else None)
     try:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
-            what = prepare_snapshot(source, place / "data")
+            what = prepare_snapshot(bars, place / "data")
             figures = list(_figures(place, qlib=qlib, worker=worker, loading=loading, install=install))
             sweeps = _sweeps(place / "data") if growth else ()
     except (ChildFailed, DataError) as error:

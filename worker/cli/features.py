@@ -30,9 +30,7 @@ StandIn = Annotated[str, typer.Option(help="For $vwap in a shipped set: typical_
 Precision = Annotated[str, typer.Option(help="Of a shipped set: qlib or float64.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FAILED = 1
-#: Raw daily bars of many symbols beside the project, measured where they are present.
-SHARED_BARS = Path("../shared/data/us500")
-DEMO, SHARED = "demo bars", "505 US symbols"
+DEMO = "demo bars"
 LIBRARIES = ("pyqlib", "pandas", "numpy", "numba", "lightgbm")
 TABLES = (".parquet", ".csv")
 
@@ -92,9 +90,7 @@ def compute(
 
 @app.command()
 def parity(
-    bars: Annotated[
-        list[str] | None, typer.Option(help="NAME=FOLDER of raw bars; default the demo's, and the shared ones.")
-    ] = None,
+    bars: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER of raw bars; default the demo's.")] = None,
     output: Annotated[Path | None, typer.Option(help="The page; default stdout.")] = None,
     kernels: Annotated[int, typer.Option(min=1, help="Processes that Qlib computes in.")] = 2,
 ) -> None:
@@ -152,7 +148,7 @@ def demo_bars() -> Path:
 
 def _sources(named: list[str] | None) -> dict[str, Path]:
     if not named:
-        return {DEMO: demo_bars()} | ({SHARED: SHARED_BARS} if SHARED_BARS.is_dir() else {})
+        return {DEMO: demo_bars()}
     sources = {}
     for text in named:
         name, found, folder = text.partition("=")

@@ -19,9 +19,9 @@ _log = structlog.get_logger()
 class Events:
     """The voice of one worker; not safe to share between threads."""
 
-    def __init__(self, commands: Client, names: StreamNames, worker: str, *, maxlen: int) -> None:
+    def __init__(self, commands: Client, names: StreamNames, worker: str) -> None:
         """Take the connection of the thread that speaks."""
-        self._commands, self._names, self._worker, self._maxlen = commands, names, worker, maxlen
+        self._commands, self._names, self._worker = commands, names, worker
 
     def say(self, kind: FleetEventType, **facts: str | float | None) -> None:
         """Append one event."""
@@ -29,6 +29,7 @@ class Events:
         _log.info("fleet_event", kind=kind.value, **{name: value for name, value in facts.items() if value is not None})
         try:
             with translated():
-                self._commands.xadd(self._names.events, encode(event), maxlen=self._maxlen, approximate=True)  # type: ignore[arg-type]  # invariant dict
+                # Not cut here: a length knows nothing of groups. The janitor cuts by age.
+                self._commands.xadd(self._names.events, encode(event))  # type: ignore[arg-type]  # invariant dict
         except StreamUnavailable as error:
             _log.warning("fleet_event_lost", kind=kind.value, reason=error.reason)

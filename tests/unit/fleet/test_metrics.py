@@ -37,7 +37,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 def facts():
     """What a worker knows that never reached its server."""
     world, names, client = World(), StreamNames(), connect("redis://127.0.0.1:1", "nobody")
-    events = Events(client, names, "w1", maxlen=100)
+    events = Events(client, names, "w1")
     return Facts(
         worker="w1",
         code_version="1.0",

@@ -20,7 +20,7 @@ def commands(server):
 
 
 def test_event_is_one_readable_entry(commands):
-    Events(commands, NAMES, "w-1", maxlen=100).say(
+    Events(commands, NAMES, "w-1").say(
         FleetEventType.MODEL_LOADED, strategy="alpha_baseline", version="v1", activation=3, reason=None
     )
 
@@ -30,8 +30,17 @@ def test_event_is_one_readable_entry(commands):
     assert b"reason" not in fields
 
 
+def test_saying_much_cuts_nothing(commands):
+    events = Events(commands, NAMES, "w-1")
+
+    for _ in range(400):
+        events.say(FleetEventType.PONG)
+
+    assert commands.xlen(NAMES.events) == 400
+
+
 def test_event_that_cannot_be_said_stops_nothing(server, commands):
-    events = Events(commands, NAMES, "w-1", maxlen=100)
+    events = Events(commands, NAMES, "w-1")
     server.connected = False
 
     with structlog.testing.capture_logs() as logs:

@@ -20,7 +20,7 @@ from strategies.models.training import TrainedModel
 
 #: Sessions of the running mean.
 RUNNING_SESSIONS = 20
-QUANTILES = 5
+MOST_QUANTILES = 5
 #: Features shown, those of most gain first.
 SHOWN_FEATURES = 20
 
@@ -40,21 +40,19 @@ def draw_figures(bundle: Bundle, trained: TrainedModel) -> dict[str, Figure]:
 def quantile_returns(predictions: FloatArray, returns: FloatArray) -> FloatArray:
     """Return the mean return of each quantile of a session's predictions, `[quantiles]`, lowest predictions first.
 
-    Each session counts the same; one with fewer priced symbols than quantiles is left out. NaN = none is left.
+    There are five, or as many as half of the sessions can fill; a session that cannot is left out, and each other one
+    counts the same. None = `[0]`.
 
     Args:
         predictions: `[sessions, symbols]`; NaN = not priced.
         returns: `[sessions, symbols]`; NaN = not known.
     """
-    ranks = pd.DataFrame(predictions).rank(axis=1, method="first").to_numpy()
     priced = np.isfinite(predictions).sum(axis=1, keepdims=True)
-    full = np.where(priced >= QUANTILES, priced, np.nan)
-    quantile = np.ceil(ranks * QUANTILES / full)
-    means = [pd.DataFrame(np.where(quantile == at, returns, np.nan)).mean(axis=1).mean() for at in _QUANTILES]
+    count = min(MOST_QUANTILES, int(np.median(priced[priced > 0]))) if priced.any() else 0
+    ranks = pd.DataFrame(predictions).rank(axis=1, method="first").to_numpy()
+    quantile = np.ceil(ranks * count / np.where(priced >= max(count, 1), priced, np.nan))
+    means = [pd.DataFrame(np.where(quantile == at + 1, returns, np.nan)).mean(axis=1).mean() for at in range(count)]
     return np.array(means, dtype=np.float64)
-
-
-_QUANTILES = range(1, QUANTILES + 1)
 
 
 def _figure(draw: Callable[[Axes], None]) -> Figure:
@@ -75,7 +73,8 @@ def _draw_ic(axes: Axes, judged: HeldOut) -> None:
 
 
 def _draw_quantiles(axes: Axes, judged: HeldOut) -> None:
-    axes.bar(list(_QUANTILES), 1e4 * quantile_returns(judged.predictions, judged.returns))
+    means = quantile_returns(judged.predictions, judged.returns)
+    axes.bar([str(at + 1) for at in range(len(means))], 1e4 * means)
     axes.set_xlabel("quantile of predictions, highest last")
     axes.set_ylabel("mean return of a session, basis points")
 

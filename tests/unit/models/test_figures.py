@@ -22,8 +22,15 @@ def test_quantiles_are_counted_by_hand():
     assert means == pytest.approx([0.1, 0.2, 0.3, 0.4, (0.5 + (0.5 + 0.7) / 2) / 2])
 
 
-def test_sessions_with_too_few_symbols_leave_a_hole():
-    assert np.isnan(quantile_returns(np.ones((3, 4)), np.ones((3, 4)))).all()
+def test_small_universe_has_as_many_quantiles_as_it_fills():
+    predictions = np.array([[2.0, 1.0, NAN], [1.0, 2.0, NAN], [5.0, NAN, NAN]])
+    returns = np.array([[0.2, 0.1, 9.0], [0.3, 0.4, 9.0], [9.0, 9.0, 9.0]])
+
+    assert quantile_returns(predictions, returns) == pytest.approx([0.2, 0.3])
+
+
+def test_nothing_priced_has_no_quantile():
+    assert len(quantile_returns(np.full((3, 4), NAN), np.ones((3, 4)))) == 0
 
 
 def test_figures_show_the_sessions_that_the_metrics_stand_on(tmp_path):

@@ -26,6 +26,7 @@ from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.lifecycle.proving import prove
 from worker.lifecycle.registry import Registration, Registry
+from worker.replay.lineage import Lineage
 
 AWAY = "http://127.0.0.1:9"
 
@@ -299,6 +300,7 @@ def test_worker_waits_for_the_files_and_serves_what_was_pinned(
 ):
     world = build_world(tmp_path / "world")
     run_id = store.log(world / "artifacts" / "models" / STRATEGY / "v1")
+    shutil.rmtree(world / "artifacts")
     elsewhere = {"SIGNALS_ARTIFACTS_DIR": str(tmp_path / "research")}
     assert call("register", "--uri", f"runs:/{run_id}/bundle", **elsewhere).exit_code == 0
     active = activated("v1", STRATEGY)
@@ -317,6 +319,9 @@ def test_worker_waits_for_the_files_and_serves_what_was_pinned(
         streams = Streams(valkey_url, namespace)
         streams.add({"strategy": STRATEGY, "symbols": ",".join(SYMBOLS)})
         assert wait_until(streams.results, 40.0)
-        assert streams.results()[0].bundle_sha256 == active.config["bundle_sha256"]
+        (vector,) = streams.results()
+        assert vector.bundle_sha256 == active.config["bundle_sha256"]
+        replayed, trouble = Lineage(world / "artifacts", world / "data").bundle(vector)
+        assert (replayed.bundle_sha256, trouble) == (vector.bundle_sha256, "")
     finally:
         fleet.end()

@@ -193,7 +193,7 @@ def _turnover(figure: "Figure", study: Study) -> None:
 
 
 def _calibration(figure: "Figure", study: Study) -> None:
-    upper, lower = figure.subplots(2, len(study.parts), squeeze=False, sharex="col", height_ratios=(3, 1))
+    upper, lower = figure.subplots(2, len(study.parts), squeeze=False, sharex="col", sharey="row", height_ratios=(3, 1))
     unit, scale = _prediction_unit(study)
     for above, below, part in zip(upper, lower, study.parts, strict=True):
         calibration, colour = part.calibration, _colour(part)
@@ -206,10 +206,9 @@ def _calibration(figure: "Figure", study: Study) -> None:
             predicted, realised, yerr=np.nan_to_num(calibration.error) * 1e4, fmt="o", ms=4, capsize=3, color=colour
         )
         if study.bundle.prediction_kind == "return":
-            above.plot(
-                predicted[[0, -1]], predicted[[0, -1]], "--", lw=1, color="#555555", label="predicted = realised"
-            )
-            _legend(above)
+            ends = predicted[[0, -1]]
+            above.plot(ends, ends, "--", lw=1, color="#555555", label="predicted = realised")
+            above.legend(loc="best", handlelength=1.4)
         above.axhline(0, color="#555555", lw=0.8)
         above.set_ylabel("mean return that\ncame, bps (±1 s.e.)")
         below.vlines(predicted, 0, calibration.rows, color=colour, lw=3)

@@ -1,6 +1,6 @@
 import dataclasses
 import threading
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -372,6 +372,19 @@ def test_deadline_passed_at_publication_is_no_vector(bench, streams):
 
     assert streams.results() == []
     assert [rejection.code for rejection in streams.rejections()] == [RejectionCode.DEADLINE_EXCEEDED]
+
+
+def test_worker_whose_clock_is_ahead_gives_no_living_request_up(valkey_url, streams, panel, active):
+    bench = Bench(valkey_url, streams.names, Rules(calendar=SessionCalendar("XNYS")))
+    bench.serve(panel, [active])
+    deadline = datetime.now(UTC) + timedelta(minutes=10)
+    bench.now = deadline + timedelta(hours=6)
+    streams.add(REQUEST | {"deadline": deadline.isoformat().replace("+00:00", "Z")})
+
+    bench.consumer.run_once()
+
+    assert streams.rejections() == []
+    assert len(streams.results()) == 1
 
 
 def test_group_destroyed_is_made_again_and_nothing_answered_twice(bench, streams):

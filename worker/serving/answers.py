@@ -14,7 +14,6 @@ from datetime import datetime
 import structlog
 
 from contracts import ServedAs, SignalRequest, SignalVector
-from worker.errors import DeadlineExceeded
 from worker.serving.choice import answering
 from worker.serving.entries import Entry
 from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
@@ -62,8 +61,6 @@ class Answers:
         Raises:
             Exception: A class of `REJECTED` where the request cannot be answered honestly; anything else is a bug.
         """
-        if request.deadline is not None and now > request.deadline:
-            raise DeadlineExceeded(f"the deadline {request.deadline.isoformat()} has passed, now is {now.isoformat()}")
         slot, panel = self._slots.slot(request.strategy), self._slots.require_panel()
 
         def compute(by: ActiveBundle) -> Answered:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from contracts import Rejection, SignalVector, StreamNames
+from contracts import Rejection, SignalRequest, SignalVector, StreamNames
 from contracts.codec import decode_request, printable, request_id_of
 from worker.errors import DeadlineExceeded, DeliveriesExhausted, GroupVanished, StreamUnavailable
 from worker.fleet.tracing import Tracing, trace_fields, trace_id
@@ -255,6 +255,7 @@ class Consumer:
                 max_bytes=self._limits.max_entry_bytes,
                 max_symbols=self._limits.max_symbols,
             )
+            self._require_time_left(request)
             answered = self._answers.of(request, entry, read_at=read_at, now=self._clock())
         except REJECTED as error:
             return self._rejection(entry, error), None, None
@@ -267,6 +268,15 @@ class Consumer:
                 f"tried {entry.deliveries - 1} times without an outcome, at most {self._limits.max_deliveries} are "
                 f"allowed; last error: {last_error}"
             )
+
+    def _require_time_left(self, request: SignalRequest) -> None:
+        """Spare computing what comes too late; this machine's clock says when to ask the server's, which decides."""
+        if request.deadline is not None and self._clock() > request.deadline:
+            now = self._patiently(self._results.server_time)
+            if now > request.deadline:
+                raise DeadlineExceeded(
+                    f"the deadline {request.deadline.isoformat()} has passed, now is {now.isoformat()}"
+                )
 
     def _rejection(self, entry: Entry, error: Exception) -> Rejection:
         fields = printable(entry.pairs)

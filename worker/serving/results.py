@@ -6,12 +6,13 @@ Invariant: at most one outcome a request id within the time it is remembered, wh
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 
 from contracts import GROUP, Rejection, ServedAs, SignalVector, StreamNames
 from contracts.codec import encode
-from worker.server import Client, script, translated
+from worker.server import Client, say, script, translated
 from worker.serving.entries import Entry
 
 Outcome = SignalVector | Rejection
@@ -53,8 +54,18 @@ class Results:
 
     def __init__(self, commands: Client, names: StreamNames, consumer: str, *, dedupe_seconds: int) -> None:
         """Take a connection that does not block."""
-        self._commit = script(commands, "commit_outcome")
+        self._commands, self._commit = commands, script(commands, "commit_outcome")
         self._names, self._consumer, self._dedupe_ms = names, consumer, dedupe_seconds * 1000
+
+    def server_time(self) -> datetime:
+        """Return the instant by the server's clock, by which deadlines are kept.
+
+        Raises:
+            StreamUnavailable: The server is away.
+        """
+        with translated():
+            seconds, microseconds = say(self._commands, "TIME")
+        return datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=int(microseconds))
 
     def commit(self, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
         """Publish an outcome, remember its request id and acknowledge its entry.

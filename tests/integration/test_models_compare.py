@@ -190,14 +190,13 @@ def test_sessions_that_training_saw_are_no_evidence(call):
     assert all(one["right"]["rank_ic"] is None for one in found["sessions"][:100])
 
 
-@pytest.mark.parametrize(("ending", "magic"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
-def test_comparison_is_drawn(call, tmp_path, ending, magic):
-    plot = tmp_path / f"compared.{ending}"
+def test_comparison_is_drawn(call, tmp_path):
+    plot = tmp_path / "compared.png"
 
     result = call("models", "compare", STRATEGY, "v1", "v2", "--recompute", "--sessions", "5", "--plot", str(plot))
 
     assert result.exit_code == 0, result.stderr
-    assert plot.read_bytes().startswith(magic)
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_plot_that_cannot_be_is_refused_before_anything_is_computed(call, tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ def _sessions_table(evidence: "Evidence") -> "Table":
 
     left, right = evidence.left.version, evidence.right.version
     table = Table("session", "pairs", "symbols", "rank corr.", "active share", "longs", "shorts", "agreement")
-    for name in (f"turnover {left}", f"turnover {right}", f"rank IC {left}", f"rank IC {right}"):
+    for name in (f"turnover {left}", f"turnover {right}", f"IC, rank IC {left}", f"IC, rank IC {right}"):
         table.add_column(name)
     for one in evidence.comparison.sessions[-SHOWN:]:
         table.add_row(*_session_cells(one))
@@ -146,42 +146,38 @@ def _session_cells(one: "SessionComparison") -> list[str]:
     cells += [_number(likeness.active_share), _number(likeness.long_overlap), _number(likeness.short_overlap)]
     cells += [_number(likeness.agreement), _number(one.left.turnover), _number(one.right.turnover)]
     for worth in (one.left, one.right):
-        cells.append(_number(worth.rank_ic) if worth.outcome is Outcome.KNOWN else worth.outcome.value)
+        known = worth.outcome is Outcome.KNOWN
+        cells.append(f"{_number(worth.ic)}, {_number(worth.rank_ic)}" if known else worth.outcome.value)
     return cells
 
 
 def _totals_table(evidence: "Evidence") -> "Table":
     from rich.table import Table
 
-    table = Table("overall", evidence.left.version, evidence.right.version)
-    for name, left, right in _totals(evidence.comparison):
-        table.add_row(name, left, right)
+    table = Table("overall", "both", evidence.left.version, evidence.right.version)
+    for row in _totals(evidence.comparison):
+        table.add_row(*row)
     return table
 
 
-def _totals(comparison: "Comparison") -> list[tuple[str, str, str]]:
+def _totals(comparison: "Comparison") -> list[tuple[str, str, str, str]]:
     from strategies.models.outcomes import Outcome
 
     both, left, right = comparison.likeness, comparison.left, comparison.right
     rows = [
-        ("rank correlation of predictions", _number(both.rank_correlation), ""),
-        ("active share (0 to 2)", _number(both.active_share), ""),
-        (
-            "agreement (longs, shorts)",
-            f"{_number(both.agreement)} ({_number(both.long_overlap)}, {_number(both.short_overlap)})",
-            "",
-        ),
-        ("turnover", _number(left.turnover), _number(right.turnover)),
-        ("IC", _number(left.ic), _number(right.ic)),
-        ("rank IC", _number(left.rank_ic), _number(right.rank_ic)),
-        (
-            "compute ms p50 / p99",
-            f"{left.compute_ms_p50:.3g} / {left.compute_ms_p99:.3g}",
-            f"{right.compute_ms_p50:.3g} / {right.compute_ms_p99:.3g}",
-        ),
+        ("rank correlation of predictions", _number(both.rank_correlation), "", ""),
+        ("active share (0 to 2)", _number(both.active_share), "", ""),
+        ("overlap of longs", _number(both.long_overlap), "", ""),
+        ("overlap of shorts", _number(both.short_overlap), "", ""),
+        ("agreement", _number(both.agreement), "", ""),
+        ("turnover", "", _number(left.turnover), _number(right.turnover)),
+        ("IC", "", _number(left.ic), _number(right.ic)),
+        ("rank IC", "", _number(left.rank_ic), _number(right.rank_ic)),
+        ("compute ms p50", "", f"{left.compute_ms_p50:.3g}", f"{right.compute_ms_p50:.3g}"),
+        ("compute ms p99", "", f"{left.compute_ms_p99:.3g}", f"{right.compute_ms_p99:.3g}"),
     ]
     counted = [(outcome.value, str(left.sessions[outcome]), str(right.sessions[outcome])) for outcome in Outcome]
-    return [*rows, *((f"sessions: returns {name}", one, other) for name, one, other in counted)]
+    return [*rows, *((f"sessions: returns {name}", "", one, other) for name, one, other in counted)]
 
 
 def _number(value: float) -> str:

@@ -106,7 +106,9 @@ def _ic(part: Part) -> str:
     mean, t = part.figures["rank_ic"], part.figures["rank_ic_t"]
     if mean is None or t is None:
         return NOT_MEASURABLE
-    verdict = "more than chance gives" if abs(t) >= T_OF_NOTE else "what chance gives too"
+    verdict = "what chance gives too" if abs(t) < T_OF_NOTE else "more than chance gives"
+    if t <= -T_OF_NOTE:
+        verdict = "predictions order returns the wrong way round"
     sessions = part.figures["ic_sessions"] or 0.0
     return f"Mean rank IC is {mean:+.4f} over {sessions:.0f} sessions, t = {t:.1f}: {verdict}."
 
@@ -128,6 +130,8 @@ def _cumulative(study: Study, part: Part) -> str:
     if after is None or before is None:
         return NOT_MEASURABLE
     bound = "" if even is None else f"; costs of {even:.1f} bps would use the mean return up"
+    if even is not None and even <= 0:
+        bound = "; the mean session lost before any cost"
     return f"{before:+.1%} before costs became {after:+.1%} after {study.costs.cost_bps:g} bps of each trade{bound}."
 
 

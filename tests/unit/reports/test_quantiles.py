@@ -52,6 +52,14 @@ def test_unknown_outcome_leaves_the_quantiles_of_others_alone():
     assert quantiles.mean[3] == pytest.approx(np.mean([0.04 - 0.025, 0.05 - 0.03]))
 
 
+def test_session_that_cannot_fill_every_quantile_is_left_out():
+    predictions = np.array([[1.0, 2.0, 3.0, 4.0]] * 3 + [[1.0, NAN, NAN, 4.0]])
+
+    quantiles = measure_quantiles(days(4), "ABCD", predictions, np.tile([0.01, 0.02, 0.03, 0.04], (4, 1)))
+
+    assert quantiles.rows.tolist() == [3, 3, 3, 3]
+
+
 @pytest.mark.parametrize(("symbols", "count"), [(1, 0), (2, 2), (4, 4), (300, 5)])
 def test_cross_section_bears_as_many_quantiles_as_it_has_symbols_five_at_most(symbols, count):
     assert quantile_count(np.ones((3, symbols))) == count

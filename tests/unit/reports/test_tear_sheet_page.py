@@ -180,6 +180,37 @@ def test_short_period_and_small_universe_are_named(test_period):
     assert any("universe has 8 symbols" in sentence for sentence in found)
 
 
+def with_figures(test_period, **figures):
+    (part,) = test_period.parts
+    return replace(test_period, parts=(replace(part, figures=part.figures | figures),))
+
+
+@pytest.mark.parametrize(
+    ("t", "verdict"), [(2.1, "more than chance gives"), (-1.9, "chance gives too"), (-2.1, "the wrong way round")]
+)
+def test_reading_of_ic_claims_no_more_than_its_t_bears(test_period, t, verdict):
+    sentence = readings(with_figures(test_period, rank_ic=t / 100, rank_ic_t=t))["ic"]
+
+    assert sentence.endswith(f"{verdict}.")
+    assert ("cannot be told from chance" in " ".join(caveats(with_figures(test_period, rank_ic_t=t)))) == (abs(t) < 2)
+
+
+@pytest.mark.parametrize(("even", "bound"), [(3.25, "costs of 3.2 bps would use"), (-3.0, "lost before any cost")])
+def test_reading_of_the_portfolio_says_which_costs_it_bears(test_period, even, bound):
+    assert bound in readings(with_figures(test_period, break_even_cost_bps=even))["cumulative"]
+
+
+def test_reading_of_nothing_says_that_nothing_was_measured(test_period):
+    nothing = with_figures(test_period, rank_ic=None, rank_ic_t=None, cumulative_return=None, turnover=None)
+
+    found = readings(nothing)
+
+    assert {found[name] for name in ("ic", "cumulative", "turnover")} == {
+        "Nothing here can be measured from these sessions."
+    }
+    assert "not measurable" in Page(render_page(nothing)).text
+
+
 def test_bare_model_is_refused(tmp_path):
     bare = load_bare_model(make_bare_model(tmp_path / "bare.txt"), "alpha_baseline", "bare", check=False)
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 from datetime import UTC, datetime
 
@@ -6,10 +7,12 @@ import psycopg
 import pytest
 
 from tests.support.evidence import Shadowing
+from tests.support.fleet import PATIENCE, Fleet
 from tests.support.published import Press, command_line
 from tests.support.registry import sql
 from tests.support.serving import Streams
 from tests.support.world import STRATEGY, register
+from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.evidence import gate
 from worker.lifecycle.promotion import RegistryChanged, promote, standing
@@ -226,3 +229,24 @@ def test_administrator_without_further_rights_can_promote(models, database_url):
     as_admin = psycopg.conninfo.make_conninfo(database_url, options="-c role=signal_admin")
 
     assert promote(as_admin, standing(models, STRATEGY, "v2"), reason="evidence") == 2
+
+
+def test_what_a_worker_shadowed_is_evidence(call, models, shadowing, streams, two_versions, tmp_path, valkey_url):
+    models.fail(STRATEGY, "v3", "has no bundle")
+    folder = shutil.copytree(two_versions, tmp_path / "work")
+    endpoints = Endpoints(redis_url=valkey_url, database_url=models._database_url)
+    fleet = Fleet(endpoints, folder, namespace=streams.names.namespace, shadow_share=1.0)
+    try:
+        fleet.worker().await_event("fleet_event", kind="candidates.loaded", version="v2")
+        for session in SESSIONS:
+            streams.add({"strategy": STRATEGY, "as_of": str(shadowing.vector(session).as_of)})
+        assert wait_until(lambda: streams.client.xlen(streams.names.shadow) == len(SESSIONS), PATIENCE)
+    finally:
+        fleet.end()
+
+    result = call("--json")
+
+    evidence = json.loads(result.stdout)["evidence"]
+    assert (result.exit_code, evidence["pairs"], evidence["overall"]["right"]["sessions"]["known"]) == (0, 8, 6)
+    assert evidence["overall"]["right"]["compute_ms_p50"] > 0
+    assert models.active(STRATEGY).version == "v2"

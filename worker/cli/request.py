@@ -24,6 +24,7 @@ def request(
     request_id: Annotated[str | None, typer.Option(help="Your own id, to ask again without asking twice.")] = None,
     namespace: Annotated[str | None, typer.Option(help="Prefix of every key on the server.")] = None,
     *,
+    explain: Annotated[bool, typer.Option("--explain", help="Ask which features moved each prediction most.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the answer and show it.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Show the answer as JSON.")] = False,
@@ -37,6 +38,8 @@ def request(
 
     settings = settings_of(namespace=namespace)
     options = {"top_n": top_n, "bottom_n": bottom_n, "deadline": deadline, "on_ineligible": on_ineligible}
+    # Left out where it is not asked for: workers of before the field refuse what they do not know.
+    options |= {"explain": True} if explain else {}
     with SignalClient(endpoints_of(settings).redis_url, namespace=settings.namespace) as client:
         try:
             sent = client.submit(strategy, symbols or None, as_of=as_of, request_id=request_id, **options)
@@ -68,6 +71,8 @@ def show(outcome: "SignalVector | Rejection") -> None:
         console.print(f"[red]rejected[/red] {outcome.code.value}: {outcome.reason}", highlight=False)
         return
     console.print(_table(outcome))
+    if outcome.explanations:
+        console.print(_explanations(outcome))
     for excluded in outcome.excluded:
         console.print(f"left out {excluded.code}: {excluded.reason}", highlight=False)
 
@@ -88,5 +93,26 @@ def _table(vector: "SignalVector") -> "Table":
     for signal in vector.weights:
         table.add_row(
             signal.symbol, f"{signal.predicted_return:+.6f}", str(signal.rank), f"{signal.target_weight:+.4f}"
+        )
+    return table
+
+
+def _explanations(vector: "SignalVector") -> "Table":
+    from rich.table import Table
+
+    table = Table(title="why", caption="base, features and others sum to the predicted return")
+    table.add_column("symbol")
+    for column in ("predicted return", "base"):
+        table.add_column(column, justify="right")
+    table.add_column("features, by what they added: value, contribution")
+    table.add_column("others", justify="right")
+    predicted = {signal.symbol: signal.predicted_return for signal in vector.weights}
+    for one in vector.explanations:
+        named = [
+            f"{each.feature} {'missing' if each.value is None else f'{each.value:.4g}'} {each.contribution:+.6f}"
+            for each in one.contributions
+        ]
+        table.add_row(
+            one.symbol, f"{predicted[one.symbol]:+.6f}", f"{one.base:+.6f}", "\n".join(named), f"{one.others:+.6f}"
         )
     return table

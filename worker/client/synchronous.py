@@ -108,7 +108,7 @@ class SignalClient(_Closing):
             symbols: None for the model's universe.
             as_of: None for the latest complete session.
             request_id: Yours, to send the same request again without asking twice; None for a new one.
-            options: Further fields of `SignalRequest`.
+            options: Further fields of `SignalRequest`, such as `explain=True`.
 
         Returns:
             The request id.

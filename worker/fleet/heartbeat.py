@@ -96,51 +96,21 @@ class HeartbeatThread(threading.Thread):
             self._commands.delete(self._key)
 
     def _heartbeat(self) -> Heartbeat:
-        facts, counters = self._facts, self._facts.counters
-        panel, latency = facts.slots.panel, counters.latency_ms()
-        return Heartbeat(
-            worker=facts.worker,
-            state=facts.readiness.state(),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            started_at=self._started_at,
-            beaten_at=self._clock(),
-            code_version=facts.code_version,
-            models=",".join(
-                f"{name}={active.bundle.version}#{active.activation}"
-                for name, active in sorted(facts.slots.active.items())
-            ),
-            serving=_serving(facts.slots),
-            candidates=facts.candidates(),
-            shadows=_listed(facts.shadows.counts),
-            parts=_listed(counters.parts),
-            strategies=",".join(facts.slots.served),
-            snapshot_id=panel.snapshot_id if panel else "",
-            snapshot_last_session=str(panel.sessions[-1]) if panel else "",
-            in_flight=len(facts.leases.held()),
-            answered=counters.answered,
-            rejected=counters.rejected,
-            dropped=counters.dropped,
-            codes=_listed(counters.codes),
-            deliveries=_listed(counters.deliveries),
-            lease_losses=facts.leases.lost,
-            trimmed_pending=facts.stream.trimmed_pending,
-            reconnects=facts.outages["requests"].count,
-            outages=_listed(facts.outages["requests"].reasons),
-            trimmed=sum(facts.janitor.trimmed.copy().values()),
-            lag=facts.backlog.lag,
-            pending=facts.backlog.pending,
-            p50_ms=latency[0] if latency else None,
-            p99_ms=latency[1] if latency else None,
-            drift=",".join(
-                f"{name}={report.prediction.psi:.4f}" for name, report in sorted(facts.drift.reports.items())
-            ),
-            reason="; ".join(
-                (
-                    *(reason.sentence for reason in (*facts.liveness.reasons(), *facts.readiness.reasons())),
-                    *_cached(facts.slots),
-                )
-            ),
+        facts = self._facts
+        return Heartbeat.model_validate(
+            {
+                "worker": facts.worker,
+                "state": facts.readiness.state(),
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "started_at": self._started_at,
+                "beaten_at": self._clock(),
+                "code_version": facts.code_version,
+                "reason": "; ".join(_reasons(facts)),
+                **_service(facts),
+                **_counts(facts),
+                **_streams(facts),
+            }
         )
 
     def _look_at_backlog(self) -> None:
@@ -151,6 +121,57 @@ class HeartbeatThread(threading.Thread):
         for group in groups:
             if group["name"] in {GROUP, GROUP.encode()}:
                 backlog.lag, backlog.pending = group.get("lag"), group["pending"]
+
+
+def _reasons(facts: Facts) -> Iterator[str]:
+    yield from (reason.sentence for reason in (*facts.liveness.reasons(), *facts.readiness.reasons()))
+    yield from _cached(facts.slots)
+
+
+def _service(facts: Facts) -> dict[str, object]:
+    """Return what the worker serves with."""
+    slots, panel = facts.slots, facts.slots.panel
+    active, drift = sorted(slots.active.items()), sorted(facts.drift.reports.items())
+    return {
+        "models": ",".join(f"{name}={one.bundle.version}#{one.activation}" for name, one in active),
+        "serving": _serving(slots),
+        "candidates": facts.candidates(),
+        "shadows": _listed(facts.shadows.counts),
+        "strategies": ",".join(slots.served),
+        "snapshot_id": panel.snapshot_id if panel else "",
+        "snapshot_last_session": str(panel.sessions[-1]) if panel else "",
+        "drift": ",".join(f"{name}={report.prediction.psi:.4f}" for name, report in drift),
+    }
+
+
+def _counts(facts: Facts) -> dict[str, object]:
+    """Return what became of the requests."""
+    counters, latency = facts.counters, facts.counters.latency_ms()
+    return {
+        "in_flight": len(facts.leases.held()),
+        "answered": counters.answered,
+        "rejected": counters.rejected,
+        "dropped": counters.dropped,
+        "parts": _listed(counters.parts),
+        "codes": _listed(counters.codes),
+        "deliveries": _listed(counters.deliveries),
+        "p50_ms": latency[0] if latency else None,
+        "p99_ms": latency[1] if latency else None,
+    }
+
+
+def _streams(facts: Facts) -> dict[str, object]:
+    """Return what befell the streams and the connections to them."""
+    outage, backlog = facts.outages["requests"], facts.backlog
+    return {
+        "lease_losses": facts.leases.lost,
+        "trimmed_pending": facts.stream.trimmed_pending,
+        "reconnects": outage.count,
+        "outages": _listed(outage.reasons),
+        "trimmed": sum(facts.janitor.trimmed.copy().values()),
+        "lag": backlog.lag,
+        "pending": backlog.pending,
+    }
 
 
 def _serving(slots: Slots) -> tuple[ServedModel, ...]:

@@ -35,6 +35,7 @@ ENV PATH=/opt/signal-worker/bin:$PATH \
 USER 10001:10001
 WORKDIR /
 # Alive, not ready: a worker without its servers waits for them, and a restart would not bring them back sooner.
+# With `run --processes N` this asks the first worker; the supervisor itself replaces any that hangs or dies.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/livez', timeout=2)"]
 ENTRYPOINT ["signal-worker"]

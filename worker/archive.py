@@ -134,11 +134,20 @@ class Archive:
         Raises:
             ArchiveUnusable: A partition cannot be read.
         """
+        found = self.answers_to(request_id)
+        return found[-1] if found else None
+
+    def answers_to(self, request_id: str) -> list[ArchivedEntry]:
+        """Return all that was published for a request id on the last day that holds any of it.
+
+        Raises:
+            ArchiveUnusable: A partition cannot be read.
+        """
         for day in reversed(self.days()):
             found = list(self._where(day, ("request_id", "=", request_id)))
             if found:
-                return found[-1]
-        return None
+                return found
+        return []
 
     def extend(self, entries: Iterable[ArchivedEntry], report: Archived) -> None:
         """Add entries in the order of the stream; those that are there already are left out.

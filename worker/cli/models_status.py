@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from contracts import Heartbeat
+    from contracts import Heartbeat, StandingCandidate
     from worker.lifecycle.convergence import Standing
     from worker.lifecycle.models import ActiveModel
     from worker.settings import Settings
@@ -35,7 +35,7 @@ def status(
     beats, active = _beats(settings), _active()
     found = standings(beats, active)
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in found], indent=2, default=str))
+        typer.echo(json.dumps([_as_json(one) for one in found], indent=2, default=str))
     else:
         _show(found, beats)
     if not beats:
@@ -72,6 +72,10 @@ def _active() -> "Mapping[str, ActiveModel] | None":
         return None
 
 
+def _as_json(one: "Standing") -> dict[str, object]:
+    return asdict(one) | {"candidates": [candidate.model_dump(mode="json") for candidate in one.candidates]}
+
+
 def _show(found: "list[Standing]", beats: "list[Heartbeat]") -> None:
     from rich.console import Console
 
@@ -80,12 +84,22 @@ def _show(found: "list[Standing]", beats: "list[Heartbeat]") -> None:
     for beat in beats:
         if beat.reason:
             console.print(f"{beat.worker}: {beat.reason}", highlight=False, markup=False, soft_wrap=True)
+        for one in beat.candidates:
+            if one.reason:
+                console.print(
+                    f"{beat.worker}: {one.strategy} {one.version} does not compute: {one.reason}",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
 
 
 def _table(found: "list[Standing]") -> "Table":
     from rich.table import Table
 
-    table = Table("worker", "state", "strategy", "serves", "since", "proven", "snapshot", "registry", "equal")
+    table = Table(
+        "worker", "state", "strategy", "serves", "since", "proven", "snapshot", "registry", "equal", "in testing"
+    )
     for one in found:
         table.add_row(
             one.worker,
@@ -97,8 +111,15 @@ def _table(found: "list[Standing]") -> "Table":
             one.snapshot_id[:12] or "-",
             _numbered(one.active_version, one.active_activation) if one.equal is not None else "?",
             _said(one.equal, "?"),
+            ", ".join(_candidate(candidate) for candidate in one.candidates) or "-",
         )
     return table
+
+
+def _candidate(one: "StandingCandidate") -> str:
+    if one.since is None:
+        return f"{one.version} (not loaded)"
+    return f"{one.version} {one.part.value} {one.share:.3g}" + ("" if one.proven else " (not proven)")
 
 
 def _numbered(version: str | None, activation: int | None) -> str:

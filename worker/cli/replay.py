@@ -36,20 +36,24 @@ def replay(
     namespace: Annotated[str | None, typer.Option(help="Prefix of every key on the server.")] = None,
     *,
     offline: Annotated[bool, typer.Option("--offline", help="Read the archive alone, no server.")] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Vectors of versions in testing, which nobody trades.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compute a published vector again from its lineage; with --since, a sample of a period."""
     if (name is None) == (since is None):
         refuse("replay takes one entry id or request id, or --since for an audit")
     settings = settings_of(namespace=namespace)
+    where = {"offline": offline, "shadow": shadow}
     if name is not None:
-        _replay_one(settings, name, offline=offline, as_json=as_json)
+        _replay_one(settings, name, where, as_json=as_json)
     elif since is not None:
         period = since.date(), until.date() if until else datetime.now(UTC).date()
-        _audit(settings, period, (sample, seed), offline=offline, as_json=as_json)
+        _audit(settings, period, (sample, seed), where, as_json=as_json)
 
 
-def _replay_one(settings: "Settings", name: str, *, offline: bool, as_json: bool) -> None:
+def _replay_one(settings: "Settings", name: str, where: dict[str, bool], *, as_json: bool) -> None:
     from worker.archive import ArchiveUnusable
     from worker.errors import StreamUnavailable
     from worker.replay.audit import replay as replay_one
@@ -57,21 +61,24 @@ def _replay_one(settings: "Settings", name: str, *, offline: bool, as_json: bool
 
     with ExitStack() as stack:
         try:
-            published = _publications(settings, stack, offline=offline).find(name)
+            published = _publications(settings, stack, **where).find_all(name)
         except NotPublished as error:
             refuse(error, code=NOT_REPRODUCIBLE)
         except (StreamUnavailable, ArchiveUnusable) as error:
             refuse(error, code=1)
-    finding = replay_one(published, _lineage(settings), _code_version())
+    lineage = _lineage(settings)
+    findings = [replay_one(one, lineage, _code_version()) for one in published]
     if as_json:
-        typer.echo(json.dumps(_as_json(finding), indent=2))
+        told = [_as_json(finding) for finding in findings]
+        typer.echo(json.dumps(told if where["shadow"] else told[0], indent=2))
     else:
-        _show(finding)
-    _end([finding])
+        for finding in findings:
+            _show(finding)
+    _end(findings)
 
 
 def _audit(
-    settings: "Settings", period: tuple[date, date], draw: tuple[int, int], *, offline: bool, as_json: bool
+    settings: "Settings", period: tuple[date, date], draw: tuple[int, int], where: dict[str, bool], *, as_json: bool
 ) -> None:
     from worker.archive import ArchiveUnusable
     from worker.errors import StreamUnavailable
@@ -80,7 +87,7 @@ def _audit(
 
     with ExitStack() as stack:
         try:
-            publications = _publications(settings, stack, offline=offline)
+            publications = _publications(settings, stack, **where)
             drawn, total = publications.sample(*period, *draw)
             vectors = list(publications.fetch(drawn))
         except (StreamUnavailable, ArchiveUnusable, NotPublished) as error:
@@ -96,7 +103,7 @@ def _audit(
     _end(findings)
 
 
-def _publications(settings: "Settings", stack: ExitStack, *, offline: bool) -> "Publications":
+def _publications(settings: "Settings", stack: ExitStack, *, offline: bool, shadow: bool) -> "Publications":
     from contracts import SignalVector, StreamNames
     from worker.archive import Archive
     from worker.embedded import StackNotRunning, resolve_redis_url
@@ -104,16 +111,16 @@ def _publications(settings: "Settings", stack: ExitStack, *, offline: bool) -> "
     from worker.server import connect
 
     names = StreamNames(settings.namespace)
-    archive = Archive(settings.data_dir, names.results, SignalVector)
+    archive = Archive(settings.data_dir, names.shadow if shadow else names.results, SignalVector)
     if offline:
-        return Publications(None, names, archive)
+        return Publications(None, names, archive, shadow=shadow)
     try:
         url = resolve_redis_url(settings.redis_url, settings.local_dir)
     except StackNotRunning as error:
         refuse(f"{error}; --offline reads the archive alone")
     client = connect(url, "signal-worker:replay")
     stack.callback(client.close)
-    return Publications(client, names, archive)
+    return Publications(client, names, archive, shadow=shadow)
 
 
 def _lineage(settings: "Settings") -> Any:  # noqa: ANN401 - imported late
@@ -146,6 +153,7 @@ def _as_json(finding: "Finding") -> dict[str, Any]:
         "request_id": vector.request_id,
         "strategy": vector.strategy,
         "model_version": vector.model_version,
+        "served_as": vector.served_as.value,
         "as_of": vector.as_of.isoformat(),
         "outcome": finding.outcome.value,
         "differences": [asdict(difference) for difference in finding.differences],
@@ -156,10 +164,13 @@ def _as_json(finding: "Finding") -> dict[str, Any]:
 def _show(finding: "Finding") -> None:
     from rich.console import Console
 
+    from contracts import ServedAs
+
     console, vector = Console(), finding.published.vector
+    part = "" if vector.served_as is ServedAs.ACTIVE else f" ({vector.served_as.value})"
     console.print(
         f"{finding.outcome.value}: entry {finding.published.entry_id} ({finding.published.found_in}), request "
-        f"{vector.request_id}, {vector.strategy} {vector.model_version}, as of {vector.as_of}, "
+        f"{vector.request_id}, {vector.strategy} {vector.model_version}{part}, as of {vector.as_of}, "
         f"{len(vector.weights)} signals",
         highlight=False,
         soft_wrap=True,

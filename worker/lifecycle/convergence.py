@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from contracts import Heartbeat, ServedModel
+from contracts import Heartbeat, ServedModel, StandingCandidate
 from worker.lifecycle.models import ActiveModel
 
 
@@ -36,6 +36,8 @@ class Standing:
     equal: bool | None
     #: Why the worker cannot answer everything, in its own words.
     reason: str
+    #: Versions in testing of the strategy, as the worker sees them.
+    candidates: tuple[StandingCandidate, ...] = ()
 
 
 def standings(beats: Sequence[Heartbeat], active: Mapping[str, ActiveModel] | None) -> list[Standing]:
@@ -69,6 +71,7 @@ def _of_worker(beat: Heartbeat, active: Mapping[str, ActiveModel] | None) -> Ite
             active_activation=should.activation if should else None,
             equal=None if active is None else _identity(model) == _identity(should),
             reason=beat.reason,
+            candidates=tuple(one for one in beat.candidates if one.strategy == strategy),
         )
 
 

@@ -1,4 +1,4 @@
-"""Where published vectors are found: on the results stream, and in its archive once the stream was cut.
+"""Where published vectors are found: on the results or the shadow stream, and in its archive once that was cut.
 
 Owns: the search by entry id, by request id and by day.
 Must not know: how vectors are computed.
@@ -28,7 +28,7 @@ _ENTRY_ID = re.compile(r"\d{1,15}-\d{1,20}")
 class Published:
     """One vector as it was published."""
 
-    #: On the results stream.
+    #: On its stream.
     entry_id: str
     vector: SignalVector
     found_in: Literal["stream", "archive"]
@@ -37,9 +37,10 @@ class Published:
 class Publications:
     """All vectors of one namespace that can still be read."""
 
-    def __init__(self, client: Client | None, names: StreamNames, archive: Archive) -> None:
-        """Take a connection that does not block, or None to read the archive alone."""
+    def __init__(self, client: Client | None, names: StreamNames, archive: Archive, *, shadow: bool = False) -> None:
+        """Take a connection that does not block, or None to read the archive alone; `shadow`: of candidates alone."""
         self._client, self._names, self._archive = client, names, archive
+        self._shadow, self._stream = shadow, names.shadow if shadow else names.results
 
     def find(self, name: str) -> Published:
         """Return the vector of a result entry, or else of a request id.
@@ -58,6 +59,24 @@ class Publications:
             raise NotPublished(f"no vector of entry or request {name} on {self._names.results} or in its archive")
         return found
 
+    def find_all(self, name: str) -> list[Published]:
+        """Return the vector of a result entry or request id; on the shadow stream those of all candidates.
+
+        Raises:
+            NotPublished: There is none, or what stands there is no vector.
+            StreamUnavailable: The server is away.
+            ArchiveUnusable: A partition cannot be read.
+        """
+        if not self._shadow:
+            return [self.find(name)]
+        found = list(self.fetch([name] if _ENTRY_ID.fullmatch(name) else []))
+        if not found:
+            archived = [entry.entry_id for entry in self._archive.answers_to(name)]
+            found = list(self.fetch(list(dict.fromkeys([*archived, *self._entries_of(name)]))))
+        if not found:
+            raise NotPublished(f"no vector of entry or request {name} on {self._stream} or in its archive")
+        return found
+
     def sample(self, first: date, last: date, count: int, seed: int) -> tuple[list[str], int]:
         """Return entry ids of vectors added on these UTC days, drawn without replacement, and how many there are.
 
@@ -73,9 +92,7 @@ class Publications:
         """
         ids = {entry for day in self._archive.days() if first <= day <= last for entry in self._archive.entry_ids(day)}
         if self._client is not None:
-            ids.update(
-                entry for entry, _ in stream_entries(self._client, self._names.results, *ids_between(first, last))
-            )
+            ids.update(entry for entry, _ in stream_entries(self._client, self._stream, *ids_between(first, last)))
         ordered = sorted(ids, key=_order)
         drawn = random.Random(seed).sample(ordered, min(count, len(ordered)))  # noqa: S311 - a sample, not cryptography
         return sorted(drawn, key=_order), len(ordered)
@@ -101,11 +118,11 @@ class Publications:
     def _streamed(self, entry_id: str) -> Published | None:
         if self._client is None:
             return None
-        for found, pairs in stream_entries(self._client, self._names.results, entry_id, entry_id):
+        for found, pairs in stream_entries(self._client, self._stream, entry_id, entry_id):
             try:
                 return Published(entry_id=found, vector=decode(SignalVector, pairs), found_in="stream")
             except ContractError as error:
-                _log.warning("entry_is_no_vector", stream=self._names.results, entry=found, reason=str(error)[:200])
+                _log.warning("entry_is_no_vector", stream=self._stream, entry=found, reason=str(error)[:200])
         return None
 
     def _remembered(self, request_id: str) -> str:
@@ -125,12 +142,14 @@ class Publications:
 
     def _streamed_answer(self, request_id: str) -> Published | None:
         """Look through the whole stream: an id is forgotten after a day, its vector later."""
-        if self._client is None:
-            return None
-        asked = (b"request_id", request_id.encode())
-        rows = (entry_id for entry_id, pairs in stream_entries(self._client, self._names.results) if asked in pairs)
-        entry_id = next(rows, None)
+        entry_id = next(self._entries_of(request_id), None)
         return None if entry_id is None else self._streamed(entry_id)
+
+    def _entries_of(self, request_id: str) -> Iterator[str]:
+        if self._client is not None:
+            asked = (b"request_id", request_id.encode())
+            rows = stream_entries(self._client, self._stream)
+            yield from (entry_id for entry_id, pairs in rows if asked in pairs)
 
 
 def _order(entry_id: str) -> tuple[int, int]:

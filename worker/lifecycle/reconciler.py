@@ -35,7 +35,7 @@ class Reconciler:
         """Take every part from the composition root."""
         self._registry, self._slots, self._events, self._sources = registry, slots, events, sources
         self._candidates = candidates
-        self._refused: dict[str, tuple[int, str]] = {}
+        self._refused: dict[str, tuple[tuple[str, int], str]] = {}
         #: Strategies whose remembered version did not prove itself again; said once.
         self._passed_over: set[str] = set()
         #: What the last look could not do, one sentence each; whoever asked for it is told.
@@ -121,10 +121,11 @@ class Reconciler:
 
     def _activate(self, model: ActiveModel, control_id: str | None, *, cached: bool = False) -> None:
         serving = self._slots.active.get(model.strategy)
-        if serving is not None and serving.activation == model.activation:
+        # A registry that lost its last commits, in a failover, gives their numbers to other versions.
+        if serving is not None and (serving.bundle.version, serving.activation) == _identity(model):
             return
         refused, reason = self._refused.get(model.strategy, (None, ""))
-        if refused == model.activation:
+        if refused == _identity(model):
             self.troubles.append(f"{model.strategy} {model.version} was refused before: {reason}")
             return
         begun = time.perf_counter()
@@ -164,7 +165,7 @@ class Reconciler:
     def _refuse(self, model: ActiveModel, error: BundleError, control_id: str | None) -> None:
         """Tell why a version does not serve; what served before goes on."""
         self.troubles.append(f"{model.strategy} {model.version} is refused: {error}")
-        self._refused[model.strategy] = model.activation, str(error)
+        self._refused[model.strategy] = _identity(model), str(error)
         self._events.say(
             FleetEventType.MODEL_FAILED,
             strategy=model.strategy,
@@ -212,3 +213,7 @@ class Reconciler:
             _log.warning("snapshot_missing", reason=reason)
         else:
             self._events.say(FleetEventType.SNAPSHOT_FAILED, reason=reason[:2000])
+
+
+def _identity(model: ActiveModel) -> tuple[str, int]:
+    return model.version, model.activation

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from strategies.errors import BundleError, BundleNotFound
+from tests.support.models import make_bundle
 from worker.lifecycle import proving
 from worker.lifecycle.models import ActiveModel
 from worker.lifecycle.proving import artifact_path, prove
@@ -23,22 +24,45 @@ def test_absent_bundle_is_not_found(tmp_path):
         artifact_path("models/s/v1", tmp_path)
 
 
+def make_row(model_path: str) -> ActiveModel:
+    return ActiveModel(
+        strategy="alpha_baseline",
+        version="v1",
+        activation=1,
+        model_path=model_path,
+        mlflow_run_id=None,
+        config={},
+        metrics={},
+        activated_at=datetime(2026, 1, 5, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["bundle", "bare"])
+def test_link_swapped_in_between_the_look_at_a_path_and_its_reading_leads_nowhere(tmp_path, monkeypatch, bare):
+    root, outside = tmp_path / "artifacts", tmp_path / "outside"
+    folder = make_bundle(root).parent
+    model_path = "models/alpha_baseline/v1/model.txt" if bare else "models/alpha_baseline/v1"
+    look = proving.artifact_path
+
+    def swap_after(path, artifacts_dir):
+        found = look(path, artifacts_dir)
+        folder.rename(outside)
+        folder.symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(proving, "artifact_path", swap_after)
+
+    with pytest.raises(BundleError, match="cannot be opened"):
+        prove(make_row(model_path), root, allow_unproven=True)
+
+
 def test_whatever_a_bundle_raises_is_its_refusal(tmp_path, monkeypatch):
     def explode(*_args, **_kwargs):
         raise ZeroDivisionError("deep inside")
 
     monkeypatch.setattr(proving, "load_bundle", explode)
     (tmp_path / "v1").mkdir()
-    model = ActiveModel(
-        strategy="alpha_baseline",
-        version="v1",
-        activation=1,
-        model_path="v1",
-        mlflow_run_id=None,
-        config={},
-        metrics={},
-        activated_at=datetime(2026, 1, 5, tzinfo=UTC),
-    )
+    model = make_row("v1")
 
     with pytest.raises(BundleError, match="v1 cannot be proven: ZeroDivisionError: deep inside"):
         prove(model, tmp_path, allow_unproven=False)

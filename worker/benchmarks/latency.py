@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from contracts import FleetEventType, SignalVector, StreamNames
+from strategies.models.bundle_store import load_bundle
 from worker.benchmarks.children import ChildFailed
 from worker.benchmarks.figures import Figure, spell_seconds
+from worker.benchmarks.swap import load_figure, save_large_bundle, swap_figure
 from worker.client import SignalClient
 from worker.embedded import Endpoints, LocalStack
 from worker.server import Client, connect
@@ -63,6 +65,7 @@ def latency_figures(data_dir: Path, symbols: tuple[str, ...]) -> Iterator[Figure
             results = connect(job.endpoints.redis_url, "bench", block_ms=10_000)
             for count in SYMBOLS:
                 yield _latency(client, results, symbols[:count])
+            yield from _swap(job, client, results, symbols[: SYMBOLS[0]])
             results.close()
 
 
@@ -130,23 +133,42 @@ def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
+def _swap(job: _Job, client: SignalClient, results: Client, symbols: tuple[str, ...]) -> Iterator[Figure]:
+    """Yield the swap itself, and the latencies while the worker loads a large model."""
+    models = job.artifacts / "models" / STRATEGY
+    large = save_large_bundle(job.artifacts, models / "v1", "large")
+    job.type("models", "register", str(large))
+    yield swap_figure(load_bundle(models / "v1", check=False, prove=False))
+
+    def activate() -> None:
+        job.type("models", "activate", STRATEGY, "large", "--reason", "measurement")
+        job.type("control", "reload")
+
+    yield load_figure(lambda: _ask(client, results, symbols), activate, (large / "model.txt").stat().st_size)
+
+
 def _latency(client: SignalClient, results: Client, symbols: tuple[str, ...]) -> Figure:
-    stream, seconds, computed = StreamNames(NAMESPACE).results, [], []
-    for number in range(WARM_UPS + REQUESTS):
-        last = results.xrevrange(stream, count=1)
-        after: bytes | str = last[0][0] if last and last[0][0] else b"0-0"
-        begun = time.perf_counter()
-        sent = client.submit(STRATEGY, symbols, on_ineligible="exclude")
-        if not results.xread({stream: after}, block=10_000, count=1):
-            raise ChildFailed(f"request {sent} for {len(symbols)} symbols had no result within 10 s")
-        elapsed = time.perf_counter() - begun
-        outcome = client.result(sent, timeout=10)
-        if number >= WARM_UPS and isinstance(outcome, SignalVector):
-            seconds.append(elapsed)
-            computed.append(outcome.compute_ms / 1e3)
-    cuts = statistics.quantiles(seconds, n=100)
+    answers = [_ask(client, results, symbols) for _ in range(WARM_UPS + REQUESTS)][WARM_UPS:]
+    cuts = statistics.quantiles([seconds for seconds, _ in answers], n=100)
+    computed = [vector.compute_ms / 1e3 for _, vector in answers]
     return Figure(
         work=f"worker, XADD to result, {len(symbols)} symbols",
         value=f"p50 {spell_seconds(cuts[49])}, p99 {spell_seconds(cuts[98])};"
         f" computing p50 {spell_seconds(statistics.median(computed))}",
     )
+
+
+def _ask(client: SignalClient, results: Client, symbols: tuple[str, ...]) -> tuple[float, SignalVector]:
+    """Send one request and return the seconds until its result stood on the stream, and the result."""
+    stream = StreamNames(NAMESPACE).results
+    last = results.xrevrange(stream, count=1)
+    after: bytes | str = last[0][0] if last and last[0][0] else b"0-0"
+    begun = time.perf_counter()
+    sent = client.submit(STRATEGY, symbols, on_ineligible="exclude")
+    if not results.xread({stream: after}, block=10_000, count=1):
+        raise ChildFailed(f"request {sent} for {len(symbols)} symbols had no result within 10 s")
+    elapsed = time.perf_counter() - begun
+    outcome = client.result(sent, timeout=10)
+    if not isinstance(outcome, SignalVector):
+        raise ChildFailed(f"request {sent} was rejected: {outcome}")
+    return elapsed, outcome

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from strategies.errors import DataError, TrainingError
 from strategies.expressions.feature_sets import FeatureSet, feature_set
-from strategies.market.bars import Panel
+from strategies.market.bars import Float32Array, Panel
 from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import latest_snapshot, load_panel
 from strategies.models.manifest import VwapStandIn
-from strategies.models.processors import Float32Array, ProcessorKind, apply_processors, fit_processors
+from strategies.models.processors import ProcessorKind, apply_processors, fit_processors
 
 Day = date | str
 

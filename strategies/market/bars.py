@@ -18,6 +18,9 @@ from strategies.errors import AsOfBeforeData, StaleSnapshot, UnknownSymbols
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+#: What models read: Qlib casts its features so.
+Float32Array = NDArray[np.float32]
+BoolArray = NDArray[np.bool_]
 #: Session labels, dtype `datetime64[D]`, strictly increasing.
 SessionArray = NDArray[np.datetime64]
 

@@ -24,7 +24,7 @@ from pyarrow import parquet
 from strategies.durability import sync, write_synced
 from strategies.errors import DataError
 from strategies.market.adjustment import adjust, factor_of
-from strategies.market.bars import FloatArray
+from strategies.market.bars import BoolArray, FloatArray
 from strategies.market.calendar import SessionCalendar
 from strategies.market.manifest import (
     COLUMNS,
@@ -36,7 +36,7 @@ from strategies.market.manifest import (
     read_manifest,
     snapshot_id,
 )
-from strategies.market.quarantine import BoolArray, Rules, Suspects, judge, reason_texts
+from strategies.market.quarantine import Rules, Suspects, judge, reason_texts
 from strategies.market.raw_bars import NUMBERS, RawBars, RawSource, open_source
 from strategies.market.snapshots import SymbolBars, adjusted_dir
 

@@ -12,13 +12,10 @@ from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
-from numpy.typing import NDArray
 
 from strategies.market.adjustment import PRICES
-from strategies.market.bars import FloatArray, IntArray, SessionArray
+from strategies.market.bars import BoolArray, FloatArray, IntArray, SessionArray
 from strategies.market.calendar import SessionCalendar
-
-BoolArray = NDArray[np.bool_]
 
 #: Every reason, in the order in which a row lists them.
 REASONS = (

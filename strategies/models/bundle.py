@@ -16,10 +16,10 @@ import numpy as np
 from strategies.construction import Construction
 from strategies.errors import FeatureSetMismatch, MalformedModel
 from strategies.expressions.feature_sets import FeatureSet
-from strategies.market.bars import FloatArray
+from strategies.market.bars import Float32Array, FloatArray
 from strategies.models.explanations import Attribution, explain_rows
 from strategies.models.manifest import BundleManifest, PredictionKind, VwapStandIn
-from strategies.models.processors import Fillna, Float32Array, Scaling, apply_processors
+from strategies.models.processors import Fillna, Scaling, apply_processors
 from strategies.models.reference import Distribution
 
 

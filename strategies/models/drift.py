@@ -17,10 +17,9 @@ from scipy.special import rel_entr
 from scipy.stats import ks_2samp
 
 from strategies.errors import BundleError, DataError
-from strategies.market.bars import FloatArray, Panel
+from strategies.market.bars import Float32Array, FloatArray, Panel
 from strategies.market.eligibility import eligibility
 from strategies.models.bundle import Bundle
-from strategies.models.processors import Float32Array
 from strategies.models.reference import LEVELS, Distribution
 
 #: PSI from which a column counts as drifted, by convention: Siddiqi (2006), Credit Risk Scorecards, as discussed by

@@ -14,8 +14,7 @@ import lightgbm as lgb
 import numpy as np
 
 from strategies.errors import NotExplainable
-from strategies.market.bars import FloatArray
-from strategies.models.processors import Float32Array
+from strategies.market.bars import Float32Array, FloatArray
 
 #: LightGBM adds the trees of a prediction and of its contributions in other orders; what differs by more than this
 #: part of the terms' sizes is a transformed output, not rounding (measured on 500 trees: below 1e-15).

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from strategies.errors import GoldenSampleMismatch, MalformedModel
 from strategies.expressions.feature_sets import FeatureSet
-from strategies.market.bars import FloatArray, IntArray, Panel, Window
+from strategies.market.bars import Float32Array, FloatArray, IntArray, Panel, Window
 from strategies.models.bundle import Predictor
-from strategies.models.processors import Float32Array
 
 #: Symbol and session.
 Cell = tuple[str, date]

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from strategies.errors import FeatureSetMismatch
-from strategies.market.bars import FloatArray
+from strategies.market.bars import Float32Array, FloatArray
 
-Float32Array = NDArray[np.float32]
 ProcessorKind = Literal["robust_zscore", "zscore", "minmax", "fillna"]
 
 #: Column state; None = the column held no value in the fit period and stays NaN.

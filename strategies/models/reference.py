@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.market.bars import FloatArray
-from strategies.models.processors import Float32Array
+from strategies.market.bars import Float32Array, FloatArray
 
 #: Name under which the prediction stands beside the features.
 PREDICTION = "prediction"

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from strategies.errors import TrainingError
 from strategies.expressions.feature_sets import FeatureSet, label
-from strategies.market.bars import FloatArray, IntArray, Panel
+from strategies.market.bars import Float32Array, FloatArray, IntArray, Panel
 from strategies.models.bundle import ALPHA158_LABEL
 from strategies.models.configuration import LabelProcessor, TrainingConfig
-from strategies.models.processors import Float32Array
 
 #: Told the stage, what is done of it, and of how many.
 Progress = Callable[[str, int, int], None]

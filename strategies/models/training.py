@@ -11,7 +11,7 @@ from importlib.metadata import version as installed
 
 from strategies.expressions.feature_sets import FeatureSet, feature_set
 from strategies.feature_set_files import load_feature_set
-from strategies.market.bars import Panel, SessionArray
+from strategies.market.bars import Float32Array, Panel, SessionArray
 from strategies.models.bundle import Scorer
 from strategies.models.bundle_store import BundleContent
 from strategies.models.configuration import TrainingConfig
@@ -21,7 +21,6 @@ from strategies.models.golden import GoldenSample, choose_rows, replay_golden, t
 from strategies.models.judging import HeldOut, judge
 from strategies.models.manifest import CostsRecord, FeatureSetRecord, Lineage, TrainingRecord
 from strategies.models.periods import Split, period_of
-from strategies.models.processors import Float32Array
 from strategies.models.reference import Distribution, describe
 from strategies.models.samples import Progress, Samples, compute_samples
 from strategies.models.walk_forward import OutOfSample, record_of, scorer_of, walk_forward

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.construction import Construction, construct
-from strategies.market.bars import FloatArray, SessionArray
-from strategies.parity.oracle import BoolArray, Float32Array
+from strategies.market.bars import BoolArray, Float32Array, FloatArray, SessionArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

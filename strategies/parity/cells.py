@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.parity.oracle import BoolArray, Float32Array
+from strategies.market.bars import BoolArray, Float32Array
 
 #: Float32 steps by which a value counts as more than rounding away.
 NEAR_STEPS = 2.0

@@ -13,10 +13,10 @@ import numpy as np
 
 from strategies.alpha_baseline.data_loader import T1DataProvider
 from strategies.expressions.feature_sets import FeatureSet, Precision, feature_set
-from strategies.market.bars import Panel
+from strategies.market.bars import BoolArray, Float32Array, Panel
 from strategies.parity.books import BookParity, Rows, compare_books
 from strategies.parity.cells import CellParity, Tally, scales_of
-from strategies.parity.oracle import BoolArray, Float32Array, oracle_blocks
+from strategies.parity.oracle import oracle_blocks
 from strategies.parity.qlib_model import QlibModel, train_in_qlib
 from strategies.parity.reference import reference
 

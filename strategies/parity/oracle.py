@@ -10,12 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from strategies.market.bars import Panel
+from strategies.market.bars import BoolArray, Float32Array, Panel
 
-Float32Array = NDArray[np.float32]
-BoolArray = NDArray[np.bool_]
 #: Told how many symbols of how many are done.
 Progress = Callable[[int, int], None]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.parity.oracle import Float32Array
+from strategies.market.bars import Float32Array
 
 Array = NDArray[Any]
 #: Absolute, see `Rsquare` and `Corr` of `qlib.data.ops`.

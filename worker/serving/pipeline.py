@@ -27,12 +27,11 @@ from contracts import (
 from contracts.signals import weights_digest
 from strategies.construction import Construction, Portfolio, construct
 from strategies.errors import NothingToPrice, TooManyToExplain
-from strategies.market.bars import FloatArray, Panel, Window
+from strategies.market.bars import Float32Array, FloatArray, Panel, Window
 from strategies.market.calendar import SessionCalendar
 from strategies.market.eligibility import Eligibility, eligibility
 from strategies.models.bundle import Bundle
 from strategies.models.explanations import Attribution
-from strategies.models.processors import Float32Array
 from worker.serving.as_of import resolve_as_of
 from worker.serving.slots import ActiveBundle
 

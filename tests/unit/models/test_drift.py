@@ -75,6 +75,34 @@ def test_half_the_rows_moved_from_the_lowest_to_the_highest_decile():
     assert drift.ks == pytest.approx(0.05, abs=2e-3)
 
 
+def test_values_beyond_the_training_range_have_a_bin_of_their_own():
+    reference = np.arange(10_000)
+
+    drift = drift_of(reference, np.where(reference >= 9000, 20_000, reference))
+
+    # 0.1 -> nothing and nothing -> 0.1
+    assert drift.psi == pytest.approx(2 * (0.1 - FLOOR) * math.log(0.1 / FLOOR), abs=0.01)
+
+
+def test_missing_values_have_a_bin_of_their_own():
+    reference = np.arange(10_000.0)
+
+    drift = drift_of(reference, np.where(reference % 2 == 0, np.nan, reference))
+
+    # ten times 0.1 -> 0.05, and nothing -> 0.5
+    assert drift.psi == pytest.approx(10 * 0.05 * math.log(2) + (0.5 - FLOOR) * math.log(0.5 / FLOOR), abs=0.01)
+    assert (drift.missing, drift.reference_missing) == (0.5, 0.0)
+
+
+def test_values_below_one_that_most_rows_share_are_told_from_it():
+    reference = np.concatenate([np.linspace(-1, -0.1, 500), np.zeros(9000), np.linspace(0.1, 1, 500)])
+    moved = np.concatenate([np.linspace(-1, -0.1, 5000), np.zeros(4500), np.linspace(0.1, 1, 500)])
+
+    # 0.05 -> 0.5 and 0.9 -> 0.45
+    by_hand = 0.45 * math.log(10) + 0.45 * math.log(2)
+    assert drift_of(reference, moved).psi == pytest.approx(by_hand, abs=0.15)
+
+
 def test_shifted_normal_has_the_distance_of_theory():
     rng = np.random.default_rng(0)
 

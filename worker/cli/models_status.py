@@ -98,7 +98,7 @@ def _table(found: "list[Standing]") -> "Table":
     from rich.table import Table
 
     table = Table(
-        "worker", "state", "strategy", "serves", "since", "proven", "snapshot", "registry", "equal", "in testing"
+        "worker", "state", "strategy", "serves", "since", "proven", "in testing", "snapshot", "registry", "equal"
     )
     for one in found:
         table.add_row(
@@ -108,10 +108,10 @@ def _table(found: "list[Standing]") -> "Table":
             _numbered(one.version, one.activation) + (" (cache)" if one.cached else ""),
             f"{one.since:%Y-%m-%d %H:%M:%S} UTC" if one.since else "-",
             _said(one.proven, "-"),
+            ", ".join(_candidate(candidate) for candidate in one.candidates) or "-",
             one.snapshot_id[:12] or "-",
             _numbered(one.active_version, one.active_activation) if one.equal is not None else "?",
             _said(one.equal, "?"),
-            ", ".join(_candidate(candidate) for candidate in one.candidates) or "-",
         )
     return table
 

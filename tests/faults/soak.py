@@ -5,14 +5,17 @@ Must not know: how faults are made (`tests.support.chaos`) or judged (`tests.sup
 Invariant: the page says what was counted, whatever came out; the exit code says whether the promise held.
 """
 
+import json
 import platform
 import secrets
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +28,7 @@ from worker.lifecycle.migrations import migrate
 from worker.lifecycle.registry import Registry
 
 PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
+BOOK = Path(".local") / "soak.jsonl"
 #: Mostly what costs no time, so that thousands fit; of every kind enough.
 WEIGHTS = {
     "clients killed": 28,
@@ -50,54 +54,88 @@ WEIGHTS = {
 }
 
 
+#: The server of each round in turn: whether of Redis's family, and when its file reaches the disk.
+SERVERS = ((False, "everysec"), (True, "always"), (False, "always"), (True, "everysec"))
+#: Rarely, since a worker that starts again costs seconds of the machine.
+FAILPOINTS = "computed=kill@0.0001,committed=kill@0.0001,computed=raise@0.001"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One run on servers of its own."""
+    """One run on servers of its own, in counts."""
 
     seed: int
     #: The stream server's family, and when its append-only file reaches the disk.
     server: str
-    outcome: Outcome
+    seconds: float
+    requests: int
+    answered: int
+    rejected: int
+    lost: int
+    doubled: int
+    repeated: int
+    wrong: int
+    strange: int
+    pending: int
+    restarts: int
+    peak_bytes: int
+    faults: dict[str, int]
 
-
-#: The server of each round in turn: whether of Redis's family, and when its file reaches the disk.
-SERVERS = ((False, "everysec"), (True, "always"), (False, "always"), (True, "everysec"))
+    @property
+    def holds(self) -> bool:
+        """Whether each request has exactly the one outcome it should have."""
+        return not (self.lost or self.doubled or self.wrong or self.strange or self.pending)
 
 
 def soak(
     requests: Annotated[int, typer.Option(help="Requests asked.")] = 1_000_000,
     faults: Annotated[int, typer.Option(help="Faults injected.")] = 10_000,
     rounds: Annotated[int, typer.Option(help="Runs on fresh servers into which they are divided.")] = 40,
-    workers: Annotated[int, typer.Option(help="Worker processes.")] = 2,
-    seed: Annotated[int | None, typer.Option(help="Repeat a run.")] = None,
+    processes: Annotated[int, typer.Option(help="Runs at the same time; most of a run is waiting.")] = 3,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first run.")] = None,
+    book: Annotated[Path, typer.Option(help="Finished runs, a line each; a soak that was ended goes on.")] = BOOK,
 ) -> None:
     """Ask and break, judge by the streams, write docs/soak.md; exit 1 if a request was lost, doubled or wrong."""
+    done = (
+        [Round(**json.loads(line)) for line in book.read_text(encoding="utf-8").splitlines()] if book.exists() else []
+    )
     first = secrets.randbits(32) if seed is None else seed
-    done: list[Round] = []
-    with tempfile.TemporaryDirectory() as world, short_lived_directory() as prepared:
-        build_world(Path(world))
+    book.parent.mkdir(exist_ok=True)
+    sizes = {"requests": -(-requests // rounds), "faults": -(-faults // rounds)}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        short_lived_directory() as prepared,
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+    ):
+        world = build_world(Path(folder))
         prepare(prepared)
-        for number in range(rounds):
-            family, appendfsync = SERVERS[number % len(SERVERS)]
-            plan = Plan(
-                seed=first + number,
-                requests=-(-requests // rounds),
-                faults=-(-faults // rounds),
-                workers=workers,
-                weights=WEIGHTS,
-                appendfsync=appendfsync,
-                healed_seconds=300.0,
-            )
-            outcome = run(plan, Path(world), prepared, redis_family=family)
-            server = f"{'Redis' if family else 'Valkey'}, appendfsync {appendfsync}"
-            done.append(Round(seed=plan.seed, server=server, outcome=outcome))
-            typer.echo(f"{number + 1}/{rounds} seed {plan.seed} {server}: {outcome.verdict}, {outcome.seconds} s")
-            PAGE.write_text(report(done, workers), encoding="utf-8")
-    typer.echo(report(done, workers))
-    raise typer.Exit(not all(one.outcome.verdict.holds for one in done))
+        waiting = [
+            pool.submit(run, _plan(first, number, sizes), world, prepared, redis_family=SERVERS[number % 4][0])
+            for number in range(len(done), rounds)
+        ]
+        for finished in as_completed(waiting):
+            done.append(finished.result())
+            with book.open("a", encoding="utf-8") as written:
+                written.write(json.dumps(asdict(done[-1])) + "\n")
+            PAGE.write_text(report(done), encoding="utf-8")
+            typer.echo(f"{len(done)}/{rounds} {done[-1]}")
+    typer.echo(report(done))
+    raise typer.Exit(not all(one.holds for one in done))
 
 
-def run(plan: Plan, world: Path, prepared: Path, *, redis_family: bool) -> Outcome:
+def _plan(first: int, number: int, sizes: Mapping[str, int]) -> Plan:
+    return Plan(
+        seed=first + number,
+        requests=sizes["requests"],
+        faults=sizes["faults"],
+        weights=WEIGHTS,
+        appendfsync=SERVERS[number % len(SERVERS)][1],
+        failpoints=FAILPOINTS,
+        healed_seconds=300.0,
+    )
+
+
+def run(plan: Plan, world: Path, prepared: Path, *, redis_family: bool) -> Round:
     """Return what was asked and done, and what the streams say of it; logs of a run that failed are kept."""
     with short_lived_directory() as directory, tempfile.TemporaryDirectory() as logs:
         copy_prepared(prepared, directory)
@@ -117,43 +155,63 @@ def run(plan: Plan, world: Path, prepared: Path, *, redis_family: bool) -> Outco
                 chaos.close()
             if not outcome.verdict.holds:
                 kept = shutil.copytree(folder, tempfile.mkdtemp(prefix="soak-"), symlinks=True, dirs_exist_ok=True)
-                typer.echo(f"logs of the workers: {kept}")
-            return outcome
+                typer.echo(f"seed {plan.seed}: {outcome.verdict}; logs of the workers: {kept}")
+            return _round(plan, outcome, "Redis" if redis_family else "Valkey")
         finally:
             servers.close()
 
 
-def report(rounds: Sequence[Round], workers: int) -> str:
+def _round(plan: Plan, outcome: Outcome, family: str) -> Round:
+    verdict = outcome.verdict
+    return Round(
+        seed=plan.seed,
+        server=f"{family}, appendfsync {plan.appendfsync}",
+        seconds=outcome.seconds,
+        requests=verdict.requests,
+        answered=verdict.answered,
+        rejected=verdict.rejected,
+        lost=len(verdict.lost),
+        doubled=len(verdict.doubled),
+        repeated=len(verdict.repeated),
+        wrong=len(verdict.wrong),
+        strange=len(verdict.strange),
+        pending=verdict.pending,
+        restarts=outcome.restarts,
+        peak_bytes=outcome.peak_bytes,
+        faults=dict(outcome.faults),
+    )
+
+
+def report(rounds: Sequence[Round]) -> str:
     """Return the page."""
-    outcomes = [one.outcome for one in rounds]
-    verdicts = [outcome.verdict for outcome in outcomes]
-    faults = sum((outcome.faults for outcome in outcomes), Counter[str]())
-    seconds = sum(outcome.seconds for outcome in outcomes)
+    faults, servers = Counter[str](), Counter[str]()
+    for one in rounds:
+        faults.update(one.faults)
+        servers[one.server] += one.requests
     counts = {
-        "requests": sum(verdict.requests for verdict in verdicts),
-        "vectors": sum(verdict.answered for verdict in verdicts),
-        "rejections": sum(verdict.rejected for verdict in verdicts),
+        "requests": sum(one.requests for one in rounds),
+        "vectors": sum(one.answered for one in rounds),
+        "rejections": sum(one.rejected for one in rounds),
         "faults injected from outside": faults.total(),
-        "workers started again": sum(outcome.restarts for outcome in outcomes),
-        "lost": sum(len(verdict.lost) for verdict in verdicts),
-        "doubled": sum(len(verdict.doubled) for verdict in verdicts),
-        "other than computed directly": sum(len(verdict.wrong) for verdict in verdicts),
-        "answered though nobody asked": sum(len(verdict.strange) for verdict in verdicts),
-        "left pending": sum(verdict.pending for verdict in verdicts),
-        "repeated with an equal outcome, after a server had lost the first": sum(
-            len(verdict.repeated) for verdict in verdicts
-        ),
+        "workers started again": sum(one.restarts for one in rounds),
+        "lost": sum(one.lost for one in rounds),
+        "doubled": sum(one.doubled for one in rounds),
+        "other than computed directly": sum(one.wrong for one in rounds),
+        "answered though nobody asked": sum(one.strange for one in rounds),
+        "left pending": sum(one.pending for one in rounds),
+        "repeated with an equal outcome, after a server had lost the first": sum(one.repeated for one in rounds),
     }
     machine = (
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     )
-    length = f"{workers} workers, {seconds:,.0f} s in {len(rounds)} rounds, each on fresh servers"
-    peak = f"{max(outcome.peak_bytes for outcome in outcomes) / 1e6:,.0f} MB"
+    seconds = sum(one.seconds for one in rounds)
+    length = f"{len(rounds)} rounds of 2 workers, each on fresh servers, {seconds:,.0f} s together, some side by side"
+    peak = f"{max(one.peak_bytes for one in rounds) / 1e6:,.0f} MB"
     return f"""# The long run under faults
 
 Printed by `make soak`; do not edit.
-{machine}, {length}, seeds {rounds[0].seed} to {rounds[-1].seed}.
-Workers also fail by themselves: `{Plan(seed=0, requests=0).failpoints}`; the most memory of one was {peak}.
+{machine}: {length}.
+Workers also fail by themselves at random steps, by dying and by raising; the most memory of one was {peak}.
 After the faults of a round the producer sends again, under the same ids, what has no outcome.
 The judge reads the streams alone, and before a fault that makes a server forget: what was seen then counts.
 
@@ -161,18 +219,11 @@ The judge reads the streams alone, and before a fault that makes a server forget
 
 {_table("fault", dict(sorted(faults.items())))}
 
-{_table("server", _by_server(rounds), "requests")}
+{_table("server", dict(sorted(servers.items())), "requests")}
 """
 
 
-def _by_server(rounds: Sequence[Round]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for one in rounds:
-        found[one.server] += one.outcome.verdict.requests
-    return dict(sorted(found.items()))
-
-
-def _table(what: str, counts: dict[str, int], unit: str = "times") -> str:
+def _table(what: str, counts: Mapping[str, int], unit: str = "times") -> str:
     rows = "\n".join(f"| {name} | {count:,} |" for name, count in counts.items())
     return f"| {what} | {unit} |\n| --- | --- |\n{rows}"
 

@@ -25,8 +25,10 @@ from strategies.errors import MalformedModel
 if TYPE_CHECKING:
     import lightgbm
 
-#: Enough for a model of 200 MB on a busy machine.
-TIMEOUT_SECONDS = 60.0
+#: Computing time of the child; a model of 200 MB takes about 8 s of it.
+CPU_SECONDS = 60
+#: Waiting time, which a machine with other work to do stretches: a sound model must not fail for that.
+TIMEOUT_SECONDS = 300.0
 #: Address space of the child: libraries and their thread stacks take about 1 GiB of it before a model is read.
 MEMORY_BYTES = 4 * 1024**3
 #: Values with which every feature is probed; NaN follows the default direction of each split.
@@ -53,7 +55,7 @@ def check_model_bytes(
     """
     try:
         child = subprocess.run(
-            [sys.executable, "-m", __name__, str(memory_bytes), str(int(timeout_seconds) + 1)],
+            [sys.executable, "-m", __name__, str(memory_bytes), str(min(CPU_SECONDS, int(timeout_seconds) + 1))],
             input=content,
             capture_output=True,
             timeout=timeout_seconds,

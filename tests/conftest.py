@@ -17,6 +17,7 @@ from tests.support.servers import (
     shared_endpoints,
     short_lived_directory,
 )
+from tests.support.serving import Streams
 from tests.support.world import build_world
 from worker.embedded import LocalStack
 
@@ -63,6 +64,12 @@ def redis_client(valkey_url):
 def namespace():
     """A namespace that no other test has."""
     return fresh_namespace()
+
+
+@pytest.fixture
+def streams(valkey_url, namespace):
+    """The streams of a namespace of one's own."""
+    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture(scope="session")

@@ -137,11 +137,6 @@ def spoil(folder: Path, registry: Registry) -> dict[str, str]:
 
 
 @pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
-
-
-@pytest.fixture
 def registry(database_url):
     with Registry(database_url) as made:
         register(made, "v1")

@@ -6,7 +6,6 @@ import pytest
 from contracts import RejectionCode
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import make_bars, write_snapshot
-from tests.support.serving import Streams
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
@@ -26,11 +25,6 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def folder(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "work")
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

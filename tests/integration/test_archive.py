@@ -20,11 +20,6 @@ LAST_MS, FIRST_MS = int(MIDNIGHT.timestamp() * 1000) - 1, int(MIDNIGHT.timestamp
 
 
 @pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
-
-
-@pytest.fixture
 def call(tmp_path, streams, valkey_url):
     return command_line(tmp_path, streams, valkey_url)
 

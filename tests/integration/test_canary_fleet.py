@@ -9,7 +9,6 @@ from contracts import ServedAs, SignalVector
 from contracts.codec import decode
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.published import command_line
-from tests.support.serving import Streams
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
@@ -31,11 +30,6 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def folder(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "work")
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

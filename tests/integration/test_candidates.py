@@ -44,11 +44,6 @@ def bundles():
 
 
 @pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
-
-
-@pytest.fixture
 def bench(valkey_url, streams, rules, panel):
     made = Bench(valkey_url, streams.names, rules)
     made.serve(panel, [make_active(SYMBOLS, activation=7)])

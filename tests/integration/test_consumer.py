@@ -11,7 +11,7 @@ from strategies.market.calendar import SessionCalendar
 from tests.support.fleet import PATIENCE
 from tests.support.market import make_panel
 from tests.support.proxy import Proxy
-from tests.support.serving import NOW, Bench, Streams, make_active, make_limits
+from tests.support.serving import NOW, Bench, make_active, make_limits
 from worker import server
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
@@ -41,11 +41,6 @@ def panel():
 @pytest.fixture(scope="module")
 def active():
     return make_active(SYMBOLS)
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

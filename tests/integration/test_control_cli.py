@@ -10,7 +10,6 @@ from contracts.control import ANSWERS
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import write_snapshot
 from tests.support.published import command_line
-from tests.support.serving import Streams
 from tests.support.world import STRATEGY, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
@@ -28,11 +27,6 @@ VERBS = {
 }
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

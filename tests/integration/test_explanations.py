@@ -12,7 +12,7 @@ from strategies.market.calendar import SessionCalendar
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import make_bars, make_panel, write_snapshot
 from tests.support.published import command_line
-from tests.support.serving import Bench, Streams, make_active
+from tests.support.serving import Bench, make_active
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.archive import Archive, archive_stream
 from worker.client import AsyncSignalClient, SignalClient
@@ -32,11 +32,6 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def folder(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "work")
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

@@ -23,11 +23,6 @@ REQUEST = {"strategy": STRATEGY, "symbols": ",".join(SYMBOLS)}
 
 
 @pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
-
-
-@pytest.fixture
 def calendar():
     return SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1))
 

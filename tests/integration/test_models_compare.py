@@ -12,7 +12,6 @@ from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import latest_snapshot, load_panel
 from tests.support.evidence import Shadowing
 from tests.support.published import Press, command_line
-from tests.support.serving import Streams
 from tests.support.world import STRATEGY, register
 from worker.archive import Archive, archive_stream
 from worker.cli import models_compare
@@ -30,11 +29,6 @@ pytestmark = pytest.mark.timeout(180)
 def panel(two_versions):
     snapshot = latest_snapshot(two_versions / "data")
     return load_panel(snapshot, SessionCalendar(snapshot.calendar))
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from tests.support.evidence import Shadowing
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.published import Press, command_line
 from tests.support.registry import sql
-from tests.support.serving import Streams
 from tests.support.world import STRATEGY, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
@@ -25,11 +24,6 @@ SESSIONS = range(-8, 0)
 LAX = {"--min-rank-ic": "-1", "--min-agreement": "0", "--sessions": "6"}
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

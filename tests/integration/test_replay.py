@@ -10,7 +10,6 @@ from strategies.models import bundle_store
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import make_bars, write_snapshot
 from tests.support.published import Press, command_line
-from tests.support.serving import Streams
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.archive import Archive, archive_stream
 from worker.embedded import Endpoints
@@ -32,11 +31,6 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def folder(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "work")
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

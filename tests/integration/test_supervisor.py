@@ -8,7 +8,6 @@ import redis
 
 from contracts import GROUP
 from tests.support.fleet import PATIENCE, Fleet, Process
-from tests.support.serving import Streams
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 
@@ -16,11 +15,6 @@ pytestmark = pytest.mark.timeout(180)
 
 #: Nobody registered this strategy, so each request has an outcome without a model.
 REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 
 from strategies.market.calendar import SessionCalendar
 from tests.support.market import make_panel
-from tests.support.serving import Bench, Streams, make_active
+from tests.support.serving import Bench, make_active
 from worker.errors import SettingsError
 from worker.fleet.spans import Spans
 from worker.fleet.tracing import open_tracing
@@ -22,11 +22,6 @@ SYMBOLS = ("AAPL", "IBM", "MSFT")
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 TRACE = {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01", "tracestate": "vendor=1"}
 REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,IBM", "as_of": "2013-02-01"}
-
-
-@pytest.fixture
-def streams(valkey_url, namespace):
-    return Streams(valkey_url, namespace)
 
 
 @pytest.fixture

@@ -102,6 +102,7 @@ class Fleet:
             "SIGNALS_HEARTBEAT_SECONDS": "0.2",
             "SIGNALS_BACKOFF_MAX_SECONDS": "0.5",
             "SIGNALS_DEFAULT_AS_OF": "snapshot",
+            "SIGNALS_DRIFT_SESSIONS": "0",
             "SIGNALS_LOG_FORMAT": "json",
             "PYTHONPATH": str(Path(__file__).parents[2]),
             **{f"SIGNALS_{name.upper()}": str(value) for name, value in settings.items()},

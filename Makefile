@@ -15,8 +15,8 @@ SHELL := bash
 ifdef PYTHON
 export PYTHON
 endif
-# Processes that test at once; more than the cores only makes them wait for one another.
-JOBS ?= 2
+# Processes that test at once; tests of whole processes mostly wait for those to start, so one more than the cores of CI.
+JOBS ?= 3
 # Where the system has no OpenMP runtime, deploy/venv.sh links the one that a wheel carries.
 python = if [[ -d .venv/lib/openmp ]]; then export LD_LIBRARY_PATH="$$PWD/.venv/lib/openmp"; fi; .venv/bin/python
 

@@ -62,11 +62,11 @@ def test_each_request_has_exactly_one_outcome_whatever_breaks(start_servers, wor
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")  # noqa: T201 - a failing run is repeated by it
 
-    plan = Plan(seed=seed, requests=2500, faults=30, first=RARE, appendfsync=appendfsync)
+    plan = Plan(seed=seed, requests=1500, faults=24, first=RARE, appendfsync=appendfsync)
     outcome = run(start_servers(redis_family=redis_family), world, plan)
 
     assert outcome.verdict.holds, f"seed {seed}: {outcome.verdict}, {dict(outcome.faults)}"
-    assert sum(outcome.faults.values()) == 30
+    assert sum(outcome.faults.values()) == 24
     assert outcome.peak_bytes < 700_000_000
 
 
@@ -74,7 +74,7 @@ def test_each_request_has_exactly_one_outcome_whatever_breaks(start_servers, wor
 def test_checker_sees_a_broken_commit(start_servers, world, way, fault):
     plan = Plan(
         seed=1,
-        requests=600,
+        requests=400,
         faults=4,
         weights={kind: share for kind, share in SHORT.items() if kind not in RARE},
         module="tests.support.broken_worker",

@@ -205,7 +205,7 @@ def report(rounds: Sequence[Round]) -> str:
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     )
     seconds = sum(one.seconds for one in rounds)
-    length = f"{len(rounds)} rounds of 2 workers, each on fresh servers, {seconds:,.0f} s together, some side by side"
+    length = f"{len(rounds)} rounds of 2 workers, each on fresh servers, {seconds:,.0f} s together"
     peak = f"{max(one.peak_bytes for one in rounds) / 1e6:,.0f} MB"
     return f"""# The long run under faults
 

@@ -7,6 +7,7 @@ Invariant: each method means what its name means in `synchronous`; the same test
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
@@ -74,11 +75,11 @@ class AsyncCarrier:
                 return await pipe.execute()
 
 
-class _Closing:
+class _Closing(ABC):
     """An `async with` block that closes."""
 
-    async def aclose(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def aclose(self) -> None: ...
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ Invariant: a request is sent under an id of the caller's, so that sending it aga
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
@@ -62,11 +63,11 @@ class Carrier:
                 return pipe.execute()
 
 
-class _Closing:
+class _Closing(ABC):
     """A `with` block that closes."""
 
-    def close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def close(self) -> None: ...
 
     def __enter__(self) -> Self:
         return self

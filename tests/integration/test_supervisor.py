@@ -60,6 +60,7 @@ def test_several_workers_share_the_requests_and_leave_together(fleet, streams):
 def test_killed_worker_comes_back_under_its_name_with_its_entries(fleet, streams):
     supervisor = supervise(fleet, 1, lease_ms=3_600_000)
     first = pids(supervisor)["w-0"]
+    assert wait_until(lambda: streams.client.exists(streams.names.requests), PATIENCE)  # made with its group
     psutil.Process(first).suspend()
     streams.add(REQUEST)
     # Delivered to the stopped worker, as if it had died with the entry in hand.
@@ -77,13 +78,14 @@ def test_killed_worker_comes_back_under_its_name_with_its_entries(fleet, streams
 @pytest.mark.slow
 def test_frozen_worker_is_replaced(fleet):
     supervisor = supervise(fleet, 2, hung_after_seconds=16, block_ms=100)
-    frozen = pids(supervisor)["w-1"]
+    frozen = psutil.Process(pids(supervisor)["w-1"])
 
-    psutil.Process(frozen).suspend()
+    frozen.suspend()
 
     supervisor.await_event("worker_killed", worker="w-1", hung=False)
     supervisor.await_event("worker_started", 2, worker="w-1")
-    assert not psutil.pid_exists(frozen)
+    assert not alive(frozen)
+    assert pids(supervisor)["w-1"] != frozen.pid
 
 
 @pytest.mark.slow

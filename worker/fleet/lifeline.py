@@ -40,7 +40,7 @@ class Lifeline(threading.Thread):
     def run(self) -> None:
         """Speak until ended or alone."""
         hung = False
-        while not self._end.wait(WORD_SECONDS):
+        while True:
             reasons = self._liveness.reasons()
             if reasons and not hung:
                 _log.error("worker_hung", reasons=[reason.sentence for reason in reasons])
@@ -48,11 +48,13 @@ class Lifeline(threading.Thread):
             try:
                 os.write(self._descriptor, HUNG if hung else ALIVE)
             except BlockingIOError:
-                continue
+                pass
             except OSError:
                 # Where the kernel sends no signal, or sent it before it was asked to.
                 _log.warning("supervisor_gone")
                 self._on_orphaned()
+                return
+            if self._end.wait(WORD_SECONDS):
                 return
 
     def end(self) -> None:

@@ -27,6 +27,8 @@ FIRST_PAUSE_SECONDS = 0.5
 STEADY_SECONDS = 60.0
 #: Time beyond the shutdown timeout, and after a second signal, in which workers end by themselves, in seconds.
 GRACE_SECONDS = 5.0
+#: Silence that a worker may keep before its first word: where many start at once, imports take long.
+STARTING_SECONDS = 120.0
 #: A worker that refuses its settings refuses them each time.
 USAGE = 2
 
@@ -41,6 +43,8 @@ class Patiences:
     hung_after_seconds: float
     shutdown_timeout_seconds: float
     restart_max_seconds: float
+    #: Silence after which a worker that has not spoken yet counts as hung; at least `hung_after_seconds`.
+    starting_seconds: float = STARTING_SECONDS
 
 
 class Child:
@@ -53,6 +57,8 @@ class Child:
         self._started_at = self._heard_at = 0.0
         self._failures = 0
         self.pipe = -1
+        #: Whether the process has said anything yet.
+        self.spoke = False
         self.hung = False
         #: When it is to be started; none: it runs, or has left for good.
         self.restart_at: float | None = 0.0
@@ -80,7 +86,7 @@ class Child:
             os.close(theirs)
         self.pipe = ours
         self._started_at = self._heard_at = time.monotonic()
-        self.hung, self.restart_at = False, None
+        self.spoke, self.hung, self.restart_at = False, False, None
         _log.info("worker_started", worker=self.name, pid=self._process.pid)
 
     def hear(self) -> bool:
@@ -90,7 +96,7 @@ class Child:
         except BlockingIOError:
             return True
         if words:
-            self._heard_at, self.hung = time.monotonic(), words[-1:] == HUNG
+            self._heard_at, self.spoke, self.hung = time.monotonic(), True, words[-1:] == HUNG
         return bool(words)
 
     def silent_seconds(self) -> float:
@@ -196,8 +202,11 @@ class Supervisor:
     def _judge(self, child: Child) -> None:
         if not child.running or self._reap(child):
             return
-        silent = child.silent_seconds()
-        if child.hung or silent > self._patiences.hung_after_seconds:
+        silent, patiences = child.silent_seconds(), self._patiences
+        limit = patiences.hung_after_seconds
+        if not child.spoke:
+            limit = max(limit, patiences.starting_seconds)
+        if child.hung or silent > limit:
             _log.error("worker_killed", worker=child.name, hung=child.hung, silent_seconds=round(silent, 1))
             self._kill(child)
         elif time.monotonic() >= self._kill_at:

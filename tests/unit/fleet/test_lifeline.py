@@ -47,6 +47,15 @@ def test_worker_says_whether_it_lives(pipe, speak):
     os.close(pipe[0])
 
 
+def test_first_word_is_said_at_once(pipe, speak, monkeypatch):
+    monkeypatch.setattr(lifeline, "WORD_SECONDS", 600.0)
+
+    speak(dict)
+
+    assert select.select([pipe[0]], [], [], PATIENCE)[0]
+    os.close(pipe[0])
+
+
 def test_worker_alone_is_told_so_once(pipe, speak):
     orphaned = threading.Event()
     os.close(pipe[0])

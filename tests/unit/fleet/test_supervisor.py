@@ -24,15 +24,15 @@ say()
 ON_AND_ON = "while True:\n    say(); time.sleep(0.02)\n"
 
 
-def make_child(tmp_path, body, name="w-0"):
+def make_child(tmp_path, body, name="w-0", before=SPEAK):
     path = tmp_path / f"{name}.py"
-    path.write_text(SPEAK + body)
+    path.write_text(before + body)
     return Child(name, [sys.executable, "-S", str(path), str(tmp_path)])
 
 
-def make_supervisor(*children, hung_after=20.0, shutdown=20.0, restart_max=0.05):
+def make_supervisor(*children, hung_after=20.0, shutdown=20.0, restart_max=0.05, **others):
     patiences = Patiences(
-        hung_after_seconds=hung_after, shutdown_timeout_seconds=shutdown, restart_max_seconds=restart_max
+        hung_after_seconds=hung_after, shutdown_timeout_seconds=shutdown, restart_max_seconds=restart_max, **others
     )
     return Supervisor(children, patiences)
 
@@ -99,6 +99,26 @@ def test_child_that_falls_silent_is_killed_and_started_again(tmp_path, script):
     script.during((lambda: len(marks(tmp_path, "started-*")) == 2, told))
 
     make_supervisor(child, hung_after=1.0).run()
+
+    script.done()
+
+
+def test_child_that_has_not_spoken_yet_may_take_longer(tmp_path, script):
+    body = LEAVE_ON_TERM + 'time.sleep(1.5)\nsay()\nopen(f"{sys.argv[-3]}/spoke-{os.getpid()}", "w").close()\n'
+    child = make_child(tmp_path, body + NOTE_START + ON_AND_ON, before=SPEAK.removesuffix("say()\n"))
+    script.during((lambda: len(marks(tmp_path, "started-*")) == 1, told))
+
+    assert make_supervisor(child, hung_after=0.5).run() == 0
+
+    script.done()
+    assert len(marks(tmp_path, "spoke-*")) == 1
+
+
+def test_child_that_never_speaks_is_killed_and_started_again(tmp_path, script):
+    child = make_child(tmp_path, LEAVE_ON_TERM + NOTE_START + "signal.pause()\n", before=SPEAK.removesuffix("say()\n"))
+    script.during((lambda: len(marks(tmp_path, "started-*")) == 2, told))
+
+    make_supervisor(child, hung_after=0.1, starting_seconds=1.0).run()
 
     script.done()
 

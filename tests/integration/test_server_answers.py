@@ -142,21 +142,28 @@ SPOKEN = {
     "NOREPLICAS": b"-NOREPLICAS Not enough good replicas to write.",
     "TRYAGAIN": b"-TRYAGAIN Multiple keys request during rehashing of slot",
 }
+#: Words to what writes alone: the control stream can be read all the while.
+READABLE = {"READONLY", "MISCONF", "OOM"}
 
 
 @pytest.mark.parametrize("word", [*REAL, *SPOKEN])
 def test_refusal_is_said_once_waited_out_and_healed(worker, proxy, streams, word):
     # A full server still lets entries be read, so that only the heartbeat meets it while nothing is asked.
-    what = "heartbeat" if word == "OOM" else "requests"
+    whats = {"heartbeat"} if word == "OOM" else {"requests"}
+    if word not in READABLE:
+        whats.add("control")
     said_before, answered = len(worker.events("server_away")), len(streams.rejections())
+    pongs = sum(event["kind"] == "worker.pong" for event in worker.events("fleet_event"))
 
     with REAL[word](streams.client) if word in REAL else refusing(proxy, SPOKEN[word]):
-        assert wait_until(lambda: (what, word) in said(worker, said_before), PATIENCE)
+        assert wait_until(lambda: {(what, word) for what in whats} <= {*said(worker, said_before)}, PATIENCE)
         tries_a_second = rate_of_errors(streams.client, proxy)
-    assert wait_until(lambda: last_word(worker, what) == "server_back", PATIENCE)
+    assert wait_until(lambda: {last_word(worker, what) for what in whats} == {"server_back"}, PATIENCE)
     streams.add(REQUEST)
+    streams.client.xadd(streams.names.control, {"type": "ping"})
 
     assert wait_until(lambda: len(streams.rejections()) == answered + 1, PATIENCE)
+    worker.await_event("fleet_event", pongs + 1, kind="worker.pong")
     assert tries_a_second < MOST_TRIES_A_SECOND
     assert max(Counter(said(worker, said_before)).values()) == 1
 
@@ -183,22 +190,51 @@ def rate_of_errors(client, proxy):
     return (errors() - first) / (time.monotonic() - begun)
 
 
-def test_server_that_became_a_replica_is_left_for_the_one_its_name_leads_to(servers, valkey_url):
-    """The name of a server leads elsewhere after a failover; connections to the old one stay open."""
-    old = connect_redis(servers.endpoints.redis_url)
-    password = old.config_get("requirepass")["requirepass"]
-    new_url = urlsplit(valkey_url)
-    old.config_set("requirepass", new_url.password)
-    name = Proxy(f"redis://:{new_url.password}@{urlsplit(servers.endpoints.redis_url).netloc.rpartition('@')[2]}")
+@pytest.fixture
+def old(servers, valkey_url):
+    """A server of the same password as the one at `valkey_url`."""
+    client = connect_redis(servers.endpoints.redis_url)
+    password = client.config_get("requirepass")["requirepass"]
+    client.config_set("requirepass", urlsplit(valkey_url).password)
+    yield client
+    client.config_set("requirepass", password)
+
+
+@pytest.fixture
+def name(servers, old, valkey_url):
+    """The name of a server: it leads elsewhere after a failover, while connections to the old one stay open."""
+    assert old.ping()
+    address = urlsplit(servers.endpoints.redis_url).netloc.rpartition("@")[2]
+    made = Proxy(f"redis://:{urlsplit(valkey_url).password}@{address}")
+    yield made
+    made.close()
+
+
+def test_server_that_became_a_replica_is_left_for_the_one_its_name_leads_to(old, name, valkey_url):
     client = connect(name.url, "test")
     client.set("here", "old")
 
-    name.target = (new_url.hostname, new_url.port)
+    name.lead_to(valkey_url)
     with replica(old):
         with pytest.raises(StreamUnavailable, match="READONLY"), translated():
             client.set("here", "new")
         client.set("here", "new")
 
     assert connect_redis(valkey_url).getdel("here") == b"new"
-    old.config_set("requirepass", password)
-    name.close()
+
+
+def test_control_reader_alone_at_an_old_server_follows_the_name(servers, old, name, valkey_url, namespace, tmp_path):
+    """Nothing refuses a connection that only reads."""
+    endpoints = Endpoints(redis_url=name.url, database_url=servers.endpoints.database_url)
+    fleet = Fleet(endpoints, tmp_path, namespace=namespace, reconcile_seconds=0.5, worker_name="mover")
+    worker = fleet.worker()
+
+    name.lead_to(valkey_url)
+    for client in old.client_list():
+        if client["name"].startswith("mover:") and client["name"] != "mover:listener":
+            old.client_kill_filter(_id=client["id"])
+    control = Streams(valkey_url, namespace).names.control
+    connect_redis(valkey_url).xadd(control, {"type": "ping"})
+
+    worker.await_event("fleet_event", kind="worker.pong")
+    fleet.end()

@@ -103,7 +103,11 @@ class ControlListener(threading.Thread):
         return [(entry_id.decode(), pairs_of(flat)) for entry_id, flat in rows]
 
     def _heal(self) -> None:
-        """Put a cursor that lies ahead of the stream back to its end, and reconcile: hints may have been lost."""
+        """Put a cursor that lies ahead of the stream back to its end, and reconcile: hints may have been lost.
+
+        By a new connection: one that only reads is never told that its server is a replica now, or one that was left.
+        """
+        self._reader.connection_pool.disconnect()
         end = self._end_of_stream()
         if _order(end) < _order(self._cursor):
             _log.warning("control_stream_went_back", cursor=self._cursor, end=end)

@@ -345,6 +345,28 @@ def test_request_that_raises_is_retried_alone_until_deliveries_run_out(valkey_ur
     assert "RuntimeError: kaboom" in rejection.reason
 
 
+def test_pauses_between_tries_grow_up_to_the_lease_and_differ(valkey_url, streams, rules, panel, active):
+    bench = Bench(valkey_url, streams.names, rules, limits=make_limits(max_deliveries=6, retry_pause_ms=100))
+    bench.serve(panel, [active])
+    pauses = []
+    give_back = bench.stream.give_back
+
+    def note(entry, key, *, pause_ms, **how):
+        pauses.append((entry.deliveries, pause_ms))
+        return give_back(entry, key, pause_ms=0, **how)
+
+    bench.stream.give_back = note
+    bench.consumer._answers.of = lambda *_, **__: 1 / 0
+    streams.add(REQUEST, times=20)
+
+    assert wait_until(lambda: bench.consumer.run_once() or streams.pending() == 0, PATIENCE)
+
+    for deliveries, longest in enumerate((100, 200, 300, 300), start=1):
+        found = {pause_ms for tried, pause_ms in pauses if tried == deliveries}
+        assert longest / 2 <= min(found) <= max(found) <= longest
+        assert len(found) > 1
+
+
 def test_commit_said_twice_is_told_duplicate(bench, streams):
     bench.stream.ensure_group()
     streams.add(REQUEST)

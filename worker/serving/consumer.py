@@ -5,6 +5,7 @@ Must not know: how an answer is computed, how a commit works.
 Invariant: an entry that was read ends as committed, given back, or left to its lease; one bad entry costs no other.
 """
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -293,7 +294,7 @@ class Consumer:
         )
 
     def _give_back(self, entry: Entry, *, tried: bool, error: str = "") -> None:
-        pause = min(self._limits.retry_pause_ms * 2 ** (entry.deliveries - 1), self._limits.lease_ms) if tried else 0
+        pause = self._pause_ms(entry.deliveries) if tried else 0
         # Before it is given back: a renewal between the two would make it wait for a whole lease.
         self._leases.drop(entry.id)
 
@@ -303,6 +304,12 @@ class Consumer:
 
         self._patiently(give_back)
         self._waiting.add(entry.id)
+
+    def _pause_ms(self, deliveries: int) -> int:
+        """Return the pause before the next try, doubled each time up to the lease."""
+        longest = min(self._limits.retry_pause_ms * 2 ** (deliveries - 1), self._limits.lease_ms)
+        # Jitter: entries that failed together, of one cause, are not all tried together again.
+        return int(longest * random.uniform(0.5, 1.0))  # noqa: S311
 
     def _patiently(self, command: Callable[[], Result]) -> Result:
         """Return what the command returns, however long the server is away; each try is a sign of life."""

@@ -92,6 +92,12 @@ class Heartbeat(BaseModel):
     rejected: Annotated[int, Field(ge=0)] = 0
     #: Outcomes that another worker had already published, or whose lease was lost.
     dropped: Annotated[int, Field(ge=0)] = 0
+    #: The same by status, `duplicate=2,fenced=1`.
+    drops: str = ""
+    #: Entries whose processing raised and that were given back.
+    failures: Annotated[int, Field(ge=0)] = 0
+    #: Requests of a canary's share that the active version answered.
+    canary_fallbacks: Annotated[int, Field(ge=0)] = 0
     #: Rejections by code, `stale_symbol=2,unknown_symbol=1`.
     codes: str = ""
     #: Entries read, `new=7,own=1,claimed=2`.
@@ -103,13 +109,23 @@ class Heartbeat(BaseModel):
     #: How often the stream server went away from the hot path, and with which errors.
     reconnects: Annotated[int, Field(ge=0)] = 0
     outages: str = ""
+    #: The same of the other connections, `control:ConnectionError=1`.
+    other_outages: str = ""
+    #: Control events that could not be read.
+    malformed_control_events: Annotated[int, Field(ge=0)] = 0
     #: Entries this worker cut from streams past their retention.
     trimmed: Annotated[int, Field(ge=0)] = 0
+    #: Dead consumers this worker removed.
+    removed_consumers: Annotated[int, Field(ge=0)] = 0
+    #: Groups that hold up the cut of a stream, `stream|group`, said by the janitor of the moment.
+    groups_behind: str = ""
     #: Entries of the group not yet delivered; absent where the server cannot say.
     lag: int | None = None
     pending: int | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
+    #: Median and 99th percentile of each stage of the last published outcomes, in milliseconds: `queue=0.4/1.3`.
+    stages: str = ""
     #: PSI of the prediction on recent bars against the training rows, `strategy=psi`, comma-separated; where measured.
     drift: str = ""
     #: Why the worker cannot answer everything.

@@ -294,6 +294,7 @@ class Worker:
             drift=self._drift.watch,
             janitor=self._janitor.janitor,
             backlog=Backlog(),
+            malformed_control_events=lambda: self._control.malformed,
             outages=self._outages,
             liveness=self._make_liveness(),
             readiness=Readiness(self._slots, self._rules, self._outages["requests"], conditions, utc_now),

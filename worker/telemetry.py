@@ -114,6 +114,7 @@ class Counters:
         self.stages = {stage: Histogram() for stage in ("queue", "compute", "commit")}
         self.end_to_end = Histogram()
         self._latencies_ms: deque[float] = deque(maxlen=LATENCY_WINDOW)
+        self._timings: deque[Timing] = deque(maxlen=LATENCY_WINDOW)
 
     def count(self, outcome: SignalVector | Rejection, status: CommitStatus, total_ms: float) -> None:
         """Note one outcome and the time from reading to publishing it."""
@@ -134,11 +135,27 @@ class Counters:
         self.stages["compute"].observe(timing.compute_ms)
         self.stages["commit"].observe(timing.commit_ms)
         self.end_to_end.observe(timing.queue_ms + timing.total_ms)
+        self._timings.append(timing)
 
     def latency_ms(self) -> tuple[float, float] | None:
         """Return median and 99th percentile of the last answered requests, if there were two."""
-        latencies = list(self._latencies_ms)
-        if len(latencies) < 2:  # noqa: PLR2004 - quantiles need two
-            return None
-        cuts = quantiles(latencies, n=100)
-        return round(cuts[49], 3), round(cuts[98], 3)
+        return _median_and_last_percentile(list(self._latencies_ms))
+
+    def stages_ms(self) -> dict[str, tuple[float, float]]:
+        """Return stage to median and 99th percentile of the last published outcomes, if there were two."""
+        timings = list(self._timings)
+        stages = {
+            "queue": [one.queue_ms for one in timings],
+            "compute": [one.compute_ms for one in timings],
+            "commit": [one.commit_ms for one in timings],
+            "end_to_end": [one.queue_ms + one.total_ms for one in timings],
+        }
+        found = {stage: _median_and_last_percentile(durations) for stage, durations in stages.items()}
+        return {stage: pair for stage, pair in found.items() if pair is not None}
+
+
+def _median_and_last_percentile(durations_ms: list[float]) -> tuple[float, float] | None:
+    if len(durations_ms) < 2:  # noqa: PLR2004 - quantiles need two
+        return None
+    cuts = quantiles(durations_ms, n=100)
+    return round(cuts[49], 3), round(cuts[98], 3)

@@ -68,10 +68,18 @@ def test_worker_tells_probes_and_scrapes_what_it_does(fleet, streams, database_u
     assert found["signal_worker_lag_entries"] == 0
 
     (key,) = streams.client.keys(streams.names.worker("*"))
-    assert wait_until(lambda: streams.client.hget(key, "deliveries") == b"new=4", PATIENCE)
+    assert wait_until(lambda: streams.client.hmget(key, "answered", "rejected") == [b"3", b"1"], PATIENCE)
     beat = streams.client.hgetall(key)
+    assert beat[b"deliveries"] == b"new=4"
     assert beat[b"codes"] == b"unknown_strategy=1"
+    stages = dict(stage.split("=") for stage in beat[b"stages"].decode().split(","))
+    assert set(stages) == {"queue", "compute", "commit", "end_to_end"}
+    assert all(0 <= float(median) <= float(last) for median, last in (pair.split("/") for pair in stages.values()))
     assert (beat[b"state"], beat[b"reason"]) == (b"serving", b"")
+
+    streams.client.xadd(streams.names.control, {"type": "no such thing"})
+    assert wait_until(lambda: streams.client.hget(key, "malformed_control_events") == b"1", PATIENCE)
+    assert metrics(free_port)["signal_worker_malformed_control_events_total"] == 1
 
     streams.client.xadd(streams.names.control, {"type": "pause"})
     assert wait_until(lambda: reasons(free_port) == ["paused"], PATIENCE)

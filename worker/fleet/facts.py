@@ -45,6 +45,8 @@ class Facts:
     drift: DriftWatch
     janitor: Janitor
     backlog: Backlog
+    #: Control events so far that could not be read.
+    malformed_control_events: Callable[[], int]
     #: Name of a connection to its outages; `requests` is the hot path's.
     outages: Mapping[str, Outage]
     liveness: Liveness

@@ -152,23 +152,38 @@ def _counts(facts: Facts) -> dict[str, object]:
         "answered": counters.answered,
         "rejected": counters.rejected,
         "dropped": counters.dropped,
+        "drops": _listed(counters.drops),
+        "failures": counters.failed,
+        "canary_fallbacks": counters.canary_fallbacks,
         "parts": _listed(counters.parts),
         "codes": _listed(counters.codes),
         "deliveries": _listed(counters.deliveries),
         "p50_ms": latency[0] if latency else None,
         "p99_ms": latency[1] if latency else None,
+        "stages": ",".join(f"{stage}={p50}/{p99}" for stage, (p50, p99) in counters.stages_ms().items()),
     }
 
 
 def _streams(facts: Facts) -> dict[str, object]:
     """Return what befell the streams and the connections to them."""
-    outage, backlog = facts.outages["requests"], facts.backlog
+    outage, backlog, janitor = facts.outages["requests"], facts.backlog, facts.janitor
     return {
         "lease_losses": facts.leases.lost,
         "trimmed_pending": facts.stream.trimmed_pending,
         "reconnects": outage.count,
         "outages": _listed(outage.reasons),
-        "trimmed": sum(facts.janitor.trimmed.copy().values()),
+        "other_outages": _listed(
+            {
+                f"{connection}:{reason}": count
+                for connection, one in facts.outages.items()
+                for reason, count in dict(one.reasons).items()
+                if one is not outage
+            }
+        ),
+        "malformed_control_events": facts.malformed_control_events(),
+        "trimmed": sum(janitor.trimmed.copy().values()),
+        "removed_consumers": janitor.removed,
+        "groups_behind": ",".join(sorted(f"{stream}|{group}" for stream, group in janitor.behind)),
         "lag": backlog.lag,
         "pending": backlog.pending,
     }

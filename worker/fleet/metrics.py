@@ -85,6 +85,11 @@ class WorkerMetrics(Collector):
             self._facts.stream.trimmed_pending,
         )  # fmt: skip
 
+        yield _counter(
+            "malformed_control_events", "Control events that could not be read.", "",
+            self._facts.malformed_control_events(),
+        )  # fmt: skip
+
     def _durations(self) -> Iterator[Metric]:
         counters = self._facts.counters
         stages = HistogramMetricFamily(

@@ -50,6 +50,7 @@ def facts():
         drift=DriftWatch(world.slots, sessions=20, alarm_psi=0.25),
         janitor=Janitor(client, names, "w1", retentions=(), events=events, interval_seconds=1),
         backlog=Backlog(lag=7, pending=3),
+        malformed_control_events=lambda: 8,
         outages={"requests": world.outage},
         liveness=Liveness(dict, dict),
         readiness=world.readiness,
@@ -136,6 +137,7 @@ def test_backlog_deliveries_leases_and_outages_are_shown(facts):
     assert found["signal_worker_deliveries_total{kind=new}"] == 0
     assert found["signal_worker_lease_losses_total"] == 4
     assert found["signal_worker_trimmed_pending_entries_total"] == 6
+    assert found["signal_worker_malformed_control_events_total"] == 8
     assert found["signal_worker_in_flight_entries"] == 1
     assert found["signal_worker_lag_entries"] == 7
     assert found["signal_worker_pending_entries"] == 3

@@ -19,6 +19,7 @@ from typing import Any
 
 from contracts import FleetEventType, SignalVector, StreamNames
 from strategies.models.bundle_store import load_bundle
+from worker.benchmarks.backlog import backlog_figure
 from worker.benchmarks.children import ChildFailed
 from worker.benchmarks.figures import Figure, spell_seconds
 from worker.benchmarks.swap import load_figure, save_large_bundle, swap_figure
@@ -49,8 +50,8 @@ class _Job:
             raise ChildFailed(f"`signal-worker {' '.join(words)}` ended with {done.returncode}: {done.stderr[-300:]}")
 
 
-def latency_figures(data_dir: Path, symbols: tuple[str, ...]) -> Iterator[Figure]:
-    """Yield the worker's start and its latencies, for a model trained on this snapshot.
+def latency_figures(data_dir: Path, symbols: tuple[str, ...], *, backlog: int) -> Iterator[Figure]:
+    """Yield the worker's start, its latencies and a backlog, for a model trained on this snapshot.
 
     Raises:
         ChildFailed: A step of the way to a serving worker failed.
@@ -67,6 +68,8 @@ def latency_figures(data_dir: Path, symbols: tuple[str, ...]) -> Iterator[Figure
                 yield _latency(client, results, symbols[:count])
             yield from _swap(job, client, results, symbols[: SYMBOLS[0]])
             results.close()
+        if backlog:
+            yield _backlog(job, symbols[: SYMBOLS[0]], backlog)
 
 
 @contextmanager
@@ -131,6 +134,15 @@ def _await_started(events: Client, stream: str, name: str) -> None:
 def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     """Return an entry's fields, which the worker's connections read as a flat list."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _backlog(job: _Job, symbols: tuple[str, ...], requests: int) -> Figure:
+    job.type("models", "rollback", STRATEGY, "--reason", "measurement")  # to the model whose latencies were measured
+    server = connect(job.endpoints.redis_url, "bench:backlog")
+    try:
+        return backlog_figure(server, StreamNames(NAMESPACE), symbols, requests, lambda: _worker(job, "backlog"))
+    finally:
+        server.close()
 
 
 def _swap(job: _Job, client: SignalClient, results: Client, symbols: tuple[str, ...]) -> Iterator[Figure]:

@@ -29,6 +29,7 @@ def bench(
     worker: Annotated[bool, typer.Option(help="Measure a real worker on embedded servers.")] = True,
     growth: Annotated[bool, typer.Option(help="Measure how cost grows.")] = True,
     loading: Annotated[bool, typer.Option(help="Measure loading 5,000 symbols, which are generated first.")] = True,
+    backlog: Annotated[int, typer.Option(min=0, help="Requests of a backlog that a worker works through.")] = 100_000,
     install: Annotated[bool, typer.Option(help="Install without extras into a fresh environment.")] = False,
 ) -> None:
     """Measure features, memory, starts and a real worker, beside Qlib and KunQuant."""
@@ -44,7 +45,7 @@ def bench(
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             what = prepare_snapshot(bars, place / "data")
-            figures = list(_figures(place, qlib=qlib, worker=worker, loading=loading, install=install))
+            figures = list(_figures(place, qlib=qlib, worker=worker, loading=loading, install=install, backlog=backlog))
             sweeps = _sweeps(place / "data") if growth else ()
     except (ChildFailed, DataError) as error:
         refuse(error, code=FAILED)
@@ -60,7 +61,9 @@ def bench(
         output.with_name(plot).write_bytes(draw(sweeps))
 
 
-def _figures(place: Path, *, qlib: bool, worker: bool, loading: bool, install: bool) -> Iterator["Figure"]:
+def _figures(
+    place: Path, *, qlib: bool, worker: bool, loading: bool, install: bool, backlog: int
+) -> Iterator["Figure"]:
     from worker.benchmarks.engine import engine_figures, find_rivals
     from worker.benchmarks.install import install_figures, start_figure
 
@@ -70,7 +73,7 @@ def _figures(place: Path, *, qlib: bool, worker: bool, loading: bool, install: b
         yield from _told(_loading(place / "many"))
     yield from _told(install_figures() if install else iter([start_figure()]))
     if worker:
-        yield from _told(_latencies(data_dir))
+        yield from _told(_latencies(data_dir, backlog))
         yield from _told(_recovery())
 
 
@@ -90,11 +93,11 @@ def _loading(place: Path) -> Iterator["Figure"]:
     yield loading_figure(place / "data", MANY_SYMBOLS, MANY_SESSIONS)
 
 
-def _latencies(data_dir: Path) -> Iterator["Figure"]:
+def _latencies(data_dir: Path, backlog: int) -> Iterator["Figure"]:
     from worker.benchmarks.latency import latency_figures
     from worker.benchmarks.material import panel_of
 
-    yield from latency_figures(data_dir, panel_of(data_dir).symbols)
+    yield from latency_figures(data_dir, panel_of(data_dir).symbols, backlog=backlog)
 
 
 def _recovery() -> Iterator["Figure"]:

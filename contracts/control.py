@@ -8,9 +8,10 @@ Invariant: an event only says that something changed; the registry is the truth,
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from contracts.fields import Instant, Sentence, Strategy, Version
 
@@ -29,13 +30,17 @@ class ControlType(StrEnum):
     PING = "ping"
 
 
+#: What a worker cannot do for a part of what it serves.
+OF_WHOLE_WORKERS = frozenset({ControlType.PAUSE, ControlType.RESUME, ControlType.DRAIN, ControlType.DATA_REFRESHED})
+
+
 class ControlEvent(BaseModel):
     """One entry of the control stream: `XADD signals:control * type reload strategy alpha_baseline`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     type: ControlType
-    #: Absent: every strategy.
+    #: Absent: every strategy. Workers that do not serve it pass the event over.
     strategy: Strategy | None = None
     version: Version | None = None
     #: Number of the activation the event tells of.
@@ -44,6 +49,16 @@ class ControlEvent(BaseModel):
     worker: str | None = None
     by: str | None = None
     reason: Sentence | None = None
+
+    @model_validator(mode="after")
+    def _of_whole_workers(self) -> Self:
+        # A worker reads requests of all its strategies from one stream.
+        if self.strategy is not None and self.type in OF_WHOLE_WORKERS:
+            raise PydanticCustomError(
+                "strategy_of_whole_worker",
+                "is about whole workers, it takes no strategy; name a worker",
+            )
+        return self
 
 
 class FleetEventType(StrEnum):

@@ -126,7 +126,11 @@ class BundleError(Exception):
     """A model bundle that must not serve."""
 
 
-class BundleNotFound(BundleError):
+class BundleUnavailable(BundleError):
+    """A bundle that cannot be read or checked on this machine now, which says nothing about the bundle."""
+
+
+class BundleNotFound(BundleUnavailable):
     """No bundle at the given path."""
 
 

@@ -34,8 +34,10 @@ from worker.lifecycle.candidates import Candidates
 from worker.lifecycle.control import ControlListener
 from worker.lifecycle.events import Events
 from worker.lifecycle.reconciler import Reconciler
+from worker.lifecycle.refusals import Refusals
 from worker.lifecycle.registry import Registry
 from worker.lifecycle.sources import Sources
+from worker.lifecycle.witnesses import Witnesses
 from worker.parts import limits_of, rules_of, sources_of
 from worker.server import Client, Outage, Patience, connect
 from worker.serving.answers import Answers, Identity
@@ -226,6 +228,7 @@ class Worker:
         events = Events(commands, self._names, self.name)
         registry = Registry(self._endpoints.database_url, name="signal-worker candidates")
         self._stack.callback(registry.close)
+        refusals = Refusals(registry, events, Witnesses(commands, self._names, self.name))
         return ShadowThread(
             self._shadows,
             Shadower(
@@ -236,17 +239,21 @@ class Worker:
                 names=self._names,
                 outage=self._outages["shadow"],
             ),
-            tend=lambda: self._candidates.tend(registry, events),
+            tend=lambda: self._candidates.tend(refusals, events),
             busy=lambda: bool(self._leases.held()),
             stop=self._stop,
         )
 
     def _make_control(self, sources: Sources) -> ControlListener:
         settings = self._settings
-        events = Events(self._connect("control"), self._names, self.name)
+        commands = self._connect("control")
+        events = Events(commands, self._names, self.name)
         registry = Registry(self._endpoints.database_url)
         self._stack.callback(registry.close)
-        self._reconciler = Reconciler(registry, self._slots, events, sources=sources, candidates=self._candidates)
+        refusals = Refusals(registry, events, Witnesses(commands, self._names, self.name))
+        self._reconciler = Reconciler(
+            registry, self._slots, events, sources=sources, candidates=self._candidates, refusals=refusals
+        )
         return ControlListener(
             worker=self.name,
             names=self._names,

@@ -5,6 +5,7 @@ Must not know: what the bytes mean.
 Invariant: a file is opened once; what was measured and hashed is what the caller gets.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -15,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from strategies.durability import sync, write_synced
-from strategies.errors import BundleError, BundleExists, BundleNotFound, DigestMismatch
+from strategies.errors import BundleError, BundleExists, BundleNotFound, BundleUnavailable, DigestMismatch
 
 #: Largest file of a bundle that is read, in bytes.
 SIZE_LIMITS = {
@@ -24,6 +25,12 @@ SIZE_LIMITS = {
     "golden.parquet": 64 * 1024**2,
     "reference.parquet": 64 * 1024**2,
 }
+
+
+#: What keeps this process from reading a file, whatever the file holds.
+_OF_THIS_MACHINE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+)
 
 
 def digest(content: bytes) -> str:
@@ -42,14 +49,16 @@ def read_limited(path: Path, limit_bytes: int, *, root: Path | None = None) -> b
 
     Raises:
         BundleNotFound: There is no such file.
-        BundleError: A link, a device, a pipe, a folder, a file too large, or one that cannot be read.
+        BundleUnavailable: This process may not read it now, or the disk does not give it.
+        BundleError: A link, a device, a pipe, a folder, or a file too large.
     """
     try:
         opened = _open(path, root)
     except FileNotFoundError as error:
         raise BundleNotFound(f"there is no {path}") from error
     except OSError as error:
-        raise BundleError(f"{path} cannot be opened: {error.strerror}") from error
+        kind = BundleUnavailable if error.errno in _OF_THIS_MACHINE else BundleError
+        raise kind(f"{path} cannot be opened: {error.strerror}") from error
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode):
         os.close(opened)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.errors import MalformedModel
+from strategies.errors import BundleUnavailable, MalformedModel
 
 if TYPE_CHECKING:
     import lightgbm
@@ -51,7 +51,9 @@ def check_model_bytes(
     """Parse the bytes of a LightGBM text model in a fresh child process under limits, and return its summary.
 
     Raises:
-        MalformedModel: The child refused the bytes, was killed by them, or ran out of time or memory.
+        MalformedModel: The child refused the bytes, was killed by them, or ran out of computing time or memory.
+        BundleUnavailable: This machine was too busy to let it end.
+        OSError: This machine could not start it.
     """
     try:
         child = subprocess.run(
@@ -65,7 +67,8 @@ def check_model_bytes(
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise MalformedModel(f"model of {len(content)} bytes did not parse within {timeout_seconds} s") from error
+        # Computing time is limited apart, and less than this: what is over is the time that others took.
+        raise BundleUnavailable(f"model of {len(content)} bytes did not parse within {timeout_seconds} s") from error
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise MalformedModel(f"model of {len(content)} bytes killed the process that parsed it: {name}")

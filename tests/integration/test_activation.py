@@ -76,12 +76,16 @@ def test_activation_swaps_between_requests_and_loses_none(streams, fleet, regist
     assert len(set(digests.values())) == len(digests)
 
 
+def break_model(folder, version, artifacts="artifacts"):
+    model = folder / artifacts / "models" / STRATEGY / version / "model.txt"
+    model.chmod(0o644)
+    model.write_bytes(model.read_bytes()[:-200])
+
+
 def test_broken_bundle_is_refused_and_the_old_model_serves_on(streams, fleet, registry, folder):
     fleet.start("publish-registry")
     worker = fleet.worker()
-    model = folder / "artifacts" / "models" / STRATEGY / "v2" / "model.txt"
-    model.chmod(0o644)
-    model.write_bytes(model.read_bytes()[:-200])
+    break_model(folder, "v2")
 
     registry.activate(STRATEGY, "v2")
 
@@ -89,8 +93,39 @@ def test_broken_bundle_is_refused_and_the_old_model_serves_on(streams, fleet, re
     assert "model.txt" in failed["reason"]
     assert wait_until(lambda: registry.show(STRATEGY, "v2").status == "failed", PATIENCE)
     assert served_version(streams) == "v1"
-    assert registry.history(STRATEGY)[0].action == "failed"
+    assert [change.action for change in registry.history(STRATEGY)[1::-1]] == ["failed", "rolled_back"]
+    worker.await_event("fleet_event", kind="models.loaded", version="v1", activation=4)
     assert served_version(streams) == "v1"
+    assert registry.active(STRATEGY).activation == streams.results()[-1].activation == 4
+
+
+def test_worker_that_starts_after_a_failure_serves_what_the_others_serve(streams, fleet, registry, folder):
+    old = fleet.worker(worker_name="old")
+    break_model(folder, "v2")
+    registry.activate(STRATEGY, "v2")
+    streams.client.xadd(streams.names.control, {"type": "reload"})
+    old.await_event("fleet_event", kind="models.failed", version="v2")
+
+    new = fleet.worker(worker_name="new")
+
+    new.await_event("fleet_event", kind="models.loaded", version="v1", activation=4)
+    old.await_event("fleet_event", kind="models.loaded", version="v1", activation=4)
+    assert served_version(streams) == "v1"
+
+
+def test_files_broken_on_one_machine_fail_the_version_for_nobody(streams, fleet, registry, folder, tmp_path):
+    healthy = fleet.worker(worker_name="healthy", reconcile_seconds=0.3)
+    there = shutil.copytree(folder / "artifacts", tmp_path / "there")
+    break_model(tmp_path, "v1", artifacts="there")
+
+    broken = fleet.worker(worker_name="broken", artifacts_dir=there, reconcile_seconds=0.3)
+
+    broken.await_event("fleet_event", kind="models.failed", version="v1")
+    broken.await_event("model_refused_here_alone", version="v1")
+    assert registry.show(STRATEGY, "v1").status == "active"
+    broken.end()
+    assert served_version(streams) == "v1"
+    assert not [event for event in healthy.events("fleet_event") if event["kind"] == "models.removed"]
 
 
 def test_event_typed_by_hand_makes_the_worker_look(streams, fleet, registry):

@@ -15,8 +15,10 @@ from worker.lifecycle.candidates import Candidates
 from worker.lifecycle.events import Events
 from worker.lifecycle.proven import ProvenModels
 from worker.lifecycle.reconciler import Reconciler
+from worker.lifecycle.refusals import Refusals
 from worker.lifecycle.registry import Registration, Registry
 from worker.lifecycle.sources import Sources
+from worker.lifecycle.witnesses import Witnesses
 from worker.server import connect, pairs_of
 from worker.serving.shadow import Shadows
 from worker.serving.slots import Slots
@@ -50,8 +52,14 @@ class Side:
         self.slots, self.registry = Slots(), Registry(database_url)
         self.shadows = Shadows(self.slots, share=share, size=4)
         self.candidates = Candidates(self.slots, self.shadows, sources, limit=limit)
+        self.refusals = Refusals(self.registry, self.events, Witnesses(client, self.names, "w"))
         self.reconciler = Reconciler(
-            self.registry, self.slots, self.events, sources=sources, candidates=self.candidates
+            self.registry,
+            self.slots,
+            self.events,
+            sources=sources,
+            candidates=self.candidates,
+            refusals=self.refusals,
         )
 
     def look(self, *, force=False):
@@ -60,7 +68,7 @@ class Side:
     def tend(self):
         """Do all that the shadow thread would find to prove, and return how many proofs that were."""
         count = 0
-        while self.candidates.tend(self.registry, self.events):
+        while self.candidates.tend(self.refusals, self.events):
             count += 1
         return count
 
@@ -310,6 +318,6 @@ def test_candidate_withdrawn_during_its_proof_does_not_compute(side, monkeypatch
         return bundle
 
     monkeypatch.setattr(Sources, "proven", prove_and_withdraw)
-    side.candidates.tend(side.registry, side.events)
+    side.candidates.tend(side.refusals, side.events)
 
     assert side.loaded() == []

@@ -155,6 +155,18 @@ def test_nobody_there_is_no_success(call, fleet):
     assert "no worker w2 lives" in misspelt.stderr
 
 
+def test_events_about_other_strategies_are_passed_over(call, fleet, streams):
+    mine = fleet.worker(worker_name="mine", strategies="alpha,beta")
+    fleet.worker(worker_name="other", strategies="gamma")
+
+    result = call("control", "reload", "--strategy", "beta", "--wait", "--json")
+
+    assert set(answers(result)) == {"mine"}
+    streams.client.xadd(streams.names.control, {"type": "pause", "strategy": "alpha"})
+    mine.await_event("control_event_malformed")
+    assert not [event for event in mine.events("fleet_event") if event["kind"] == "worker.paused"]
+
+
 @pytest.mark.parametrize("verb", ["pause", "resume", "drain", "refresh-data"])
 def test_part_of_a_worker_cannot_be_told(call, streams, verb):
     result = call("control", verb, "--strategy", STRATEGY)

@@ -199,12 +199,42 @@ def test_rollback_works_when_nothing_is_active(three, end):
     for version in ("v1", "v2"):
         three.activate("alpha", version)
     if end == "fail":
-        three.fail("alpha", "v2", "drifted")
+        for version in ("v1", "v2"):
+            three.fail("alpha", version, "drifted")
+        three.retry("alpha", "v1", "again")
+        with pytest.raises(IllegalTransition, match="no earlier version"):
+            three.rollback("alpha")
     else:
         three.deactivate("alpha")
+        # What was merely switched off is what was active before.
+        assert three.rollback("alpha").version == "v2"
 
-    # What failed cannot come back; what was merely switched off is what was active before.
-    assert three.rollback("alpha").version == {"fail": "v1", "deactivate": "v2"}[end]
+
+def test_active_version_that_fails_gives_way_to_the_one_before_it(three, database_url):
+    for version in ("v1", "v2", "v3"):
+        three.activate("alpha", version)
+    three.fail("alpha", "v2", "drifted")
+
+    change = three.fail("alpha", "v3", "golden sample differs", by="worker-1")
+
+    back = three.history("alpha")[0]
+    assert (change.action, change.from_version, change.to_version) == ("failed", "v3", None)
+    assert (back.action, back.version, back.activation) == ("rolled_back", "v1", change.activation + 1)
+    assert (back.actor, back.reason) == ("worker-1", "v3 failed: golden sample differs")
+    assert three.active("alpha").activation == back.activation
+    assert sql(database_url, "SELECT type FROM registry_outbox ORDER BY id DESC LIMIT 2") == [
+        ("model.activated",),
+        ("model.failed",),
+    ]
+
+
+def test_only_version_that_fails_leaves_nothing_active(three):
+    three.activate("alpha", "v1")
+
+    three.fail("alpha", "v1", "golden sample differs")
+
+    assert three.active("alpha") is None
+    assert three.history("alpha")[0].action == "failed"
 
 
 def test_deactivation_leaves_nothing_active(three):
@@ -351,11 +381,13 @@ def test_activation_rolled_back_leaves_no_gap(three, database_url):
 def test_withdrawn_tells_deactivation_from_another_versions_failure(three):
     three.activate("alpha", "v1")
     three.activate("alpha", "v2")
+    three.fail("alpha", "v1", "not now")
     three.fail("alpha", "v2", "does not load")
 
-    assert not three.withdrawn("alpha", serving="v1")
+    assert not three.withdrawn("alpha", serving="v3")
     assert three.withdrawn("alpha", serving="v2")
 
+    three.retry("alpha", "v1", "now")
     three.activate("alpha", "v1")
     three.deactivate("alpha")
     three.fail("alpha", "v3", "does not load either")

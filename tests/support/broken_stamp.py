@@ -8,6 +8,7 @@ Invariant: everything but these is the real worker.
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from contracts import SignalVector
 from worker.cli.main import main
@@ -48,8 +49,8 @@ def grow_deaf() -> None:
     """Let every worker of this process look at the registry until it serves, and never again."""
     reconcile = Reconciler.reconcile
 
-    def once(self: Reconciler, *, control_id: str | None = None, force: bool = False) -> bool:
-        return bool(self._slots.active) or reconcile(self, control_id=control_id, force=force)
+    def once(self: Reconciler, **how: Any) -> bool:
+        return bool(self._slots.active) or reconcile(self, **how)
 
     Reconciler.reconcile = once  # type: ignore[method-assign]  # that is the point
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contracts.control import ControlEvent, ControlType
+from contracts.control import OF_WHOLE_WORKERS, ControlEvent, ControlType
 from worker.cli.registry_calls import operator
 from worker.cli.session import refuse, settings_of
 
@@ -28,8 +28,6 @@ _VERBS = {
     "ping": (ControlType.PING, "Answer, and nothing else."),
     "refresh-data": (ControlType.DATA_REFRESHED, "Look for a new snapshot now."),
 }
-#: What may be said of one strategy; a worker cannot be paused or drained for a part of what it serves.
-_BY_STRATEGY = frozenset({ControlType.RELOAD, ControlType.PING})
 
 Worker = Annotated[str | None, typer.Option(help="Name of one worker; all by default.")]
 Strategy = Annotated[str | None, typer.Option(help="Strategy that it is about; all by default.")]
@@ -53,7 +51,7 @@ def _verb(kind: ControlType) -> Callable[..., None]:
     ) -> None:
         from pydantic import ValidationError
 
-        if strategy is not None and kind not in _BY_STRATEGY:
+        if strategy is not None and kind in OF_WHOLE_WORKERS:
             refuse(f"{kind.value} is about whole workers, it takes no --strategy; name a worker with --worker")
         try:
             event = ControlEvent(type=kind, worker=worker, strategy=strategy, by=operator(), reason=reason)

@@ -7,20 +7,19 @@ registry no longer calls a candidate computes no more from that look on.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
 from contracts import FleetEventType, ServedAs, StandingCandidate
-from strategies.errors import BundleError, BundleNotFound
+from strategies.errors import BundleError, BundleUnavailable
 from strategies.models.bundle import Bundle
-from worker.errors import RegistryUnavailable
 from worker.lifecycle.events import Events
 from worker.lifecycle.models import ActiveModel, CandidateModel
 from worker.lifecycle.proving import UnprovenRefused
-from worker.lifecycle.registry import Registry
+from worker.lifecycle.refusals import Refusals
 from worker.lifecycle.sources import Sources
 from worker.serving.consumer import utc_now
 from worker.serving.shadow import Shadows
@@ -80,12 +79,12 @@ class Candidates:
         same = bundle is not None and bundle.bundle_sha256 == model.config.get("bundle_sha256")
         return bundle if same else None
 
-    def want(self, models: Mapping[str, tuple[CandidateModel, ...]], *, force: bool) -> None:
+    def want(self, models: Mapping[str, tuple[CandidateModel, ...]], *, again: Callable[[str], bool]) -> None:
         """Take what is to compute from now on; the shadow thread proves what is not loaded yet.
 
         Args:
             models: Strategy to its versions in testing: the canary, then the newest first.
-            force: Try again what was refused.
+            again: Whether what was refused of a strategy is to be tried again.
         """
         serving = {name: found for name, found in models.items() if name in self._slots.active}
         wanted = self._chosen(serving)
@@ -93,19 +92,19 @@ class Candidates:
         with self._lock:
             self._spare.clear()
             self._refused.for_now.clear()
-            if force:
-                self._refused.for_good.clear()
-            self._refused.for_good = {key: why for key, why in self._refused.for_good.items() if key in _keyed(wanted)}
+            self._refused.for_good = {
+                key: why for key, why in self._refused.for_good.items() if key in _keyed(wanted) and not again(key[0])
+            }
             self._wanted = _keyed(wanted)
             told, self._left_out = self._left_out, left_out
         if left_out and left_out != told:
             _log.warning("candidates_left_out", limit=self._limit, versions=[" ".join(key) for key in left_out])
 
-    def tend(self, registry: Registry, events: Events) -> bool:
+    def tend(self, refusals: Refusals, events: Events) -> bool:
         """Prove one candidate that is not loaded yet, and tell of those that were dropped.
 
         Args:
-            registry: The shadow thread's own, asked only where a proof failed.
+            refusals: The shadow thread's own, told only where a proof failed.
             events: The shadow thread's own.
 
         Returns:
@@ -118,10 +117,10 @@ class Candidates:
             return False
         try:
             bundle = self._sources.proven(missing)
-        except (BundleNotFound, UnprovenRefused) as error:
+        except (BundleUnavailable, UnprovenRefused) as error:
             self._pass_over(missing, error)
         except BundleError as error:
-            self._refuse(missing, error, registry, events)
+            self._refuse(missing, error, refusals)
         else:
             self._admit(missing, bundle, events)
         return True
@@ -187,16 +186,12 @@ class Candidates:
             self._refused.for_now[key] = reason
         _log.info("candidate_passed_over", strategy=model.strategy, version=model.version, reason=reason)
 
-    def _refuse(self, model: CandidateModel, error: BundleError, registry: Registry, events: Events) -> None:
+    def _refuse(self, model: CandidateModel, error: BundleError, refusals: Refusals) -> None:
         """Tell why a version does not compute, and fail it unless it has been activated meanwhile."""
-        reason = str(error)[:2000]
+        key, reason = (model.strategy, model.version), str(error)[:2000]
+        failed = refusals.tell(model, error)
         with self._lock:
-            self._refused.for_good[model.strategy, model.version] = reason
-        events.say(FleetEventType.MODEL_FAILED, strategy=model.strategy, version=model.version, reason=reason)
-        try:
-            registry.fail_candidate(model.strategy, model.version, reason)
-        except RegistryUnavailable as unavailable:
-            _log.warning("model_failure_not_recorded", strategy=model.strategy, reason=str(unavailable))
+            (self._refused.for_good if failed else self._refused.for_now)[key] = reason
 
     def _tell_dropped(self, events: Events) -> None:
         while self._shadows.dropped_canaries:

@@ -68,7 +68,7 @@ class Commander:
         Raises:
             StreamUnavailable: The server is away.
         """
-        expected = {beat.worker for beat in workers if event.worker in {None, beat.worker}}
+        expected = {beat.worker for beat in workers if event.worker in {None, beat.worker} and _serves(beat, event)}
         answered: dict[str, Answer] = {}
         deadline = time.monotonic() + timeout
         while not expected <= answered.keys() and time.monotonic() < deadline:
@@ -93,6 +93,11 @@ class Commander:
         with translated():
             rows = say(self._client, "XREVRANGE", self._names.events, "+", "-", "COUNT", 1)
         return rows[0][0].decode() if rows else "0-0"
+
+
+def _serves(beat: Heartbeat, event: ControlEvent) -> bool:
+    """Return whether the event is about something that the worker is configured for."""
+    return event.strategy is None or not beat.strategies or event.strategy in beat.strategies.split(",")
 
 
 def _answer(control_id: str, entry_id: str, said: FleetEvent) -> Answer:

@@ -129,13 +129,13 @@ class ControlListener(threading.Thread):
             self.malformed += 1
             _log.warning("control_event_malformed", entry=entry_id, reason=str(error))
             return
-        if event.worker in {None, self._worker}:
+        if event.worker in {None, self._worker} and (event.strategy is None or self._reconciler.serves(event.strategy)):
             self._act(event, entry_id)
 
     def _act(self, event: ControlEvent, entry_id: str) -> None:
         _log.info("control_event", entry=entry_id, kind=event.type.value, strategy=event.strategy)
         if event.type in _RECONCILING:
-            self._answer_reconciled(entry_id, force=event.type is ControlType.RELOAD)
+            self._answer_reconciled(entry_id, event)
         elif event.type is ControlType.PAUSE:
             self._paused.set()
             self._events.say(FleetEventType.PAUSED, control_id=entry_id)
@@ -148,9 +148,9 @@ class ControlListener(threading.Thread):
             # Answered by the last thing the worker says, once what it had read is done.
             self._on_drain(entry_id)
 
-    def _answer_reconciled(self, entry_id: str, *, force: bool) -> None:
+    def _answer_reconciled(self, entry_id: str, event: ControlEvent) -> None:
         begun = time.perf_counter()
-        self._reconcile(control_id=entry_id, force=force)
+        self._reconcile(control_id=entry_id, force=event.type is ControlType.RELOAD, strategy=event.strategy)
         self._events.say(
             FleetEventType.RECONCILED,
             duration_ms=round((time.perf_counter() - begun) * 1000, 3),
@@ -158,9 +158,9 @@ class ControlListener(threading.Thread):
             reason="; ".join(self._reconciler.troubles)[:2000] or None,
         )
 
-    def _reconcile(self, *, control_id: str | None = None, force: bool = False) -> bool:
+    def _reconcile(self, *, control_id: str | None = None, force: bool = False, strategy: str | None = None) -> bool:
         self._due = time.monotonic() + self._reconcile_seconds
-        asked = self._reconciler.reconcile(control_id=control_id, force=force)
+        asked = self._reconciler.reconcile(control_id=control_id, force=force, strategy=strategy)
         if not asked:
             # The registry is away: look again soon, not in five minutes.
             self._due = min(self._due, time.monotonic() + 5.0)

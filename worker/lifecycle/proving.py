@@ -8,7 +8,7 @@ Invariant: the path lies under the artifact root, and what lies there is the ver
 import re
 from pathlib import Path
 
-from strategies.errors import BundleError, BundleNotFound
+from strategies.errors import BundleError, BundleNotFound, BundleUnavailable
 from strategies.models.bundle import Bundle
 from strategies.models.bundle_store import fetched_path, load_bare_model, load_bundle
 from worker.lifecycle.models import ActiveModel, CandidateModel
@@ -26,6 +26,7 @@ def prove(model: ActiveModel | CandidateModel, artifacts_dir: Path, *, allow_unp
 
     Raises:
         BundleNotFound: Nothing stands at the path.
+        BundleUnavailable: This machine cannot read or check it now.
         BundleError: The path leaves the artifact root, a digest differs, the model does not parse, or the golden
             sample comes out otherwise.
     """
@@ -33,6 +34,9 @@ def prove(model: ActiveModel | CandidateModel, artifacts_dir: Path, *, allow_unp
         return _proven(model, _place(model, artifacts_dir), artifacts_dir.resolve(), allow_unproven=allow_unproven)
     except BundleError:
         raise
+    except (OSError, MemoryError) as error:
+        # Of this machine, at this moment: no memory for a child, a disk that fails, too many open files.
+        raise BundleUnavailable(f"{model.model_path} cannot be proven here: {type(error).__name__}: {error}") from error
     except Exception as error:
         raise BundleError(f"{model.model_path} cannot be proven: {type(error).__name__}: {error}") from error
 

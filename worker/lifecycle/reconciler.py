@@ -7,17 +7,19 @@ the same state, since only the registry decides.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
 
 from contracts import FleetEventType
-from strategies.errors import BundleError, BundleNotFound, DataError, SnapshotNotFound
+from strategies.errors import BundleError, DataError, SnapshotNotFound
 from strategies.market.snapshots import latest_snapshot, load_panel
+from strategies.models.bundle import Bundle
 from worker.errors import RegistryUnavailable
 from worker.lifecycle.candidates import Candidates
 from worker.lifecycle.events import Events
+from worker.lifecycle.refusals import Refusals
 from worker.lifecycle.registry import ActiveModel, Registry
 from worker.lifecycle.sources import Sources
 from worker.serving.consumer import utc_now
@@ -30,12 +32,21 @@ class Reconciler:
     """Belongs to the control thread, as do its registry connection and its events."""
 
     def __init__(
-        self, registry: Registry, slots: Slots, events: Events, *, sources: Sources, candidates: Candidates
+        self,
+        registry: Registry,
+        slots: Slots,
+        events: Events,
+        *,
+        sources: Sources,
+        candidates: Candidates,
+        refusals: Refusals,
     ) -> None:
         """Take every part from the composition root."""
         self._registry, self._slots, self._events, self._sources = registry, slots, events, sources
-        self._candidates = candidates
+        self._candidates, self._refusals = candidates, refusals
         self._refused: dict[str, tuple[tuple[str, int], str]] = {}
+        #: Whether a version was failed in this look, so that the registry may say another one by now.
+        self._gave_way = False
         #: Strategies whose remembered version did not prove itself again; said once.
         self._passed_over: set[str] = set()
         #: What the last look could not do, one sentence each; whoever asked for it is told.
@@ -43,20 +54,36 @@ class Reconciler:
         self.registry_away = False
         self.snapshot_refused = ""
 
-    def reconcile(self, *, control_id: str | None = None, force: bool = False) -> bool:
+    def reconcile(self, *, control_id: str | None = None, force: bool = False, strategy: str | None = None) -> bool:
         """Load what is new, drop what was deactivated.
 
         Args:
             control_id: The control event that asked, for the answer on the events stream.
             force: Try again what failed its proof before.
+            strategy: Of which it is tried again; None: of all. Everything is compared in any case.
 
         Returns:
             Whether the registry could be asked.
         """
         self.troubles = []
         self._refresh_snapshot()
-        if force:
-            self._refused.clear()
+
+        def meant(name: str) -> bool:
+            return force and strategy in {None, name}
+
+        self._refused = {name: why for name, why in self._refused.items() if not meant(name)}
+        asked = self._look(control_id, again=meant)
+        # The version before it may have to prove itself too, and fail: as often as there are versions.
+        while asked and self._gave_way:
+            asked = self._look(control_id, again=lambda _: False)
+        return asked
+
+    def serves(self, strategy: str) -> bool:
+        """Return whether this worker is configured for a strategy."""
+        return self._slots.serves(strategy)
+
+    def _look(self, control_id: str | None, *, again: Callable[[str], bool]) -> bool:
+        self._gave_way = False
         try:
             active = self._registry.active_models()
             candidates = self._registry.candidates()
@@ -86,7 +113,7 @@ class Reconciler:
         for model in active.values():
             if self._slots.serves(model.strategy):
                 self._activate(model, control_id)
-        self._candidates.want(candidates, force=force)
+        self._candidates.want(candidates, again=again)
         return True
 
     def serve_cached(self) -> bool:
@@ -130,7 +157,7 @@ class Reconciler:
             return
         begun = time.perf_counter()
         try:
-            bundle = self._candidates.spare(model) or self._sources.proven(model)
+            bundle = _again(serving, model) or self._candidates.spare(model) or self._sources.proven(model)
         except BundleError as error:
             if cached:
                 self._pass_over(model, error)
@@ -163,25 +190,11 @@ class Reconciler:
         )
 
     def _refuse(self, model: ActiveModel, error: BundleError, control_id: str | None) -> None:
-        """Tell why a version does not serve; what served before goes on."""
+        """Tell why a version does not serve; what served before goes on, and so says the registry."""
         self.troubles.append(f"{model.strategy} {model.version} is refused: {error}")
-        self._refused[model.strategy] = _identity(model), str(error)
-        self._events.say(
-            FleetEventType.MODEL_FAILED,
-            strategy=model.strategy,
-            version=model.version,
-            activation=model.activation,
-            reason=str(error)[:2000],
-            control_id=control_id,
-        )
-        if isinstance(error, BundleNotFound):
-            # A folder that is not mounted here says nothing about the model: look again, and fail it for nobody else.
-            del self._refused[model.strategy]
-            return
-        try:
-            self._registry.fail(model.strategy, model.version, str(error)[:2000])
-        except RegistryUnavailable as unavailable:
-            _log.warning("model_failure_not_recorded", strategy=model.strategy, reason=str(unavailable))
+        if self._refusals.tell(model, error, control_id):
+            self._refused[model.strategy] = _identity(model), str(error)
+            self._gave_way = True
 
     def _refresh_snapshot(self) -> None:
         serving = self._slots.panel
@@ -213,6 +226,16 @@ class Reconciler:
             _log.warning("snapshot_missing", reason=reason)
         else:
             self._events.say(FleetEventType.SNAPSHOT_FAILED, reason=reason[:2000])
+
+
+def _again(serving: ActiveBundle | None, model: ActiveModel) -> Bundle | None:
+    """Return the bundle that serves, if an activation of another number names the same one."""
+    same = (
+        serving is not None
+        and serving.bundle.version == model.version
+        and serving.bundle.bundle_sha256 == model.config.get("bundle_sha256")
+    )
+    return serving.bundle if serving is not None and same else None
 
 
 def _identity(model: ActiveModel) -> tuple[str, int]:

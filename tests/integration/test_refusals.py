@@ -1,0 +1,114 @@
+"""Versions that do not serve here: which of them are failed for everyone, and which are looked at again."""
+
+import pytest
+
+from contracts import Heartbeat, ServedModel, StandingCandidate
+from contracts.codec import encode
+from strategies.errors import BundleError, BundleNotFound, BundleUnavailable
+from tests.support.registry import register
+from tests.support.serving import NOW
+from worker.errors import RegistryUnavailable
+from worker.lifecycle.events import Events
+from worker.lifecycle.refusals import Refusals
+from worker.lifecycle.registry import Registry
+from worker.lifecycle.witnesses import Witnesses
+from worker.server import connect
+
+WRONG = BundleError("model.txt has SHA-256 1, the bundle states 2")
+
+
+@pytest.fixture
+def registry(database_url):
+    with Registry(database_url) as made:
+        register(made, "alpha", "v1", "v2", "v3")
+        made.activate("alpha", "v1")
+        made.activate("alpha", "v2")
+        yield made
+
+
+@pytest.fixture
+def refusals(valkey_url, streams, registry):
+    client = connect(valkey_url, "test")
+    events = Events(client, streams.names, "here")
+    yield Refusals(registry, events, Witnesses(client, streams.names, "here"))
+    client.close()
+
+
+def beat(streams, worker="there", **loaded):
+    """Let a worker say what it has loaded."""
+    known = {"host": "h", "pid": 1, "started_at": NOW, "beaten_at": NOW, "code_version": "1", "state": "serving"}
+    said = Heartbeat.model_validate({"worker": worker, **known, **loaded})
+    streams.client.hset(streams.names.worker(worker), mapping=encode(said))
+
+
+def serving(version):
+    return {"serving": (ServedModel(strategy="alpha", version=version, activation=2),)}
+
+
+def test_version_that_is_wrong_is_failed_and_the_one_before_it_active(refusals, registry):
+    assert refusals.tell(registry.active("alpha"), WRONG)
+
+    assert registry.show("alpha", "v2").status == "failed"
+    assert registry.active("alpha").version == "v1"
+
+
+@pytest.mark.parametrize("error", [BundleNotFound("nothing there"), BundleUnavailable("Permission denied")])
+def test_what_cannot_be_read_here_is_failed_for_nobody(refusals, registry, error):
+    assert not refusals.tell(registry.active("alpha"), error)
+
+    assert registry.active("alpha").version == "v2"
+
+
+def test_what_others_serve_is_failed_for_nobody(refusals, registry, streams):
+    beat(streams, **serving("v2"))
+
+    assert not refusals.tell(registry.active("alpha"), WRONG)
+
+    assert registry.active("alpha").version == "v2"
+
+
+def test_candidate_that_others_have_loaded_is_failed_for_nobody(refusals, registry, streams):
+    (candidate,) = registry.candidates()["alpha"]
+    known = {"strategy": "alpha", "version": "v3", "part": "shadow", "share": 0.1}
+    beat(streams, candidates=(StandingCandidate(**known, since=NOW),))
+    assert not refusals.tell(candidate, WRONG)
+    beat(streams, candidates=(StandingCandidate(**known, reason="not proven yet"),))
+
+    assert refusals.tell(candidate, WRONG)
+
+    assert registry.show("alpha", "v3").status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("worker", "loaded"),
+    [("here", serving("v2")), ("there", serving("v1")), ("there", {})],
+    ids=["oneself", "another version", "nothing"],
+)
+def test_who_is_no_witness(refusals, registry, streams, worker, loaded):
+    beat(streams, worker, **loaded)
+    streams.client.hset(streams.names.worker("odd"), mapping={"serving": "no JSON"})
+
+    assert refusals.tell(registry.active("alpha"), WRONG)
+
+
+def test_version_is_failed_by_nobody_who_cannot_ask_the_others(valkey_url, streams, registry):
+    events = Events(connect(valkey_url, "test"), streams.names, "here")
+    away = Witnesses(connect("redis://127.0.0.1:1", "nobody"), streams.names, "here")
+
+    assert not Refusals(registry, events, away).tell(registry.active("alpha"), WRONG)
+
+    assert registry.active("alpha").version == "v2"
+
+
+def test_failure_that_the_registry_did_not_take_is_to_be_told_again(refusals, registry, monkeypatch):
+    active = registry.active("alpha")
+    original = registry.fail
+
+    def away(*_):
+        raise RegistryUnavailable("the server closed the connection")
+
+    monkeypatch.setattr(registry, "fail", away)
+    assert not refusals.tell(active, WRONG)
+    monkeypatch.setattr(registry, "fail", original)
+
+    assert refusals.tell(active, WRONG)

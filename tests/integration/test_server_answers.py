@@ -210,6 +210,28 @@ def name(servers, old, valkey_url):
     made.close()
 
 
+def test_control_reader_that_may_not_read_says_so_once_and_waits(servers, streams, tmp_path):
+    """Everything else that it says is answered, so that only the read itself tells."""
+    password, address = urlsplit(servers.endpoints.redis_url).password, servers.endpoints.redis_url.rpartition("@")[2]
+    streams.client.execute_command("ACL", "SETUSER", "deaf", "on", f">{password}", "~*", "&*", "+@all", "-xread")
+    endpoints = Endpoints(redis_url=f"redis://deaf:{password}@{address}", database_url=servers.endpoints.database_url)
+    fleet = Fleet(endpoints, tmp_path, worker_name="deaf")
+    worker = fleet.worker()
+    worker.await_event("server_away", what="control", reason="NOPERM")
+
+    errors, begun = streams.client.info("stats")["total_error_replies"], time.monotonic()
+    assert wait_until(lambda: streams.client.info("stats")["total_error_replies"] >= errors + 10, PATIENCE)
+    rate = (streams.client.info("stats")["total_error_replies"] - errors) / (time.monotonic() - begun)
+
+    streams.client.execute_command("ACL", "SETUSER", "deaf", "+xread")
+    worker.await_event("server_back", what="control")
+    streams.client.xadd(streams.names.control, {"type": "ping", "worker": "deaf"})
+    worker.await_event("fleet_event", kind="worker.pong")
+    fleet.end()
+    assert len(worker.events("server_away")) == 1
+    assert rate < MOST_TRIES_A_SECOND
+
+
 def test_server_that_became_a_replica_is_left_for_the_one_its_name_leads_to(old, name, valkey_url):
     client = connect(name.url, "test")
     client.set("here", "old")

@@ -21,6 +21,8 @@ from worker.lifecycle.events import Events
 from worker.lifecycle.reconciler import Reconciler
 from worker.server import Client, Patience, pairs_of, say, translated
 
+Rows = list[tuple[str, tuple[tuple[bytes, bytes], ...]]]
+
 _log = structlog.get_logger()
 
 _RECONCILING = frozenset(kind for kind, answer in ANSWERS.items() if answer is FleetEventType.RECONCILED)
@@ -50,6 +52,8 @@ class ControlListener(threading.Thread):
         self._events, self._paused, self._patience, self._stop_event = events, paused, patience, stop
         self._reconcile_seconds, self._block_ms, self._on_drain = reconcile_seconds, block_ms, on_drain
         self._cursor = "0-0"
+        #: Whether a read failed since the last reconcile.
+        self._lost = False
         self._due = 0.0
         self.malformed = 0
         self.error: Exception | None = None
@@ -75,18 +79,25 @@ class ControlListener(threading.Thread):
                 self.error = error
 
     def _step(self) -> None:
-        try:
-            rows = self._read()
-        except StreamUnavailable:
-            self._patience.call(self._heal)
-            return
+        rows = self._patience.call(self._listen)
         for entry_id, pairs in rows:
             self._cursor = entry_id
             self._obey(entry_id, pairs)
-        if time.monotonic() >= self._due:
+        if self._lost or time.monotonic() >= self._due:
             self._patience.call(self._heal)
+            self._lost = False
 
-    def _read(self) -> list[tuple[str, tuple[tuple[bytes, bytes], ...]]]:
+    def _listen(self) -> Rows:
+        """Return what is new; after a read that failed from a cursor that the stream still has, and at once."""
+        try:
+            if self._lost:
+                self._find_cursor()
+            return self._read(1 if self._lost else self._block_ms)
+        except StreamUnavailable:
+            self._lost = True
+            raise
+
+    def _read(self, block_ms: int) -> Rows:
         with translated():
             reply = say(
                 self._reader,
@@ -94,7 +105,7 @@ class ControlListener(threading.Thread):
                 "COUNT",
                 100,
                 "BLOCK",
-                self._block_ms,
+                block_ms,
                 "STREAMS",
                 self._names.control,
                 self._cursor,
@@ -103,16 +114,20 @@ class ControlListener(threading.Thread):
         return [(entry_id.decode(), pairs_of(flat)) for entry_id, flat in rows]
 
     def _heal(self) -> None:
-        """Put a cursor that lies ahead of the stream back to its end, and reconcile: hints may have been lost.
+        """Reconcile by a new connection: hints may have been lost.
 
-        By a new connection: one that only reads is never told that its server is a replica now, or one that was left.
+        A connection that only reads is never told that its server is a replica now, or one that was left.
         """
         self._reader.connection_pool.disconnect()
+        self._find_cursor()
+        self._reconcile()
+
+    def _find_cursor(self) -> None:
+        """Put a cursor that lies ahead of the stream back to its end."""
         end = self._end_of_stream()
         if _order(end) < _order(self._cursor):
             _log.warning("control_stream_went_back", cursor=self._cursor, end=end)
             self._cursor = end
-        self._reconcile()
 
     def _end_of_stream(self) -> str:
         with translated():

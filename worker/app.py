@@ -10,10 +10,10 @@ import secrets
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
-from types import FrameType
 
 import structlog
 
@@ -29,6 +29,7 @@ from worker.fleet.heartbeat import HeartbeatThread
 from worker.fleet.lifeline import Lifeline
 from worker.fleet.metrics import metrics_registry
 from worker.fleet.retention import Janitor, JanitorThread, retentions
+from worker.fleet.signals import hearing
 from worker.fleet.tracing import open_tracing
 from worker.lifecycle.candidates import Candidates
 from worker.lifecycle.control import ControlListener
@@ -76,7 +77,7 @@ class Worker:
         self._settings, self._endpoints = settings, endpoints
         self.name = settings.worker_name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._names = StreamNames(settings.namespace)
-        self._stop, self._leaving = threading.Event(), threading.Event()
+        self._stop, self._leaving, self._leave_now = threading.Event(), threading.Event(), threading.Event()
         self._ready = threading.Event()
         self._drained_by: str | None = None
         self._stack = ExitStack()
@@ -131,16 +132,25 @@ class Worker:
             try:
                 self._serve()
             except StreamUnavailable as error:
-                # Told to stop while the server was away: what was read stays pending, and its lease runs out.
-                _log.warning("stopped_while_server_away", reason=error.reason)
+                # Told to stop, and the server was away until the time was up.
+                _log.warning("stopped_while_server_away", reason=error.reason, handed_back=self._hand_back())
             finally:
                 self._stop.set()
                 self._heartbeat.end()
                 self._departure.left()
             return 1 if self._dead_thread() else 0
 
+    def _hand_back(self) -> int:
+        """Try once to give back what is still in hand; what the server does not take waits for its lease."""
+        try:
+            return self._make_hand_back("hand-back")()
+        except StreamUnavailable:
+            return 0
+
     def stop(self) -> None:
         """Stop reading, finish or give back what was read, leave."""
+        if not self._stop.is_set():
+            self._consumer.finish_until = time.monotonic() + self._settings.shutdown_timeout_seconds
         self._leaving.set()
         self._stop.set()
 
@@ -206,6 +216,8 @@ class Worker:
             limits=limits_of(settings),
             counters=self._counters,
             patience=self._patience(self._outages["requests"]),
+            patience_in_hand=Patience(self._leave_now, self._outages["requests"], settings.backoff_max_seconds),
+            leave_now=self._leave_now,
             clock=utc_now,
             reach=failpoints(settings.failpoints),
             pulse=self._pulse,
@@ -213,15 +225,18 @@ class Worker:
         )
 
     def _make_departure(self) -> Departure:
-        hand_back = HandBack(
-            self._connect("departure"),
+        orders = Orders(stop=self._stop, leave_now=self._leave_now)
+        limit = self._settings.shutdown_timeout_seconds
+        return Departure(self._make_hand_back("departure"), orders, limit_seconds=limit)
+
+    def _make_hand_back(self, role: str) -> HandBack:
+        return HandBack(
+            self._connect(role),
             self._names,
             self.name,
             lease_ms=self._settings.lease_ms,
             in_work=lambda: self._consumer.in_work,
         )
-        orders = Orders(stop=self._stop, leave_now=self._consumer.leave_now)
-        return Departure(hand_back, orders, limit_seconds=self._settings.shutdown_timeout_seconds)
 
     def _make_shadow(self) -> ShadowThread:
         commands = self._connect("shadow")
@@ -337,16 +352,12 @@ class Worker:
 
         told_before = threading.Event()
 
-        def told(number: int, _frame: FrameType | None) -> None:
-            _log.info("stop_signal", signal=signal.Signals(number).name)
+        def told(number: signal.Signals) -> None:
             if told_before.is_set():
-                self._consumer.leave_now.set()
+                self._leave_now.set()
             told_before.set()
             self.stop()
+            _log.info("stop_signal", signal=number.name)
 
-        before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with hearing(told):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -125,6 +125,33 @@ def test_stopped_worker_is_replaced_and_publishes_nothing_when_woken(streams, fl
     assert len({rejection.request_id for rejection in streams.rejections()}) == 60
 
 
+def holders(streams):
+    """Return who holds what is pending."""
+    rows = streams.client.xpending_range(streams.names.requests, GROUP, min="-", max="+", count=10)
+    return [row["consumer"] for row in rows]
+
+
+@pytest.mark.parametrize("told_to_leave", [False, True], ids=["serving", "leaving"])
+def test_worker_that_computes_longer_than_its_lease_keeps_it(streams, fleet, told_to_leave):
+    worker = fleet.worker(worker_name="busy", lease_ms=3000, failpoints="seed=1,computed=sleep:8000@1")
+    eager = fleet.worker(worker_name="eager", lease_ms=3000)
+    streams.client.xadd(streams.names.control, {"type": "pause", "worker": "eager"})
+    eager.await_event("fleet_event", kind="worker.paused")
+    streams.add(REQUEST)
+    assert wait_until(lambda: holders(streams) == [b"busy"], PATIENCE)
+    streams.client.xadd(streams.names.control, {"type": "resume", "worker": "eager"})
+    if told_to_leave:
+        worker.signal(signal.SIGTERM)
+
+    assert wait_until(lambda: len(streams.rejections()) == 1, PATIENCE)
+
+    (rejection,) = streams.rejections()
+    assert (rejection.worker, rejection.deliveries) == ("busy", 1)
+    assert worker.events("lease_lost") == []
+    if told_to_leave:
+        assert worker.wait() == 0
+
+
 def test_flushed_server_gets_its_group_back(streams, fleet):
     worker = fleet.worker()
     streams.client.flushall()

@@ -8,6 +8,7 @@ from contracts.control import FleetEvent
 from tests.support.fleet import Fleet
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
+from worker.errors import StreamUnavailable
 from worker.fleet import retention
 from worker.fleet.retention import Janitor, JanitorThread, Retention, retentions
 from worker.lifecycle.events import Events
@@ -298,6 +299,42 @@ def test_worker_process_keeps_house_while_it_serves(valkey_url, database_url, na
         assert wait_until(lambda: keep.client.hget(keep.names.worker("w"), "trimmed") == b"1", 10)
     finally:
         fleet.end()
+
+
+@pytest.fixture
+def full(keep):
+    keep.client.config_set("maxmemory", 1)
+    yield
+    keep.client.config_set("maxmemory", 0)
+
+
+def test_full_server_is_cut_and_has_room_again(keep, requests, request):
+    keep.add(requests, hours_old=3)
+    young = keep.add(requests, hours_old=0.5)
+    keep.add(keep.names.results, hours_old=3)
+    keep.client.xack(requests, GROUP, *keep.read(requests, GROUP, 10))
+    late = keep.add(keep.names.shadow, hours_old=2)
+    keep.client.xgroup_create(keep.names.shadow, "reader", id="0")
+    request.getfixturevalue("full")
+
+    with pytest.raises(StreamUnavailable, match="OOM"):
+        keep.janitor().turn(keep.stop)
+
+    assert (keep.ids(requests), keep.ids(keep.names.results)) == ([young], [])
+    assert keep.ids(keep.names.shadow) == [late]
+
+
+def test_report_that_the_server_did_not_take_is_made_by_the_next_turn(keep, requests):
+    keep.add(requests, hours_old=3)
+    janitor = keep.janitor()
+    say, janitor._events.say = janitor._events.say, lambda *_, **__: False
+    keep.sweep(janitor)
+    assert keep.events() == []
+    janitor._events.say = say
+
+    keep.sweep(janitor)
+
+    assert [event.type for event in keep.events()] == [FleetEventType.GROUP_BEHIND]
 
 
 def test_greatest_id_of_all_stops_no_sweep(keep, requests):

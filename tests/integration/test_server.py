@@ -126,6 +126,36 @@ def test_patience_tries_until_the_server_is_back():
     assert outage.count == 1
 
 
+def test_outage_that_lasts_is_said_again_once_a_minute(monkeypatch):
+    clock = iter([0.0, 1.0, 59.0, 61.0, 90.0, 120.0, 122.0])
+    monkeypatch.setattr("worker.server.time.monotonic", lambda: next(clock))
+    outage = Outage("requests")
+
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(7):
+            outage.away(StreamUnavailable("ConnectionError", "refused"))
+
+    assert len(logs) == 3
+
+
+def test_pauses_between_tries_grow_to_their_cap_and_differ(monkeypatch):
+    pauses = []
+    monkeypatch.setattr("worker.server.sleep_using_event", lambda _stop: pauses.append)
+    answers = iter([StreamUnavailable("ConnectionError", "refused")] * 400 + ["done"])
+
+    def command():
+        answer = next(answers)
+        if isinstance(answer, StreamUnavailable):
+            raise answer
+        return answer
+
+    assert Patience(threading.Event(), Outage("requests"), 0.5).call(command) == "done"
+
+    assert max(pauses[:2]) <= 0.1
+    assert 0.4 < max(pauses) <= 0.5
+    assert len(set(pauses)) > 390
+
+
 def test_patience_ends_when_the_worker_is_told_to_stop():
     stop = threading.Event()
     stop.set()

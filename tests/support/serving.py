@@ -135,6 +135,7 @@ class Bench:
         served: tuple[str, ...] = (),
     ) -> None:
         self.names, self.rules, self.stop = names, rules, threading.Event()
+        self.leave_now = threading.Event()
         self.limits = limits or make_limits()
         commands = connect(url, f"{name}:commands")
         self.stream = RequestStream(
@@ -166,6 +167,8 @@ class Bench:
             limits=self.limits,
             counters=self.counters,
             patience=Patience(self.stop, self.outage, 0.2),
+            patience_in_hand=Patience(self.leave_now, self.outage, 0.2),
+            leave_now=self.leave_now,
             clock=lambda: self.now,
             reach=failpoints(""),
             pulse=Pulse(),

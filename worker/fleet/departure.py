@@ -65,7 +65,10 @@ class Departure(threading.Thread):
                 return
         if self._waits():
             return
-        _log.error("leaving_took_too_long", limit_seconds=self._limit_seconds, hurried=self._orders.leave_now.is_set())
+        _log.error(
+            "leaving_took_too_long",
+            limit_seconds=self._limit_seconds,
+        )
         try:
             _log.warning("entries_handed_back", entries=self._hand_back())
         except StreamUnavailable as error:
@@ -74,14 +77,13 @@ class Departure(threading.Thread):
 
     def _waits(self) -> bool:
         """Return whether the worker left before its time was up."""
-        deadline = time.monotonic() + self._limit_seconds + MARGIN_SECONDS
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + self._limit_seconds
+        while time.monotonic() < deadline and not self._orders.leave_now.is_set():
             if self._left.wait(0.1):
                 return True
-            if self._orders.leave_now.is_set():
-                deadline = min(deadline, time.monotonic() + HURRY_SECONDS)
-                return self._left.wait(max(0.0, deadline - time.monotonic()))
-        return False
+        in_time = time.monotonic() < deadline
+        self._orders.leave_now.set()
+        return self._left.wait(HURRY_SECONDS if in_time else MARGIN_SECONDS)
 
 
 class HandBack:

@@ -22,6 +22,8 @@ from worker.server import Client, Patience, script, translated
 CUT_AT_ONCE = 10_000
 
 _HOUR_MS = 3_600_000
+#: The server's word for a write that it has no memory for.
+_FULL = "OOM"
 _log = structlog.get_logger()
 
 
@@ -83,19 +85,31 @@ class Janitor:
         Raises:
             StreamUnavailable: The server is away.
         """
+        try:
+            if not self._mine():
+                self.behind = frozenset()
+                return False
+            self._report(frozenset(self._look()))
+        except StreamUnavailable as error:
+            if error.reason == _FULL:
+                # A full server takes no turn and no report, but it cuts, and so has room again.
+                self._cut_all(stop)
+            raise
+        self._cut_all(stop)
+        self._remove_consumers()
+        return True
+
+    def _mine(self) -> bool:
         with translated():
             # Never released: it ends by the server's clock, so that the fleet sweeps once an interval.
             mine = self._commands.set(
                 self._names.janitor, self._worker, nx=True, px=max(1, int(self._interval_seconds * 900))
             )
-        if not mine:
-            self.behind = frozenset()
-            return False
-        self._report(frozenset(self._look()))
+        return bool(mine)
+
+    def _cut_all(self, stop: threading.Event) -> None:
         for retention in self._retentions:
             self._cut(retention, stop)
-        self._remove_consumers()
-        return True
 
     def _look(self) -> Iterable[tuple[str, str]]:
         for retention in self._retentions:
@@ -115,7 +129,8 @@ class Janitor:
             kind = FleetEventType.GROUP_BEHIND if late else FleetEventType.GROUP_CAUGHT_UP
             reason = f"group {group} of {stream} {what if late else 'holds no cut up any more'}"
             (_log.warning if late else _log.info)(kind.value.replace(".", "_"), stream=stream, group=group)
-            self._events.say(kind, reason=reason[:2000])
+            if not self._events.say(kind, reason=reason[:2000]):
+                continue  # the next turn says it
             with translated():
                 # After the report: a janitor that dies between the two leaves it to the next one.
                 (self._commands.sadd if late else self._commands.srem)(self._names.behind, member)
@@ -153,7 +168,7 @@ class Janitor:
         raw = name.encode(errors="surrogateescape")
         with translated():
             removed = self._remove(
-                keys=[self._names.requests, self._names.worker("").encode() + raw], args=[GROUP, raw]
+                keys=[self._names.requests, self._names.worker("").encode() + raw], args=[GROUP, raw, 0]
             )
         if removed:
             self.removed += 1

@@ -23,8 +23,8 @@ class Events:
         """Take the connection of the thread that speaks."""
         self._commands, self._names, self._worker = commands, names, worker
 
-    def say(self, kind: FleetEventType, **facts: str | float | None) -> None:
-        """Append one event."""
+    def say(self, kind: FleetEventType, **facts: str | float | None) -> bool:
+        """Append one event, and return whether the server took it."""
         event = FleetEvent(type=kind, worker=self._worker, at=utc_now(), **facts)
         _log.info("fleet_event", kind=kind.value, **{name: value for name, value in facts.items() if value is not None})
         try:
@@ -33,3 +33,5 @@ class Events:
                 self._commands.xadd(self._names.events, encode(event))  # type: ignore[arg-type]  # invariant dict
         except StreamUnavailable as error:
             _log.warning("fleet_event_lost", kind=kind.value, reason=error.reason)
+            return False
+        return True

@@ -16,6 +16,11 @@
 -- The remembered id is looked at before ownership: a caller that lost the reply of its own success no longer finds
 -- the entry pending, and must be told "duplicate", not "fenced". XADD is the first write: out of memory, the server
 -- refuses the whole script there, while a script that acknowledged first would lose the outcome.
+-- A key of another type under the id is nobody's memory; left there it would keep the entry from ever having an outcome.
+local kind = redis.call('TYPE', KEYS[3])['ok']
+if kind ~= 'hash' and kind ~= 'none' then
+  redis.call('DEL', KEYS[3])
+end
 local remembered = redis.call('HMGET', KEYS[3], 'entry', 'asked_sha256')
 if remembered[1] then
   redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])

@@ -1,13 +1,13 @@
--- Remove a consumer that nobody is and that holds nothing.
+-- Remove a consumer that holds nothing: one that nobody is, or the one that leaves.
 --
 -- KEYS[1] stream of requests   KEYS[2] heartbeat of the consumer
--- ARGV[1] group   ARGV[2] consumer
+-- ARGV[1] group   ARGV[2] consumer   ARGV[3] 1 = it leaves, so that it may still beat
 --
 -- Returns 1 if removed, 0 if it beats or has entries pending.
 --
 -- One step, since XGROUP DELCONSUMER throws away what is pending: between a look and a removal of two commands an
 -- entry could be delivered. A living consumer whose heartbeat a flush took away is created again by its next read.
-if redis.call('EXISTS', KEYS[2]) == 1 then
+if ARGV[3] ~= '1' and redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then

@@ -33,6 +33,8 @@ from worker.telemetry import Counters, Pulse, Timing
 
 Result = TypeVar("Result")
 
+#: What remains of the slowest entry, an entry later.
+_FADE = 0.9
 _log = structlog.get_logger()
 
 
@@ -68,6 +70,8 @@ class Consumer:
         limits: Limits,
         counters: Counters,
         patience: Patience,
+        patience_in_hand: Patience,
+        leave_now: threading.Event,
         clock: Callable[[], datetime],
         reach: Reach,
         pulse: Pulse,
@@ -76,16 +80,22 @@ class Consumer:
         """Take every part from the composition root."""
         self._worker, self._names, self._stream, self._results = worker, names, stream, results
         self._leases, self._answers, self._shadows, self._limits = leases, answers, shadows, limits
-        self._counters, self._patience, self._clock, self._reach = counters, patience, clock, reach
+        self._counters, self._clock, self._reach = counters, clock, reach
+        #: Of reading, which ends when the worker is told to stop; of what was read, which ends when its time is up.
+        self._patience, self._patience_in_hand = patience, patience_in_hand
         self._pulse, self._tracing = pulse, tracing
         self._prefetch = Prefetch(limits.batch_count, limits.batch_bytes, limits.max_entry_bytes)
         self._next_claim = 0.0
         self._recover = True
         # Given back by this process and not seen since: still pending under its name, and not to be resumed early.
-        self._waiting: set[str] = set()
+        self._waiting: dict[str, float] = {}
+        #: Until when what was read may be finished, once the worker is told to stop; set by whoever tells it.
+        self.finish_until: float | None = None
+        #: Seconds that an entry takes to compute, by those before.
+        self._slowest = 0.0
         self.paused = threading.Event()
         #: Told to give back what was read instead of finishing it.
-        self.leave_now = threading.Event()
+        self.leave_now = leave_now
         #: Entry that is being answered, empty between two.
         self.in_work = ""
 
@@ -101,7 +111,12 @@ class Consumer:
                 self._pulse.beat()
                 stop.wait(0.1)
                 continue
-            entries = self._patiently(lambda: self._read(stop))
+            try:
+                entries = self._patiently(lambda: self._read(stop))
+            except StreamUnavailable:
+                if stop.is_set() and not self.leave_now.is_set():
+                    return  # nothing is in hand
+                raise
             if self.paused.is_set():
                 # Read by a call that was under way when the pause came: nothing is answered while paused.
                 for entry in entries:
@@ -128,7 +143,7 @@ class Consumer:
 
     def _resume(self, stop: threading.Event, *, count_again: bool = False) -> None:
         """Answer what is pending under this name: of a former process, or of a reply that was lost."""
-        for entry in self._stream.recover(self._leases.held() | self._waiting, count_again=count_again):
+        for entry in self._stream.recover(self._leases.held() | self._waiting.keys(), count_again=count_again):
             self._counters.deliveries["own"] += 1
             self._take([entry], stop)
             if stop.is_set():
@@ -145,7 +160,10 @@ class Consumer:
         except GroupVanished as error:
             self._recover = True
             # At the stream's beginning: remembered ids absorb what was answered before.
-            self._stream.ensure_group()
+            if not self._stream.ensure_group():
+                # Another worker was faster, or the connections lead to two servers: with a pause, and not in a loop.
+                self._stream.reconnect()
+                raise StreamUnavailable(error.reason, str(error)) from error
             _log.warning("group_recreated", detail=str(error))
             return []
         except StreamUnavailable:
@@ -177,18 +195,22 @@ class Consumer:
 
     def _take(self, entries: list[Entry], stop: threading.Event) -> None:
         self._leases.hold(entry.id for entry in entries)
-        self._waiting.difference_update(entry.id for entry in entries)
-        give_back_at: float | None = None
         for entry in entries:
-            if stop.is_set() and give_back_at is None:
-                give_back_at = time.monotonic() + self._limits.shutdown_timeout_seconds
+            self._waiting.pop(entry.id, None)
+        for entry in entries:
             try:
-                if self.leave_now.is_set() or (give_back_at is not None and time.monotonic() > give_back_at):
+                if self.leave_now.is_set() or (stop.is_set() and not self._time_for_one_more()):
                     self._give_back(entry, tried=False)
                 else:
                     self._handle(entry)
             finally:
                 self._leases.drop(entry.id)
+
+    def _time_for_one_more(self) -> bool:
+        """Return whether an entry as slow as those before is finished in time by a worker that is told to stop."""
+        if self.finish_until is None:
+            self.finish_until = time.monotonic() + self._limits.shutdown_timeout_seconds
+        return time.monotonic() + self._slowest < self.finish_until
 
     def _handle(self, entry: Entry) -> None:
         self._pulse.beat()
@@ -216,6 +238,7 @@ class Consumer:
             self._give_back(entry, tried=True, error=f"{type(error).__name__}: {error}")
             return None
         computed_at = time.perf_counter()
+        self._slowest = max(computed_at - read_at, self._slowest * _FADE)
         outcome, commit = self._publish(entry, outcome, deadline_ms)
         self._reach(Step.COMMITTED)
         timing = Timing(
@@ -230,12 +253,12 @@ class Consumer:
 
     def _publish(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> tuple[Outcome, Commit]:
         """Return what was published in the end: a vector that comes after its deadline is a rejection."""
-        commit = self._patiently(lambda: self._commit(entry, outcome, deadline_ms))
+        commit = self._in_hand(lambda: self._commit(entry, outcome, deadline_ms))
         if commit.status is not CommitStatus.LATE:
             return outcome, commit
         late = DeadlineExceeded(f"the deadline {deadline_ms} ms passed before the vector could be published")
         rejection = self._rejection(entry, late)
-        return rejection, self._patiently(lambda: self._commit(entry, rejection, None))
+        return rejection, self._in_hand(lambda: self._commit(entry, rejection, None))
 
     def _commit(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> Commit:
         try:
@@ -264,7 +287,7 @@ class Consumer:
 
     def _require_deliveries_left(self, entry: Entry) -> None:
         if entry.deliveries > self._limits.max_deliveries:
-            last_error = self._patiently(lambda: self._stream.last_error(self._key(entry)))
+            last_error = self._in_hand(lambda: self._stream.last_error(self._key(entry)))
             raise DeliveriesExhausted(
                 f"tried {entry.deliveries - 1} times without an outcome, at most {self._limits.max_deliveries} are "
                 f"allowed; last error: {last_error}"
@@ -273,7 +296,7 @@ class Consumer:
     def _require_time_left(self, request: SignalRequest) -> None:
         """Spare computing what comes too late; this machine's clock says when to ask the server's, which decides."""
         if request.deadline is not None and self._clock() > request.deadline:
-            now = self._patiently(self._results.server_time)
+            now = self._in_hand(self._results.server_time)
             if now > request.deadline:
                 raise DeadlineExceeded(
                     f"the deadline {request.deadline.isoformat()} has passed, now is {now.isoformat()}"
@@ -296,14 +319,16 @@ class Consumer:
     def _give_back(self, entry: Entry, *, tried: bool, error: str = "") -> None:
         pause = self._pause_ms(entry.deliveries) if tried else 0
         # Before it is given back: a renewal between the two would make it wait for a whole lease.
-        self._leases.drop(entry.id)
+        self._leases.let_go(entry.id)
 
         def give_back() -> None:
             with suppress(GroupVanished):  # nothing to give back: a new group delivers the entry again
                 self._stream.give_back(entry, self._key(entry), pause_ms=pause, tried=tried, error=error[:500])
 
-        self._patiently(give_back)
-        self._waiting.add(entry.id)
+        self._in_hand(give_back)
+        now, lease = time.monotonic(), self._limits.lease_ms / 1000
+        # After a pause and a lease others have claimed it, and this process would never hear of that.
+        self._waiting = {one: at for one, at in self._waiting.items() if now - at < 2 * lease} | {entry.id: now}
 
     def _pause_ms(self, deliveries: int) -> int:
         """Return the pause before the next try, doubled each time up to the lease."""
@@ -313,12 +338,15 @@ class Consumer:
 
     def _patiently(self, command: Callable[[], Result]) -> Result:
         """Return what the command returns, however long the server is away; each try is a sign of life."""
+        return self._patience.call(lambda: self._living(command))
 
-        def attempt() -> Result:
-            self._pulse.beat()
-            return command()
+    def _in_hand(self, command: Callable[[], Result]) -> Result:
+        """Likewise, for an entry in hand: not given up when the worker is told to stop, but when its time is up."""
+        return self._patience_in_hand.call(lambda: self._living(command))
 
-        return self._patience.call(attempt)
+    def _living(self, command: Callable[[], Result]) -> Result:
+        self._pulse.beat()
+        return command()
 
     def _key(self, entry: Entry) -> str:
         return self._names.request(request_id_of(entry.pairs, entry.id))

@@ -20,6 +20,8 @@ Pairs = tuple[tuple[bytes, bytes], ...]
 
 #: Most pending entries of this consumer that one look finds; far more than a batch.
 _RECOVERED_AT_ONCE = 1000
+#: The answer of `give_back.lua` to an entry that was cut from the stream.
+_TRIMMED = 2
 
 _log = structlog.get_logger()
 
@@ -47,7 +49,10 @@ class RequestStream:
         """Take one connection that may block and one that may not."""
         self._reader, self._commands, self._names = reader, commands, names
         self._consumer, self._lease_ms = consumer, lease_ms
-        self._give_back = script(commands, "give_back")
+        self._give_back, self._take_own = script(commands, "give_back"), script(commands, "take_own")
+        self._remove = script(commands, "remove_consumer")
+        #: Of a former process of this name: entry id to its delivery count when this one first looked.
+        self._inherited: dict[str, int] = {}
         self._cursor = "0-0"
         #: Entries found cut from the stream before they were answered.
         self.trimmed_pending = 0
@@ -87,15 +92,20 @@ class RequestStream:
             count_again: Raise the delivery count: a former process of this name may have died of the entry. After a
                 lost reply it stays as it is, since nothing was tried.
         """
-        held = set(in_hand)
+        held, inherited = set(in_hand), self._inherited
         with translated():
             pending = self._commands.xpending_range(
                 self._names.requests, GROUP, min="-", max="+", count=_RECOVERED_AT_ONCE, consumername=self._consumer
             )
         rows = [(int(row["times_delivered"]), text_of(row["message_id"])) for row in pending]
         for deliveries, entry_id in sorted(rows, key=lambda row: row[0]):
-            if entry_id not in held:
-                yield from self._claim(entry_id, deliveries + int(count_again))
+            if entry_id in held:
+                continue
+            # Raised once from what was found first, however often a lost reply has this said again.
+            least = inherited.setdefault(entry_id, deliveries) + 1 if count_again else 0
+            yield from self._taken(entry_id, least)
+        if count_again:
+            inherited.clear()
 
     def claim(self) -> Entry | None:
         """Return one entry whose lease ran out, whoever held it; the next call looks further on.
@@ -141,7 +151,9 @@ class RequestStream:
                 keys=[self._names.requests, key],
                 args=[GROUP, self._consumer, entry.id, idle, count, error, 24 * 3_600_000],
             )
-        return bool(given)
+        if int(given) == _TRIMMED:
+            self._note_trimmed([entry.id.encode()])
+        return int(given) == 1
 
     def last_error(self, key: str) -> str:
         """Return the last error of a request id, or that its workers died without one."""
@@ -152,11 +164,15 @@ class RequestStream:
     def leave(self) -> None:
         """Remove this consumer from the group if nothing is pending under its name."""
         with translated():
-            pending = self._commands.xpending_range(
-                self._names.requests, GROUP, min="-", max="+", count=1, consumername=self._consumer
+            # One step: a process that took the name over may be given an entry at any moment.
+            self._remove(
+                keys=[self._names.requests, self._names.worker(self._consumer)], args=[GROUP, self._consumer, 1]
             )
-            if not pending:
-                self._commands.xgroup_delconsumer(self._names.requests, GROUP, self._consumer)
+
+    def reconnect(self) -> None:
+        """Look for the server anew: the two connections may lead to two of them, after half a failover."""
+        for client in (self._reader, self._commands):
+            client.connection_pool.disconnect()
 
     def _anything_overdue(self) -> bool:
         """Return whether any lease ran out; one command, however much is pending, so that it may be asked often."""
@@ -173,16 +189,15 @@ class RequestStream:
             self.trimmed_pending += len(entry_ids)
             _log.error("entries_trimmed_while_pending", entries=[text_of(entry_id) for entry_id in entry_ids])
 
-    def _claim(self, entry_id: str, deliveries: int) -> list[Entry]:
+    def _taken(self, entry_id: str, least_deliveries: int) -> Iterator[Entry]:
         with translated():
-            reply = say(
-                self._commands, "XCLAIM", self._names.requests, GROUP, self._consumer, 0, entry_id,
-                "RETRYCOUNT", deliveries,
-            )  # fmt: skip
-            # The server forgets a pending entry that is not in the stream any more, and says nothing.
-            gone = not reply and not self._commands.xrange(self._names.requests, min=entry_id, max=entry_id)
-        self._note_trimmed([entry_id.encode()] if gone else ())
-        return _entries([row for row in reply if row and row[1] is not None], deliveries)
+            status, deliveries, flat = self._take_own(
+                keys=[self._names.requests], args=[GROUP, self._consumer, entry_id, least_deliveries]
+            )
+        if status == b"trimmed":
+            self._note_trimmed([entry_id.encode()])
+        elif status == b"taken":
+            yield Entry(id=entry_id, pairs=pairs_of(flat), deliveries=int(deliveries))
 
     def _deliveries(self, entry_id: bytes) -> int:
         row = self._commands.xpending_range(self._names.requests, GROUP, min=entry_id, max=entry_id, count=1)

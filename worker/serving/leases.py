@@ -24,6 +24,8 @@ class Leases:
         self._renew = script(commands, "renew_leases")
         self._names, self._consumer = names, consumer
         self._lock = threading.Lock()
+        #: Held while the server renews what was in hand at its beginning.
+        self._renewing = threading.Lock()
         self._held: set[str] = set()
         self.lost = 0
 
@@ -37,6 +39,12 @@ class Leases:
         with self._lock:
             self._held.discard(entry_id)
 
+    def let_go(self, entry_id: str) -> None:
+        """Let go of an entry that is to be given back, once no renewal is under way that still names it."""
+        self.drop(entry_id)
+        with self._renewing:
+            pass
+
     def held(self) -> frozenset[str]:
         """Return the ids in hand."""
         with self._lock:
@@ -47,14 +55,17 @@ class Leases:
 
         The commit script would refuse their outcomes anyway; letting go stops the renewal.
         """
-        held = sorted(self.held())
-        if not held:
-            return
-        with translated():
-            lost = self._renew(keys=[self._names.requests], args=[GROUP, self._consumer, *held])
+        with self._renewing:
+            held = sorted(self.held())
+            lost = self._renewed(held) if held else []
         for raw in lost:
             entry_id = raw.decode()
             if entry_id in self.held():
                 self.lost += 1
                 self.drop(entry_id)
                 _log.warning("lease_lost", entry=entry_id)
+
+    def _renewed(self, held: list[str]) -> list[bytes]:
+        with translated():
+            lost: list[bytes] = self._renew(keys=[self._names.requests], args=[GROUP, self._consumer, *held])
+        return lost

@@ -11,6 +11,7 @@ from tests.support.servers import connect_redis
 from tests.support.twins import clients
 from tests.support.wire import make_rejection, make_vector
 from worker.client import OutcomeGone, SubmitInterrupted
+from worker.embedded.processes import wait_until
 from worker.errors import RequestTimeout, StreamUnavailable
 
 
@@ -237,6 +238,49 @@ def test_vectors_of_a_dead_consumer_are_taken_over(feed_of, publish):
 
     assert ids(found) == ["r-1"]
     assert found[0].again
+
+
+def test_idle_vectors_behind_many_renewed_ones_are_taken_over(feed_of, publish, redis_client, names):
+    entries = publish(*(make_vector(request_id=f"r-{n}") for n in range(130)))
+    feed_of(group="desk", consumer="busy").read(count=130)
+    redis_client.xclaim(names.results, "desk", "dead", 0, entries[-5:], idle=3_600_000)
+    living = feed_of(group="desk", consumer="living", claim_after_ms=600_000)
+
+    found = []
+    assert wait_until(lambda: found.extend(living.read()) or len(found) >= 5, 20)
+
+    assert ids(found) == [f"r-{n}" for n in range(125, 130)]
+
+
+def test_entries_claimed_to_the_end_are_looked_through_again(feed_of, publish):
+    publish(*(make_vector(request_id=f"r-{n}") for n in range(25)))
+    feed_of(group="desk", consumer="dead").read()
+    living = feed_of(group="desk", consumer="living", claim_after_ms=1)
+    found = []
+    assert wait_until(lambda: found.extend(living.read()) or len(found) >= 25, 20)
+    living.ack(*found)
+
+    publish(make_vector(request_id="late"))
+    feed_of(group="desk", consumer="dead").read()
+
+    assert wait_until(lambda: found.extend(living.read()) or len(found) > 25, 20)
+    assert ids(found) == [*(f"r-{n}" for n in range(25)), "late"]
+
+
+def test_vector_cut_while_a_dead_consumer_had_it_is_counted(feed_of, publish, redis_client, names):
+    entries = publish(make_vector(request_id="r-1"), make_vector(request_id="r-2"))
+    feed_of(group="desk", consumer="dead").read()
+    redis_client.xdel(names.results, entries[0])
+    living = feed_of(group="desk", consumer="living", claim_after_ms=1)
+
+    found = []
+    with structlog.testing.capture_logs() as logs:
+        assert wait_until(lambda: found.extend(living.read()) or found, 20)
+
+    assert ids(found) == ["r-2"]
+    assert living.trimmed_count == 1
+    assert [(line["event"], line["entries"]) for line in logs] == [("results_trimmed_while_pending", entries[:1])]
+    assert pending(redis_client, names, "desk") == 1
 
 
 def test_entry_that_is_no_vector_stops_nothing(feed_of, publish, redis_client, names):

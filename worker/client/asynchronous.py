@@ -181,7 +181,7 @@ class AsyncSignalFeed(_Closing):
 
     @property
     def trimmed_count(self) -> int:
-        """How many entries were cut from the stream before this consumer had acknowledged them."""
+        """How many entries, own or to be taken over, were cut from the stream before they were acknowledged."""
         return self._feed.trimmed_count
 
     def stop(self) -> None:

@@ -68,6 +68,8 @@ class Feed:
     own: str = "0-0"
     in_hand: set[str] = field(default_factory=set)
     next_claim: float = 0.0
+    #: Where the next look for entries of other consumers begins: what is renewed in front must not hide what is behind.
+    claim_from: str = "0-0"
 
 
 def read(feed: Feed, count: int) -> Conversation[list[Delivery]]:
@@ -115,11 +117,11 @@ def _read_group(feed: Feed, count: int) -> Conversation[list[Delivery]]:
     mine = {delivery.entry_id for delivery in found}
     found += [delivery for delivery in (yield from _claimed(feed)) if delivery.entry_id not in mine]
     # Until its reply is here, entries may lie under this consumer's name that it has never seen.
-    feed.recover = True
+    look_again, feed.recover = feed.recover, True
     # What is pending must not starve what is new: a vector that cannot be applied waits beside newer ones.
     block: tuple[str | int, ...] = () if found else ("BLOCK", feed.block_ms)
     rows = yield from _say_group(feed, count, ">", *block)
-    feed.recover = False
+    feed.recover = look_again
     return found + (yield from _delivered(feed, rows, again=False))
 
 
@@ -135,12 +137,21 @@ def _own_pending(feed: Feed, count: int) -> Conversation[list[Delivery]]:
 
 
 def _claimed(feed: Feed) -> Conversation[list[Delivery]]:
+    """Return what other consumers left lying; after each look at everything that is pending there is a pause."""
     if feed.claim_after_ms is None or time.monotonic() < feed.next_claim:
         return []
-    _, rows, *_ = yield Say(
-        ("XAUTOCLAIM", feed.names.results, str(feed.group), feed.consumer, feed.claim_after_ms, "0-0", "COUNT", 10)
-    )
-    feed.next_claim = time.monotonic() + feed.claim_after_ms / 2000
+    cursor, rows, *deleted = yield Say(
+        ("XAUTOCLAIM", feed.names.results, str(feed.group), feed.consumer, feed.claim_after_ms, feed.claim_from,
+         "COUNT", 10)
+    )  # fmt: skip
+    feed.claim_from = text_of(cursor)
+    if feed.claim_from == "0-0":
+        feed.next_claim = time.monotonic() + feed.claim_after_ms / 2000
+    if not all(rows):
+        # A server before 7.0 answers nil for an entry that was trimmed away; under one's own name it tells which.
+        feed.recover, feed.own = True, "0-0"
+    # Later servers have forgotten it by now, so that there is nothing to acknowledge.
+    yield from _give_up(feed, [], {text_of(entry_id) for entry_id in (deleted[0] if deleted else ())})
     fresh = [row for row in rows if row and text_of(row[0]) not in feed.in_hand]
     return (yield from _delivered(feed, fresh, again=True))
 
@@ -209,6 +220,7 @@ def _ensure_group(feed: Feed) -> Conversation[None]:
         if error.reason != "BUSYGROUP":
             raise
     feed.recover, feed.own, feed.position = True, "0-0", feed.position or feed.from_id
+    feed.claim_from = "0-0"
 
 
 def _beginning(feed: Feed, from_id: str) -> Conversation[str]:

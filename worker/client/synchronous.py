@@ -235,7 +235,7 @@ class SignalFeed(_Closing):
 
     @property
     def trimmed_count(self) -> int:
-        """How many entries were cut from the stream before this consumer had acknowledged them."""
+        """How many entries, own or to be taken over, were cut from the stream before they were acknowledged."""
         return self._feed.trimmed_count
 
     def stop(self) -> None:

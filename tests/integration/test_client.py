@@ -103,6 +103,17 @@ def test_interrupted_submission_names_what_to_send_again(twin, namespace, free_p
     assert again[0].request_id
 
 
+def test_interrupted_request_can_be_sent_again_under_its_id(twin, namespace, free_port, client, redis_client, names):
+    with clients(twin, f"redis://127.0.0.1:{free_port}", namespace) as away, pytest.raises(StreamUnavailable) as met:
+        away.submit("alpha_baseline", ["AAPL"], top_n=1)
+
+    assert isinstance(met.value, SubmitInterrupted)
+    (request,) = met.value.requests
+    assert request.request_id in str(met.value)
+    assert client.submit_many(met.value.requests) == [request.request_id]
+    assert requests_on(redis_client, names) == [request]
+
+
 def test_submitted_request_is_read_as_it_was_meant(client, redis_client, names):
     sent = client.submit("alpha_baseline", ["AAPL", "MSFT"], as_of="2013-02-01", top_n=1)
 

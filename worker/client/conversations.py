@@ -85,7 +85,10 @@ def new_request(
 
 def submitted(names: StreamNames, request: SignalRequest) -> Conversation[str]:
     """Add one request."""
-    yield Say(_adding(names, request))
+    try:
+        yield Say(_adding(names, request))
+    except StreamUnavailable as error:
+        raise SubmitInterrupted(error, [request]) from error
     return request.request_id
 
 

@@ -19,11 +19,12 @@ class SubmitInterrupted(StreamUnavailable):
     """Requests of which it is not known whether the server has them; sending them again never asks twice.
 
     Attributes:
-        requests: What to hand to `submit_many` again, under the same ids.
+        requests: What to hand to `submit_many` again, under the same ids: those the client made up, too.
     """
 
     def __init__(self, cause: StreamUnavailable, requests: Sequence[SignalRequest]) -> None:
-        super().__init__(cause.reason, f"{len(requests)} requests are not surely sent: {cause}")
+        which = f"request {requests[0].request_id} is" if len(requests) == 1 else f"{len(requests)} requests are"
+        super().__init__(cause.reason, f"{which} not surely sent: {cause}")
         self.requests = tuple(requests)
 
 

@@ -115,7 +115,8 @@ class SignalClient(_Closing):
             The request id.
 
         Raises:
-            StreamUnavailable: The server is away, or its reply was lost; send again under the same id.
+            SubmitInterrupted: The server is away, or its reply was lost; hand the error's `requests` to `submit_many`,
+                or send again under the id of its one request, which asks nothing twice. It is a `StreamUnavailable`.
             pydantic.ValidationError: The fields are no request.
         """
         request = conversations.new_request(strategy, symbols, as_of=as_of, request_id=request_id, **options)

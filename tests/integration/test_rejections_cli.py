@@ -5,13 +5,14 @@ import pytest
 from typer.testing import CliRunner
 
 from contracts import GROUP, RejectionCode, StreamNames
-from contracts.codec import decode_request, encode, printable, request_id_of
+from contracts.codec import QUOTED, decode_request, encode, printable, request_id_of
 from strategies.market.calendar import SessionCalendar
 from tests.support.market import make_panel
 from tests.support.serving import Bench, make_active
 from tests.support.serving import Streams as ServedStreams
 from tests.support.wire import make_rejection, make_vector
 from worker.cli.main import app
+from worker.client.errors import RedriveRefused
 from worker.client.rejections import Filter, Rejections
 from worker.server import connect
 from worker.serving.entries import RequestStream
@@ -290,6 +291,32 @@ def test_trimmed_request_that_was_cut_is_refused(cli, streams, redis_client, nam
     assert sentence in row["detail"]
     assert streams.requests() == []
     assert cli("rejections", "show", "r-1", "--json")["can_be_put_back"] is False
+
+
+@pytest.mark.parametrize("size", [1, 199, 200, 201, 210, 600, 799, 800, 801, 804, 2000])
+@pytest.mark.parametrize("letter", ["a", "é", "€", "😀", "a€"])
+def test_trimmed_request_is_put_back_as_it_came_or_not(streams, redis_client, names, letter, size):
+    for padding in ("", "x", "xy", "xyz"):
+        value = padding + letter * (size // len(letter.encode()))
+        redis_client.xdel(names.requests, streams.rejected(REQUEST | {"request_id": f"r{padding}", "note": value}))
+        rejections = Rejections(streams.commands, names, remembered_seconds=60)
+        (rejected,) = rejections.found(Filter(limit=1), newest_first=True)
+
+        if len(value.encode()) > QUOTED:
+            with pytest.raises(RedriveRefused, match="keeps only the beginning of field note"):
+                rejections.request_of(rejected)
+        else:
+            assert dict(rejections.request_of(rejected))[b"note"] == value.encode()
+
+
+@pytest.mark.parametrize("value", ["… (210 bytes)", "AAPL… (210 bytes)", f"{'€' * 60}… (210 bytes)"])
+def test_value_that_only_looks_cut_is_put_back(streams, redis_client, names, value):
+    redis_client.xdel(names.requests, streams.rejected(REQUEST | {"note": value}))
+    rejections = Rejections(streams.commands, names, remembered_seconds=60)
+
+    (rejected,) = rejections.found(Filter())
+
+    assert dict(rejections.request_of(rejected))[b"note"] == value.encode()
 
 
 def test_cut_request_is_put_back_whole_while_it_stands(cli, streams):

@@ -216,7 +216,8 @@ def _kept(rejection: Rejection) -> Pairs:
         raise RedriveRefused(f"{gone} keeps only the first {_FIELDS_KEPT} fields")
     for name, value in rejection.fields.items():
         for text in (name, value):
-            if len(text) > QUOTED and _CUT.search(text):
+            # Values are cut by bytes: what stands here as it came is no longer, whatever it ends with.
+            if len(text.encode()) > QUOTED and _CUT.search(text):
                 raise RedriveRefused(f"{gone} keeps only the beginning of field {name[:QUOTED]}")
             if "\\x" in text:
                 raise RedriveRefused(f"{gone} keeps field {name[:QUOTED]} with bytes escaped, not as they came")

@@ -2,8 +2,8 @@
 
 Owns: the name, the help and the labels of every metric.
 Must not know: how anything is counted, who scrapes.
-Invariant: labels are of closed sets (codes, stages, strategies, streams, groups), never a request id or a symbol, and a
-scrape asks no server.
+Invariant: labels are of closed sets (codes, stages, strategies, streams, groups, the features that drifted most),
+never a request id or a symbol, and a scrape asks no server.
 """
 
 from collections import Counter
@@ -21,7 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from contracts import RejectionCode, ServedAs
-from strategies.models.drift import DriftLevel
+from strategies.models.drift import DriftLevel, DriftReport
 from worker.fleet.facts import Facts
 from worker.serving.results import CommitStatus
 from worker.serving.shadow import ShadowResult
@@ -31,6 +31,9 @@ _P = "signal_worker_"
 _DROPS = (CommitStatus.DUPLICATE, CommitStatus.CONFLICT, CommitStatus.FENCED)
 _ANSWERING = (ServedAs.ACTIVE.value, ServedAs.CANARY.value)
 _KINDS = ("new", "own", "claimed")
+#: Most features of a strategy whose drift is shown, the highest PSI first: a feature set may have thousands, and each
+#: is two series of every worker.
+DRIFT_FEATURES_SHOWN = 1000
 
 
 class WorkerMetrics(Collector):
@@ -170,6 +173,7 @@ class WorkerMetrics(Collector):
             "drift_feature_psi_max", "Highest PSI of a feature, likewise.", ("strategy",),
             {(name,): report.features[0].psi for name, report in reports.items()},
         )  # fmt: skip
+        yield from _feature_drift(reports)
         levels = {name: Counter(one.level for one in report.features) for name, report in reports.items()}
         yield _labelled(
             "drift_features", "Features by what their PSI means: stable, moderate, major.", ("strategy", "level"),
@@ -188,6 +192,20 @@ class WorkerMetrics(Collector):
             "group_behind", "1 for each group that holds up the cut of a stream, said by the janitor of the moment.",
             ("stream", "group"), dict.fromkeys(janitor.behind, 1.0),
         )  # fmt: skip
+
+
+def _feature_drift(reports: Mapping[str, DriftReport]) -> Iterator[Metric]:
+    shown = {
+        (name, one.name): one for name, report in reports.items() for one in report.features[:DRIFT_FEATURES_SHOWN]
+    }
+    yield _labelled(
+        "drift_feature_psi", "PSI of a feature, likewise, for the 1,000 of a strategy with the highest.",
+        ("strategy", "feature"), {key: one.psi for key, one in shown.items()},
+    )  # fmt: skip
+    yield _labelled(
+        "drift_feature_ks", "Kolmogorov-Smirnov distance of the same features.",
+        ("strategy", "feature"), {key: one.ks for key, one in shown.items() if one.ks is not None},
+    )  # fmt: skip
 
 
 def metrics_registry(facts: Facts) -> CollectorRegistry:

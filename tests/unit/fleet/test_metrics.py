@@ -16,7 +16,7 @@ from worker.errors import StreamUnavailable
 from worker.fleet.drift import DriftWatch
 from worker.fleet.facts import Backlog, Facts
 from worker.fleet.health import Liveness
-from worker.fleet.metrics import WorkerMetrics, metrics_registry
+from worker.fleet.metrics import DRIFT_FEATURES_SHOWN, WorkerMetrics, metrics_registry
 from worker.fleet.retention import Janitor
 from worker.lifecycle.events import Events
 from worker.server import connect
@@ -109,8 +109,9 @@ def drifted(**changes):
     )
 
 
-def test_drift_is_shown_by_strategy_and_level_and_not_by_feature(facts):
-    facts.drift.reports = {"alpha_baseline": drifted(), "other": drifted(prediction=column("prediction", 0.0, None))}
+def test_drift_is_shown_by_strategy_level_and_feature(facts):
+    silent = drifted(prediction=column("prediction", 0.0, None), features=(column("A", 1.0, None),))
+    facts.drift.reports = {"alpha_baseline": drifted(), "other": silent}
 
     found = scrape(facts)
 
@@ -121,7 +122,24 @@ def test_drift_is_shown_by_strategy_and_level_and_not_by_feature(facts):
     assert found["signal_worker_drift_features{level=major}{strategy=alpha_baseline}"] == 1
     assert found["signal_worker_drift_features{level=moderate}{strategy=alpha_baseline}"] == 1
     assert found["signal_worker_drift_rows{strategy=alpha_baseline}"] == 100
-    assert not any("A" in name for name in found if "drift" in name)
+    assert found["signal_worker_drift_feature_psi{feature=A}{strategy=alpha_baseline}"] == 2.0
+    assert found["signal_worker_drift_feature_psi{feature=C}{strategy=alpha_baseline}"] == 0.0
+    assert found["signal_worker_drift_feature_ks{feature=B}{strategy=alpha_baseline}"] == 0.5
+    assert found["signal_worker_drift_feature_psi{feature=A}{strategy=other}"] == 1.0
+    assert "signal_worker_drift_feature_ks{feature=A}{strategy=other}" not in found
+
+
+def test_drift_of_features_keeps_to_the_highest_ones(facts):
+    many = tuple(column(f"F{n}", 5000.0 - n) for n in range(DRIFT_FEATURES_SHOWN + 7))
+    facts.drift.reports = {"alpha_baseline": drifted(features=many), "other": drifted()}
+
+    found = scrape(facts)
+
+    for gauge in ("psi", "ks"):
+        of_features = [name for name in found if name.startswith(f"signal_worker_drift_feature_{gauge}{{")]
+        assert len(of_features) == 1000 + 3
+        assert f"signal_worker_drift_feature_{gauge}{{feature=F999}}{{strategy=alpha_baseline}}" in of_features
+    assert found["signal_worker_drift_features{level=major}{strategy=alpha_baseline}"] == 1007
 
 
 def test_backlog_deliveries_leases_and_outages_are_shown(facts):
@@ -205,7 +223,7 @@ def test_names_and_labels_follow_prometheus_rules(facts):
         assert family.type != "histogram" or family.name.endswith("_seconds")
         labels = {name for sample in family.samples for name in sample.labels}
         assert labels <= {"code", "status", "kind", "stage", "le", "connection", "reason", "stream", "group",
-                          "strategy", "worker", "version", "served_as", "result", "part"}  # fmt: skip
+                          "strategy", "worker", "version", "served_as", "result", "part", "feature"}  # fmt: skip
 
 
 def test_scrape_while_the_worker_counts_never_fails(facts):

@@ -1,7 +1,14 @@
+import shutil
+
 import psycopg
 import pytest
 
-from tests.support.registry import register, sql
+from tests.support.fleet import PATIENCE, Fleet
+from tests.support.registry import publishing, register, sql
+from tests.support.world import STRATEGY, SYMBOLS
+from tests.support.world import register as register_bundle
+from worker.embedded import Endpoints
+from worker.embedded.processes import wait_until
 from worker.lifecycle.outbox import Outbox
 from worker.lifecycle.registry import Registration, Registry
 
@@ -84,20 +91,21 @@ def test_actor_is_told_beside_the_login_that_acted(three, database_url):
     assert (change.actor, change.session_role) == ("ada", owner)
 
 
+def as_login(database_url, role):
+    return f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20role%3D{role}"
+
+
 @pytest.mark.usefixtures("three")
 def test_clients_work_with_their_roles_alone(database_url):
-    def as_login(role):
-        return f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20role%3D{role}"
-
-    with Registry(as_login("signal_admin")) as admin:
+    with Registry(as_login(database_url, "signal_admin")) as admin:
         admin.register(Registration(strategy="alpha", version="v3", model_path="models/alpha/v3"))
         admin.activate("alpha", "v3")
-    with Registry(as_login("signal_reader")) as worker:
+    with Registry(as_login(database_url, "signal_reader")) as worker:
         assert worker.active_models()["alpha"].version == "v3"
         assert [model.version for model in worker.candidates()["alpha"]] == ["v2"]
         assert not worker.withdrawn("alpha")
         worker.fail("alpha", "v3", "does not load")
-    with Outbox(as_login("signal_publisher")) as outbox:
+    with Outbox(as_login(database_url, "signal_publisher")) as outbox:
         assert outbox.lead()
         events = outbox.pending()
         for event in events:
@@ -105,3 +113,39 @@ def test_clients_work_with_their_roles_alone(database_url):
         activated = "model.activated"
         assert [event.type for event in events] == [activated, activated, "model.failed", activated]
         assert outbox.forget(0) == 4
+
+
+@pytest.fixture
+def fleet(valkey_url, database_url, namespace, two_versions, tmp_path):
+    """Processes whose login may do no more than a worker's."""
+    folder = shutil.copytree(two_versions, tmp_path / "work")
+    login = as_login(database_url, "signal_reader")
+    made = Fleet(Endpoints(redis_url=valkey_url, database_url=login), folder, namespace=namespace)
+    yield made
+    made.end()
+
+
+@pytest.mark.timeout(180)
+def test_worker_serves_and_fails_a_version_by_its_role_alone(streams, fleet, database_url, valkey_url, namespace):
+    model = fleet.folder / "artifacts" / "models" / STRATEGY / "v2" / "model.txt"
+    model.chmod(0o644)
+    model.write_bytes(model.read_bytes()[:-200])
+    publisher = publishing(as_login(database_url, "signal_publisher"), valkey_url, namespace)
+    with Registry(as_login(database_url, "signal_admin")) as admin, publisher:
+        register_bundle(admin, "v1")
+        admin.activate(STRATEGY, "v1")
+        # Registered only now: a version in testing would be proven, and failed, before it is active.
+        worker = fleet.worker()
+        streams.add({"strategy": STRATEGY, "symbols": ",".join(SYMBOLS)})
+        assert wait_until(lambda: streams.results() or streams.rejections(), PATIENCE)
+        register_bundle(admin, "v2")
+        admin.activate(STRATEGY, "v2")
+
+        refused = worker.await_event("fleet_event", kind="models.failed", version="v2")
+        assert wait_until(lambda: admin.show(STRATEGY, "v2").status == "failed", PATIENCE)
+        worker.await_event("fleet_event", kind="models.loaded", version="v1", activation=4)
+
+        assert "model.txt" in refused["reason"]
+        assert [vector.model_version for vector in streams.results()] == ["v1"]
+        actions = [change.action for change in admin.history(STRATEGY)]
+        assert actions == ["rolled_back", "failed", "activated", "activated"]

@@ -1,6 +1,7 @@
 """`signal-worker train`: from a snapshot on disk to a proven bundle and an MLflow run."""
 
 import json
+import shlex
 import subprocess
 from datetime import date
 from pathlib import Path
@@ -22,6 +23,8 @@ from strategies.models.tracking import TrackingFailed, log_run
 from tests.support.market import make_bars, write_snapshot
 from tests.support.models import SMALL, make_bundle, make_model
 from worker.cli import train as command
+from worker.cli.main import app as main
+from worker.lifecycle.registry import Registry
 
 app = typer.Typer()
 app.command()(command.train)
@@ -64,6 +67,21 @@ def test_command_writes_a_proven_bundle_and_says_what_it_is_worth(places):
     assert (bundle.construction.top_n, bundle.construction.bottom_n) == (1, 2)
     for words in ("rank ic", "sharpe", "(high + low + close) / 3 stands in for vwap", str(path)):
         assert words in result.output
+
+
+def test_last_line_registers_the_bundle_with_its_run(places, database_url, monkeypatch):
+    monkeypatch.setattr("strategies.models.tracking.log_run", lambda *_, **__: "0123456789abcdef")
+    trained = run(places, *quick(places), "--version", "next")
+    assert trained.exit_code == 0, trained.output
+
+    where, program, *words = shlex.split(trained.stdout.splitlines()[-1])
+    name, _, directory = where.partition("=")
+    registered = CliRunner().invoke(main, words, env={name: directory, "DATABASE_URL": database_url})
+
+    assert program == "signal-worker"
+    assert registered.exit_code == 0, registered.output
+    with Registry(database_url) as registry:
+        assert registry.show("alpha_baseline", "next").mlflow_run_id == "0123456789abcdef"
 
 
 @pytest.mark.parametrize("walk_forward", [None, FOLDS])
@@ -227,6 +245,7 @@ def test_command_warns_once_and_succeeds_while_mlflow_is_away(places):
 
     path = places.artifacts_dir / "models" / "alpha_baseline" / "untracked"
     assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1].endswith(f"signal-worker models register {path}")
     assert load_bundle(path).proven
     (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
     assert warning.startswith("signal-worker: warning: the run was not logged to http://127.0.0.1:9")

@@ -1,8 +1,9 @@
-"""`signal-worker train`: a snapshot becomes a model bundle.
+"""`signal-worker train`: a snapshot becomes a model bundle. The last line on stdout is the command that registers it.
 
 Exit codes: 0 done, with a warning on stderr where MLflow could not be told; 1 failed, 2 wrong call.
 """
 
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,9 +76,10 @@ def train(
     except ValidationError as error:
         refuse(f"configuration: {error.errors(include_url=False)[0]['msg']}")
     try:
-        run_training(chosen, settings, version=version, snapshot=snapshot, mlflow=mlflow)
+        run = run_training(chosen, settings, version=version, snapshot=snapshot, mlflow=mlflow)
     except (TrainingError, BundleError, DataError, ExpressionError, StrategyError) as error:
         refuse(error, code=FAILED)
+    typer.echo(_register_command(run, artifacts_dir))
 
 
 def run_training(
@@ -108,6 +110,14 @@ def run_training(
         )
     _show(run, console)
     return replace(run, mlflow_run_id=_log(run, settings, console)) if mlflow else run
+
+
+def _register_command(run: "TrainingRun", artifacts_dir: Path | None) -> str:
+    """Return the line for a shell that registers the bundle, with the run that trained it where one was logged."""
+    # Registering takes the directory from the settings alone.
+    where = [] if artifacts_dir is None else [f"SIGNALS_ARTIFACTS_DIR={shlex.quote(str(artifacts_dir))}"]
+    logged = [] if run.mlflow_run_id is None else ["--mlflow-run-id", run.mlflow_run_id]
+    return " ".join([*where, shlex.join(["signal-worker", "models", "register", str(run.path), *logged])])
 
 
 def _log(run: "TrainingRun", settings: "Settings", console: Console) -> str | None:

@@ -3,11 +3,12 @@
 Owns: the type `Bundle`, what its label means, and the one way in which predictions are computed and explained.
 Must not know: where bundles lie, digests of files, registries.
 Invariant: features go to the booster by the order of the bundle's own names, on one thread; the same row gives the same
-prediction alone or among others. One thread uses a bundle at a time, as LightGBM sets its predictor up at each call.
+prediction alone or among others. One thread uses a booster at a time, as LightGBM sets its predictor up at each call.
 """
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import lightgbm as lgb
@@ -99,6 +100,9 @@ class Bundle:
     booster: lgb.Booster
     #: What each feature, in order, and the prediction looked like in training; empty for a bare model.
     reference: tuple[Distribution, ...] = ()
+    #: A canary answers requests on one thread and is computed in the shadow on another. Not passed on by `replace`: who
+    #: gives a copy a booster of its own wants it to wait for nobody.
+    _turn: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def lookback(self) -> int:
@@ -115,7 +119,9 @@ class Bundle:
         Raises:
             FeatureSetMismatch: Another number of columns than the feature set has.
         """
-        return predict_rows(self.booster, self._processed(features))
+        processed = self._processed(features)
+        with self._turn:
+            return predict_rows(self.booster, processed)
 
     def explain(self, features: Float32Array, predictions: FloatArray, *, count: int) -> tuple[Attribution, ...]:
         """Return why each row has its prediction, values as the booster saw them: after the processors.
@@ -129,7 +135,9 @@ class Bundle:
             NotExplainable: Contributions do not sum to this model's predictions, or there are none.
             FeatureSetMismatch: Another number of columns than the feature set has.
         """
-        return explain_rows(self.booster, self._processed(features), predictions, self.feature_set.names, count=count)
+        processed = self._processed(features)
+        with self._turn:
+            return explain_rows(self.booster, processed, predictions, self.feature_set.names, count=count)
 
     def _processed(self, features: Float32Array) -> Float32Array:
         if features.shape != (len(features), len(self.feature_set.names)):

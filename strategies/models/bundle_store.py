@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightgbm as lgb
+import numpy as np
 
 from strategies.construction import Construction
 from strategies.errors import (
@@ -22,6 +23,7 @@ from strategies.errors import (
     MalformedModel,
 )
 from strategies.expressions.feature_sets import FeatureSet, define, feature_set
+from strategies.market.bars import FIELDS, Window
 from strategies.models.bundle import ALPHA158_LABEL, Bundle, LabelSpec, check_booster
 from strategies.models.bundle_files import SIZE_LIMITS, digest, read_checked, read_limited, write_folder
 from strategies.models.golden import GoldenSample, replay_golden
@@ -168,7 +170,7 @@ def load_bare_model(
     content = _read_pinned(path, limit, expected_sha256, root)
     features = feature_set("alpha158", vwap_stand_in=_BARE_STAND_IN)
     sha256 = digest(content)
-    return Bundle(
+    bundle = Bundle(
         strategy=strategy,
         version=version,
         model_sha256=sha256,
@@ -185,6 +187,21 @@ def load_bare_model(
         processors=(),
         booster=_booster(content, features, check=check),
     )
+    _warm_up(bundle)
+    return bundle
+
+
+def _warm_up(bundle: Bundle) -> None:
+    """Predict once from made-up bars: what a golden sample does for a bundle, no request shall wait for."""
+    bars = np.linspace(1.0, 2.0, bundle.lookback)[np.newaxis]
+    bars.setflags(write=False)
+    made_up = Window(
+        symbols=("A",),
+        sessions=np.arange(bundle.lookback).astype("datetime64[D]"),
+        fields=dict.fromkeys(FIELDS, bars),
+        first=np.zeros(1, dtype=np.int64),
+    )
+    bundle.predict(bundle.feature_set.evaluate(made_up))
 
 
 def parse_booster(content: bytes) -> lgb.Booster:

@@ -70,7 +70,7 @@ def broken(bundle, error):
         def predict(self, _features):
             raise error
 
-    return Broken(**{field.name: getattr(bundle, field.name) for field in dataclasses.fields(bundle)})
+    return Broken(**{field.name: getattr(bundle, field.name) for field in dataclasses.fields(bundle) if field.init})
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from strategies.errors import (
     MalformedModel,
 )
 from strategies.models import bundle_files
-from strategies.models.bundle import check_booster
+from strategies.models.bundle import Bundle, check_booster
 from strategies.models.bundle_store import (
     bundle_path,
     load_bare_model,
@@ -41,6 +41,7 @@ from tests.support.models import (
     make_bundle,
     make_content,
 )
+from worker.embedded.processes import wait_until
 
 FILES = ("model.txt", "golden.parquet", "reference.parquet")
 
@@ -373,6 +374,43 @@ def test_features_of_another_width_are_refused(bundle):
 
     with pytest.raises(FeatureSetMismatch, match="157"):
         loaded.predict(np.zeros((2, 157), dtype=np.float32))
+
+
+def test_bare_model_has_predicted_once_before_it_serves(tmp_path, monkeypatch):
+    rows = []
+    predict = Bundle.predict
+    monkeypatch.setattr(Bundle, "predict", lambda bundle, features: rows.append(features) or predict(bundle, features))
+
+    load_bare_model(make_bare_model(tmp_path / "model.txt"), "alpha_baseline", "v1")
+
+    (features,) = rows
+    assert features.shape == (1, 158)
+    assert np.isfinite(features).mean() > 0.5
+
+
+def test_booster_computes_for_one_thread_at_a_time(tmp_path):
+    bundle = load_bundle(make_bundle(tmp_path))
+    inside, most, go_on = [], [], threading.Event()
+
+    class Watched:
+        def predict(self, features, **_how):
+            inside.append(1)
+            most.append(len(inside))
+            assert go_on.wait(20)
+            inside.pop()
+            return np.zeros(len(features))
+
+    watched = replace(bundle, booster=Watched())
+    features = np.zeros((1, len(bundle.feature_set.names)), dtype=np.float32)
+    threads = [threading.Thread(target=watched.predict, args=(features,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert not wait_until(lambda: len(inside) > 1, 0.5)
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+
+    assert most == [1, 1, 1]
 
 
 def test_bare_model_loads_as_alpha158_and_unproven(tmp_path):

@@ -79,6 +79,8 @@ class Round:
     pending: int
     restarts: int
     peak_bytes: int
+    #: Requests that a server had forgotten without an outcome; asked again at the end, and not lost.
+    sent_again: int
     faults: dict[str, int]
 
     @property
@@ -178,6 +180,7 @@ def _round(plan: Plan, outcome: Outcome, family: str) -> Round:
         pending=verdict.pending,
         restarts=outcome.restarts,
         peak_bytes=outcome.peak_bytes,
+        sent_again=outcome.sent_again,
         faults=dict(outcome.faults),
     )
 
@@ -199,6 +202,7 @@ def report(rounds: Sequence[Round]) -> str:
         "other than computed directly": sum(one.wrong for one in rounds),
         "answered though nobody asked": sum(one.strange for one in rounds),
         "left pending": sum(one.pending for one in rounds),
+        "sent again after a server had forgotten the request": sum(one.sent_again for one in rounds),
         "repeated with an equal outcome, after a server had lost the first": sum(one.repeated for one in rounds),
     }
     machine = (
@@ -212,8 +216,10 @@ def report(rounds: Sequence[Round]) -> str:
 Printed by `make soak`; do not edit.
 {machine}: {length}.
 Workers also fail by themselves at random steps, by dying and by raising; the most memory of one was {peak}.
-After the faults of a round the producer sends again, under the same ids, what has no outcome.
 The judge reads the streams alone, and before a fault that makes a server forget: what was seen then counts.
+Lost is a request without an outcome that nobody has yet to answer, and this is judged before anything is sent again.
+Excused is only what stood on the server, unanswered, before such a fault and not after it.
+At the end of a round the producer sends that again under the same id, and it must be answered then.
 
 {_table("count", counts)}
 

@@ -2,11 +2,15 @@ import os
 
 import pytest
 
+from contracts import GROUP
 from tests.support.chaos import SHORT, Chaos, Plan
+from tests.support.checker import Ledger
 from tests.support.servers import PrivateServers, copy_prepared, short_lived_directory
+from tests.support.serving import Streams
 from tests.support.world import STRATEGY, build_world, catalogue, register
 from worker.lifecycle.migrations import migrate
 from worker.lifecycle.registry import Registry
+from worker.server import say
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
@@ -87,3 +91,48 @@ def test_checker_sees_a_broken_commit(start_servers, world, way, fault):
 
     assert not verdict.holds
     assert getattr(verdict, fault)
+
+
+@pytest.fixture
+def judged(valkey_url, namespace):
+    """Streams with a group, three requests asked, and their ledger."""
+    streams = Streams(valkey_url, namespace)
+    streams.client.xgroup_create(streams.names.requests, GROUP, id="0", mkstream=True)
+    asked = dict.fromkeys(("first", "second", "third"), "unknown_strategy")
+    for name in asked:
+        streams.add({"request_id": name})
+    return streams, Ledger(streams, asked)
+
+
+def deliver(streams, *, acknowledge):
+    (_, rows), *_ = say(
+        streams.client, "XREADGROUP", "GROUP", GROUP, "w", "COUNT", 1, "STREAMS", streams.names.requests, ">"
+    )
+    if acknowledge:
+        streams.client.xack(streams.names.requests, GROUP, rows[0][0])
+
+
+def test_acknowledged_request_without_outcome_is_lost_at_once(judged):
+    streams, ledger = judged
+    deliver(streams, acknowledge=True)
+    deliver(streams, acknowledge=False)
+
+    assert ledger.judge() == {"second", "third"}
+    with ledger.forgetting():
+        streams.client.xtrim(streams.names.requests, maxlen=0, approximate=False)
+
+    # What was lost before the fault is not excused by it.
+    assert ledger.excused() == ["second", "third"]
+
+
+def test_request_that_outlived_the_fault_is_not_excused(judged):
+    streams, ledger = judged
+    deliver(streams, acknowledge=False)
+
+    with ledger.forgetting():
+        streams.client.xtrim(streams.names.requests, maxlen=2, approximate=False)
+    deliver(streams, acknowledge=True)
+    ledger.judge()
+
+    assert ledger.excused() == ["first"]
+    assert ledger.verdict().lost == ("first", "second", "third")  # none of them has an outcome in the end

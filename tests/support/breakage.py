@@ -2,7 +2,7 @@
 
 Owns: how each kind is done, and what the servers lost by it.
 Must not know: which requests are asked, how often a kind is chosen.
-Invariant: each kind leaves servers that answer again; what a server forgets by it was taken down before.
+Invariant: each kind leaves servers that answer again; what a server may forget by it was taken down before.
 """
 
 import random
@@ -22,7 +22,6 @@ from tests.support.proxy import Proxy
 from tests.support.replica import Replica, answers, follow, lead, require
 from tests.support.servers import PrivateServers
 from tests.support.serving import Streams
-from worker.server import say, text_of
 
 _APPEND_ONLY = "appendonlydir"
 
@@ -61,7 +60,7 @@ class Hand:
             "clients killed": lambda: self.tell("CLIENT", "KILL", "TYPE", "normal"),
             "server paused": lambda: self.tell("CLIENT", "PAUSE", "300", "ALL"),
             "group destroyed": lambda: self.tell("XGROUP", "DESTROY", "signals:requests", GROUP),
-            "requests trimmed, pending ones too": lambda: self.tell("XTRIM", "signals:requests", "MAXLEN", "30"),
+            "requests trimmed, pending ones too": self._trim,
             "server full": self._fill,
             "server emptied": self._flush,
             "server killed": self._kill_server,
@@ -118,10 +117,16 @@ class Hand:
         time.sleep(0.3)
         self.tell("CONFIG", "SET", "maxmemory", "0")
 
+    def _trim(self) -> None:
+        with self._scene.ledger.forgetting():
+            self.tell("XTRIM", "signals:requests", "MAXLEN", "30")
+
     def _kill_server(self) -> None:
-        self._scene.servers.kill("valkey")
-        self._scene.servers.start()
-        self.set_up_server()
+        """Kill the server while workers are at it; what it had not written to its file is gone."""
+        with self._scene.ledger.forgetting():
+            self._scene.servers.kill("valkey")
+            self._scene.servers.start()
+            self.set_up_server()
 
     def _kill_registry(self) -> None:
         self._scene.servers.kill("postgres")
@@ -135,16 +140,13 @@ class Hand:
     def _flush(self) -> None:
         """Empty the server while workers are at it; what it said until then was read by others."""
         ledger = self._scene.ledger
-        ledger.read()
-        with self._scene.streams.client.pipeline(transaction=True) as pipe:
+        with ledger.forgetting(), self._scene.streams.client.pipeline(transaction=True) as pipe:
             tails = ledger.tail()
             for stream, last in tails:
                 pipe.execute_command("XRANGE", stream, f"({last}", "+")  # type: ignore[no-untyped-call]
             pipe.flushall()
-            rows = pipe.execute()
-        for (stream, _), found in zip(tails, rows, strict=False):
-            ledger.take(stream, found)
-        ledger.forget_after({stream: "0-0" for stream, _ in tails})
+            for (stream, _), found in zip(tails, pipe.execute(), strict=False):
+                ledger.take(stream, found)
 
     def _restore_older_file(self) -> None:
         """Bring the server back as it was a while ago: as after a failover that lost the last writes."""
@@ -155,14 +157,12 @@ class Hand:
         shutil.copytree(live, older)
         scene.produce(20)
         time.sleep(self._rng.uniform(0.05, 0.5))
-        with self._quiet():
-            scene.ledger.read()
+        with self._quiet(), scene.ledger.forgetting():
             scene.servers.kill("valkey")
             shutil.rmtree(live)
             shutil.move(older, live)
             scene.servers.start()
             self.set_up_server()
-            scene.ledger.forget_after(self._kept())
 
     def _promote(self) -> None:
         """Fail over to a replica and back, each time losing what the old leader took in its last moment."""
@@ -187,13 +187,11 @@ class Hand:
         time.sleep(0.1)
         lead(url)
         time.sleep(0.05)
-        with self._quiet():
-            scene.ledger.read()
+        with self._quiet(), scene.ledger.forgetting():
             for one in (scene.door, *scene.proxies):
                 one.lead_to(url)
                 one.cut()
             require(lambda: answers(scene.door.url), "the promoted replica does not answer")
-            scene.ledger.forget_after(self._kept())
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
@@ -208,11 +206,3 @@ class Hand:
         finally:
             for proxy in self._scene.proxies:
                 proxy.refusing.clear()
-
-    def _kept(self) -> dict[str, str]:
-        """Return each stream of outcomes with the last entry that its server still has."""
-        kept = {}
-        for stream, _ in self._scene.ledger.tail():
-            rows = say(self._scene.streams.client, "XREVRANGE", stream, "+", "-", "COUNT", 1)
-            kept[stream] = text_of(rows[0][0]) if rows else "0-0"
-        return kept

@@ -2,7 +2,8 @@
 
 Owns: what is asked and when something is broken, the restart of what was killed, and healing at the end.
 Must not know: how faults are done (`breakage`), how workers keep their promise; `checker` judges.
-Invariant: the same seed asks the same requests and injects the same faults in the same order.
+Invariant: the same seed asks the same requests and injects the same faults in the same order; nothing is asked again
+before the judge has said what is lost.
 """
 
 import random
@@ -74,7 +75,7 @@ class Plan:
     appendfsync: str = "everysec"
     #: Steps at which workers fail by themselves, see `worker.serving.failpoints`.
     failpoints: str = "computed=kill@0.0003,committed=kill@0.0003,computed=raise@0.001"
-    #: Time that the workers have at the end for what is left, in seconds; and again for what was asked once more.
+    #: Time that the workers have at the end for what is left, in seconds; and again for what is asked once more.
     healed_seconds: float = 120.0
     module: str = "worker"
     verb: tuple[str, ...] = ("run",)
@@ -91,6 +92,8 @@ class Outcome:
     seconds: float
     #: Most resident memory that a worker was seen with.
     peak_bytes: int
+    #: Requests without an outcome that a server had forgotten, and that were asked again at the end.
+    sent_again: int
 
 
 class Chaos:
@@ -103,13 +106,14 @@ class Chaos:
         url = servers.endpoints.redis_url
         door = Proxy(url)
         self._streams = Streams(door.url, "signals")
+        self._expected: dict[str, str] = {}
         self._scene = Scene(
             servers=servers,
             door=door,
             streams=self._streams,
             proxies=[Proxy(url) for _ in range(plan.workers)],
             workers=[None] * plan.workers,
-            ledger=Ledger(self._streams),
+            ledger=Ledger(self._streams, self._expected),
             produce=self._produce,
             appendfsync=plan.appendfsync,
         )
@@ -125,10 +129,9 @@ class Chaos:
         ]
         self._hand = Hand(self._scene, self._rng)
         self._waiting = list(plan.first)
-        self._expected: dict[str, str] = {}
         self._asked: dict[str, Fields] = {}
         self._faults: Counter[str] = Counter()
-        self._restarts = self._peak_bytes = 0
+        self._restarts = self._peak_bytes = self._sent_again = 0
         self._failing = True
 
     def run(self) -> Outcome:
@@ -137,7 +140,9 @@ class Chaos:
         self._hand.set_up_server()
         self._keep_running()
         self._produce(10)
-        wait_until(self._worked_through, self._plan.healed_seconds)  # faults are for workers that serve
+        wait_until(
+            self._worked_through_by_whoever_lives, self._plan.healed_seconds
+        )  # faults are for workers that serve
         batch = max(1, self._plan.requests // max(1, self._plan.faults))
         while len(self._expected) < self._plan.requests or sum(self._faults.values()) < self._plan.faults:
             self._produce(batch)
@@ -149,11 +154,12 @@ class Chaos:
         self._heal()
         self._finish()
         return Outcome(
-            verdict=self._scene.ledger.verdict(self._expected),
+            verdict=self._scene.ledger.verdict(),
             faults=self._faults,
             restarts=self._restarts,
             seconds=round(time.monotonic() - begun, 1),
             peak_bytes=self._peak_bytes,
+            sent_again=self._sent_again,
         )
 
     def close(self) -> None:
@@ -220,7 +226,7 @@ class Chaos:
             workers[place] = self._fleets[place].start(*self._plan.verb, module=self._plan.module, **settings)
 
     def _heal(self) -> None:
-        """Stop breaking: workers without failpoints, and the producer's last word on what has no outcome yet."""
+        """Stop breaking: workers without failpoints, the judgement, then once more what a server had forgotten."""
         self._failing = False
         self._hand.tell("CONFIG", "SET", "maxmemory", "0")
         for proxy in self._scene.proxies:
@@ -228,18 +234,25 @@ class Chaos:
         self._finish()
         self._keep_running()
         self._restarts -= len(self._scene.workers)
-        wait_until(self._worked_through, self._plan.healed_seconds)
-        if unanswered := self._unanswered():
-            self._add([self._asked[request_id] for request_id in unanswered])
-            wait_until(self._worked_through, self._plan.healed_seconds)
-        self._weigh()
-        self._scene.ledger.read()
+        ledger = self._scene.ledger
+        wait_until(self._worked_through_by_whoever_lives, self._plan.healed_seconds)
+        ledger.judge()
+        if excused := ledger.excused():
+            self._sent_again = len(excused)
+            self._add([self._asked[request_id] for request_id in excused])
+            wait_until(self._worked_through_by_whoever_lives, self._plan.healed_seconds)
+        ledger.read()
 
     def _weigh(self) -> None:
         for worker in self._scene.workers:
             if worker is not None and worker.running():
                 with suppress(psutil.Error):
                     self._peak_bytes = max(self._peak_bytes, psutil.Process(worker.pid).memory_info().rss)
+
+    def _worked_through_by_whoever_lives(self) -> bool:
+        self._weigh()
+        self._keep_running()
+        return self._worked_through()
 
     def _worked_through(self) -> bool:
         time.sleep(0.2)
@@ -260,10 +273,6 @@ class Chaos:
     def _last_id(self) -> bytes:
         last: bytes = self._streams.client.xinfo_stream("signals:requests")["last-generated-id"]
         return last
-
-    def _unanswered(self) -> list[str]:
-        self._scene.ledger.read()
-        return self._scene.ledger.unanswered(self._expected)
 
     def _finish(self) -> None:
         workers = [worker for worker in self._scene.workers if worker is not None and worker.running()]

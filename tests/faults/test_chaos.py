@@ -74,8 +74,12 @@ def test_each_request_has_exactly_one_outcome_whatever_breaks(start_servers, wor
     assert outcome.peak_bytes < 700_000_000
 
 
-@pytest.mark.parametrize(("way", "fault"), [("acknowledge_first", "lost"), ("forget", "doubled")])
-def test_checker_sees_a_broken_commit(start_servers, world, way, fault):
+@pytest.mark.parametrize(
+    ("way", "found"),
+    [("acknowledge_first", {"lost"}), ("forget", {"doubled"}), ("die", set())],
+    ids=["acknowledge_first", "forget", "right_and_dying"],
+)
+def test_checker_sees_a_broken_commit(start_servers, world, way, found):
     plan = Plan(
         seed=1,
         requests=400,
@@ -84,13 +88,15 @@ def test_checker_sees_a_broken_commit(start_servers, world, way, fault):
         module="tests.support.broken_worker",
         verb=(way, "run"),
         failpoints="read=sleep:1@0.01",
-        healed_seconds=8.0,
+        healed_seconds=240.0,
     )
 
-    verdict = run(start_servers(redis_family=False), world, plan).verdict
+    outcome = run(start_servers(redis_family=False), world, plan)
 
-    assert not verdict.holds
-    assert getattr(verdict, fault)
+    verdict = outcome.verdict
+    assert {fault for fault in ("lost", "doubled", "wrong", "strange", "pending") if getattr(verdict, fault)} == found
+    assert verdict.holds == (not found)
+    assert (way == "die") == (outcome.restarts > outcome.faults["worker killed"])
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 """Workers with a broken commit, to show that the checker sees what it should: `python -m tests.support.broken_worker`.
 
-Owns: two ways of committing that lose or double outcomes under faults.
+Owns: two ways of committing that lose or double outcomes, and one that is right in a process that dies of it.
 Must not know: how a run goes on.
-Invariant: everything but the commit is the real worker.
+Invariant: everything but the commit is the real worker; only `die` ends its process.
 """
 
 import os
+import random
 import sys
 from collections.abc import Callable, Mapping
 
@@ -17,18 +18,36 @@ from worker.serving import results
 from worker.serving.entries import Entry
 from worker.serving.results import Commit, CommitStatus, Outcome, Results
 
-#: Chance that the process dies between the two commands of a broken commit.
-DEATHS = 0.02
+#: Share of the commits that lose their outcome.
+LOSSES = 0.02
+#: Chance that the process dies before a commit, and again after it; a new one costs seconds of the machine.
+DEATHS = 0.01
+
+# Each process draws its own sequence, so that a restarted one does not fail at the same commit for ever.
+_rng = random.Random(f"1-{os.getpid()}")
+_commit = Results.commit
 
 
 def acknowledge_first(self: Results, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
-    """Acknowledge, then publish: what dies between is lost."""
-    del deadline_ms
+    """Acknowledge, and seldom never come to publish; the process lives on and all else is right."""
+    if _rng.random() >= LOSSES:
+        return _commit(self, entry, outcome, deadline_ms=deadline_ms)
     with translated():
         self._client.xack(self._names.requests, GROUP, entry.id)  # type: ignore[attr-defined]  # set below
-        if int.from_bytes(os.urandom(2)) < DEATHS * 65536:
-            os._exit(1)
-        return _publish(self, outcome)
+    return Commit(CommitStatus.COMMITTED, "")
+
+
+def die(self: Results, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
+    """Commit as the real worker does, in a process that often dies just before or just after."""
+    _die_seldom()
+    commit = _commit(self, entry, outcome, deadline_ms=deadline_ms)
+    _die_seldom()
+    return commit
+
+
+def _die_seldom() -> None:
+    if _rng.random() < DEATHS:
+        os._exit(1)
 
 
 def forget(self: Results, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
@@ -46,7 +65,7 @@ def _publish(self: Results, outcome: Outcome) -> Commit:
     return Commit(CommitStatus.COMMITTED, added.decode())
 
 
-BROKEN: Mapping[str, Callable[..., Commit]] = {"acknowledge_first": acknowledge_first, "forget": forget}
+BROKEN: Mapping[str, Callable[..., Commit]] = {"acknowledge_first": acknowledge_first, "die": die, "forget": forget}
 
 
 def break_commit(way: str) -> None:

@@ -57,7 +57,7 @@ WEIGHTS = {
 #: The server of each round in turn: whether of Redis's family, and when its file reaches the disk.
 SERVERS = ((False, "everysec"), (True, "always"), (False, "always"), (True, "everysec"))
 #: Rarely, since a worker that starts again costs seconds of the machine.
-FAILPOINTS = "computed=kill@0.0001,committed=kill@0.0001,computed=raise@0.001"
+FAILPOINTS = "read=kill@0.0001,computed=kill@0.0001,committed=kill@0.0001,computed=raise@0.001"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

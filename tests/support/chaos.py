@@ -74,7 +74,7 @@ class Plan:
     #: When the server's append-only file reaches the disk.
     appendfsync: str = "everysec"
     #: Steps at which workers fail by themselves, see `worker.serving.failpoints`.
-    failpoints: str = "computed=kill@0.0003,committed=kill@0.0003,computed=raise@0.001"
+    failpoints: str = "read=kill@0.0003,computed=kill@0.0003,committed=kill@0.0003,computed=raise@0.001"
     #: Time that the workers have at the end for what is left, in seconds; and again for what is asked once more.
     healed_seconds: float = 120.0
     module: str = "worker"

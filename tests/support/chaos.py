@@ -29,6 +29,8 @@ from worker.embedded.processes import wait_until
 
 #: Share of requests that the producer adds twice, and of entries that are garbage.
 DOUBLED, GARBAGE = 0.05, 0.02
+#: No worker may be seen with as much resident memory.
+PEAK_BYTES = 700_000_000
 #: How often each kind of fault is chosen in a short run.
 SHORT: Mapping[str, float] = {
     "worker killed": 4,
@@ -94,6 +96,11 @@ class Outcome:
     peak_bytes: int
     #: Requests without an outcome that a server had forgotten, and that were asked again at the end.
     sent_again: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether each request has exactly the one outcome it should have, and memory stayed within its bound."""
+        return self.verdict.holds and 0 < self.peak_bytes < PEAK_BYTES
 
 
 class Chaos:

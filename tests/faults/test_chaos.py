@@ -3,12 +3,13 @@ from dataclasses import fields
 
 import pytest
 
-from contracts import GROUP
+from contracts import GROUP, Rejection, RejectionCode
+from contracts.codec import encode
 from tests.faults.soak import Round, report
 from tests.support.chaos import PEAK_BYTES, SHORT, Chaos, Plan
 from tests.support.checker import Ledger
 from tests.support.servers import PrivateServers, copy_prepared, short_lived_directory
-from tests.support.serving import Streams
+from tests.support.serving import NOW, Streams
 from tests.support.world import STRATEGY, build_world, catalogue, register
 from worker.lifecycle.migrations import migrate
 from worker.lifecycle.registry import Registry
@@ -120,6 +121,20 @@ def deliver(streams, *, acknowledge):
         streams.client.xack(streams.names.requests, GROUP, rows[0][0])
 
 
+def reject(streams, request_id, entry_id="*"):
+    rejection = Rejection(
+        request_id=request_id,
+        code=RejectionCode.UNKNOWN_STRATEGY,
+        reason="nobody",
+        entry_id="1-0",
+        rejected_at=NOW,
+        deliveries=1,
+        worker="w",
+        fields={},
+    )
+    streams.client.xadd(streams.names.rejections, encode(rejection), id=entry_id)
+
+
 def test_acknowledged_request_without_outcome_is_lost_at_once(judged):
     streams, ledger = judged
     deliver(streams, acknowledge=True)
@@ -129,8 +144,12 @@ def test_acknowledged_request_without_outcome_is_lost_at_once(judged):
     with ledger.forgetting():
         streams.client.xtrim(streams.names.requests, maxlen=0, approximate=False)
 
-    # What was lost before the fault is not excused by it.
+    # What was lost before the fault is not excused by it, nor found again by an outcome that comes later.
     assert ledger.excused() == ["second", "third"]
+    for name in ("first", "second", "third"):
+        reject(streams, name)
+    ledger.judge()
+    assert ledger.verdict().lost == ("first",)
 
 
 def test_request_that_outlived_the_fault_is_not_excused(judged):
@@ -144,6 +163,22 @@ def test_request_that_outlived_the_fault_is_not_excused(judged):
 
     assert ledger.excused() == ["first"]
     assert ledger.verdict().lost == ("first", "second", "third")  # none of them has an outcome in the end
+
+
+def test_outcomes_of_another_leader_are_read_from_their_beginning(judged):
+    streams, ledger = judged
+    reject(streams, "first", "5-0")
+    reject(streams, "second", "6-0")
+
+    with ledger.forgetting():
+        streams.client.delete(streams.names.rejections)
+        for request_id, entry_id in (("third", "4-0"), ("second", "6-0"), ("first", "7-0")):
+            reject(streams, request_id, entry_id)
+    reject(streams, "third", "8-0")
+    ledger.read()
+
+    verdict = ledger.verdict()
+    assert (verdict.lost, verdict.repeated, verdict.doubled) == ((), ("first",), ("third",))
 
 
 @pytest.mark.parametrize(("peak_bytes", "holds"), [(0, False), (PEAK_BYTES - 1, True), (PEAK_BYTES, False)])

@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +24,7 @@ import typer
 from tests.support.chaos import PEAK_BYTES, Chaos, Outcome, Plan
 from tests.support.servers import PrivateServers, copy_prepared, prepare, short_lived_directory
 from tests.support.world import STRATEGY, build_world, catalogue, register
+from worker.embedded.identity import FILE_NAME, Identity, read_identity, write_identity
 from worker.lifecycle.migrations import migrate
 from worker.lifecycle.registry import Registry
 
@@ -142,6 +143,7 @@ def run(plan: Plan, world: Path, prepared: Path, *, redis_family: bool) -> Round
     """Return what was asked and done, and what the streams say of it; logs of a run that failed are kept."""
     with short_lived_directory() as directory, tempfile.TemporaryDirectory() as logs:
         copy_prepared(prepared, directory)
+        _part_from_other_rounds(directory)
         servers = PrivateServers(directory, redis_family=redis_family)
         folder = Path(logs)
         for name in ("data", "artifacts"):
@@ -162,6 +164,20 @@ def run(plan: Plan, world: Path, prepared: Path, *, redis_family: bool) -> Round
             return _round(plan, outcome, "Redis" if redis_family else "Valkey")
         finally:
             servers.close()
+
+
+def _part_from_other_rounds(directory: Path) -> None:
+    """Give copied servers ports and a password of their own.
+
+    Rounds that run at the same time would share them: a server that is killed leaves its port to another round's,
+    which then answers to the password and is taken for it.
+    """
+    copied = read_identity(directory)
+    if copied is None:
+        raise FileNotFoundError(f"{directory} has no {FILE_NAME}, so no servers were prepared in it")
+    fresh = Identity.make()
+    # The password of the databases stands in the copied cluster.
+    write_identity(directory, replace(fresh, postgres_password=copied.postgres_password))
 
 
 def _round(plan: Plan, outcome: Outcome, family: str) -> Round:

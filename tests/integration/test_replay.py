@@ -7,14 +7,18 @@ import pytest
 from contracts import SignalVector
 from strategies.errors import GoldenSampleMismatch
 from strategies.models import bundle_store
+from strategies.models.bundle_store import load_bare_model, load_bundle
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import make_bars, write_snapshot
+from tests.support.models import make_bare_model
 from tests.support.published import Press, command_line
+from tests.support.serving import NOW
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.archive import Archive, archive_stream
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.lifecycle.registry import Registry
+from worker.serving.slots import ActiveBundle
 
 #: The UTC day that vectors are published on, unless a test says otherwise.
 DAY = datetime(2024, 1, 3, 12, tzinfo=UTC)
@@ -45,6 +49,12 @@ def call(folder, streams, valkey_url):
 
 def bundle_of(folder, version):
     return folder / "artifacts" / "models" / STRATEGY / version
+
+
+def serve(press, **bundles):
+    """Let vectors of these versions come from these bundles, wherever they were loaded from."""
+    for version, bundle in bundles.items():
+        press._bundles[version] = ActiveBundle(bundle=bundle, activation=1, since=NOW)
 
 
 def archived_and_cut(folder, streams):
@@ -195,6 +205,25 @@ def test_bundle_moved_elsewhere_is_found_by_digest(call, press, folder):
     bundle_of(folder, "v1").rename(bundle_of(folder, "kept-v1"))
 
     assert call("replay", entry_id).exit_code == 0
+
+
+def test_versions_at_other_registered_paths_replay_identically(call, press, folder):
+    root = folder / "artifacts"
+    make_bare_model(root / "plain.txt")
+    (root / "releases").mkdir()
+    bundle_of(folder, "v1").rename(root / "releases" / "v1")
+    plain = load_bare_model(root / "plain.txt", STRATEGY, "plain")
+    serve(press, v1=load_bundle(root / "releases" / "v1"), plain=plain)
+    for version in ("v1", "plain"):
+        press.publish(press.vector(version, version=version), DAY)
+
+    result = call("replay", "--since", "2024-01-01", "--json")
+
+    assert result.exit_code == 0
+    assert {(one["model_version"], one["outcome"]) for one in json.loads(result.stdout)["findings"]} == {
+        ("v1", "identical"),
+        ("plain", "identical"),
+    }
 
 
 def test_bundle_that_no_longer_proves_itself_is_said(call, press, monkeypatch):

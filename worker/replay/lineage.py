@@ -2,12 +2,13 @@
 
 Owns: the way from digests in a vector to a bundle under the artifact root and a snapshot under the data directory.
 Must not know: streams, the registry, how vectors are compared.
-Invariant: what is found by digest is preferred; what is found by name alone is used too, and its other digest shows.
+Invariant: what is found by digest is preferred, wherever it lies below the artifact root, as the registry takes any
+path there; what is found by name alone is used too, and its other digest shows.
 """
 
 import platform
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from strategies.models.bundle import Bundle
 from strategies.models.bundle_files import SIZE_LIMITS, digest, read_limited
 from strategies.models.bundle_store import MANIFEST_FILE, bundle_path, load_bare_model, load_bundle
 from strategies.models.manifest import MODEL_FILE
+from worker.replay.artifacts import MAX_DEPTH, MAX_FILES, Artifacts
 from worker.replay.errors import NotReproducible
 
 #: Bundles and snapshots kept between vectors; an audit goes through them one after the other.
@@ -32,6 +34,7 @@ class Lineage:
     def __init__(self, artifacts_dir: Path, data_dir: Path) -> None:
         """Take where bundles and snapshots lie; nothing is read before it is asked for."""
         self._artifacts_dir, self._data_dir = artifacts_dir, data_dir
+        self._artifacts, self._identity = Artifacts(artifacts_dir), cache(_identity)
         self._bundle = lru_cache(_BUNDLES)(self._load_bundle)
         self._panel = lru_cache(_PANELS)(self._load_panel)
 
@@ -75,16 +78,27 @@ class Lineage:
             raise NotReproducible(f"bundle {strategy} {version}: {error}") from error
 
     def _find(self, strategy: str, version: str, bundle_sha256: str | None, model_sha256: str) -> Path:
-        named = bundle_path(self._artifacts_dir, strategy, version)
+        named, wanted = bundle_path(self._artifacts_dir, strategy, version), bundle_sha256 or model_sha256
         for path in (named, *_candidates(self._artifacts_dir / "models" / strategy)):
-            if path.exists() and (bundle_sha256 or model_sha256) == _identity(path, by_model=bundle_sha256 is None):
+            if path.exists() and self._identity(path, by_model=bundle_sha256 is None) == wanted:
                 return path
+        if elsewhere := self._find_elsewhere(bundle_sha256, model_sha256):
+            return elsewhere
         if not named.exists():
             raise NotReproducible(
-                f"bundle {strategy} {version}: nothing stands at {named}, and no other bundle of the strategy has "
-                f"SHA-256 {bundle_sha256 or model_sha256}"
+                f"bundle {strategy} {version}: nothing stands at {named}, and of the first {MAX_FILES} files below "
+                f"{self._artifacts_dir}, {MAX_DEPTH} folders deep, none has SHA-256 {wanted}"
             )
         return named
+
+    def _find_elsewhere(self, bundle_sha256: str | None, model_sha256: str) -> Path | None:
+        # A bare model states its own digest as that of its bundle; a vector that states none may be of either.
+        if bundle_sha256 is not None and bundle_sha256 != model_sha256:
+            return self._artifacts.bundle(bundle_sha256)
+        model = self._artifacts.model(model_sha256)
+        if model and bundle_sha256 is None and model.name == MODEL_FILE and (model.parent / MANIFEST_FILE).is_file():
+            return model.parent
+        return model
 
 
 def surroundings(vector: SignalVector, bundle: Bundle, code_version: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from strategies.models.bundle import ALPHA158_LABEL
 from strategies.models.manifest import (
     MAX_FOLDS,
     ConstructionRecord,
+    LabelProcessor,
     LabelRecord,
     Name,
     Period,
@@ -27,8 +28,6 @@ from strategies.models.manifest import (
 from strategies.models.processors import ProcessorKind
 from strategies.yaml_files import first_line, read_yaml, shown
 
-#: How labels are transformed within each session before training; anything but `none` makes predictions scores.
-LabelProcessor = Literal["none", "cs_zscore", "cs_rank"]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 #: How the training period of a fold follows its test period: it grows, or moves along.
 Window = Literal["expanding", "rolling"]

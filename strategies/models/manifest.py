@@ -31,6 +31,8 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=0, le=MAX_SIDE)]
 PredictionKind = Literal["return", "score"]
 VwapStandIn = Literal["none", "typical_price", "close"]
+#: How labels are transformed within each session before training; anything but `none` makes predictions scores.
+LabelProcessor = Literal["none", "cs_zscore", "cs_rank"]
 
 
 class _Record(BaseModel):
@@ -131,6 +133,18 @@ class CostsRecord(_Record):
     borrow_bps_a_year: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+class SettingsRecord(CostsRecord):
+    """What the training was told and nothing else here shows: with the records beside it, the whole configuration."""
+
+    label_processor: LabelProcessor
+    #: Whether rows were left out whose symbol was listed for fewer sessions than the feature set looks back.
+    require_full_history: bool
+    #: Boosting rounds at most.
+    rounds: Annotated[int, Field(ge=1)]
+    #: Rounds without improvement on the validation period after which boosting stops.
+    early_stopping_rounds: Annotated[int, Field(ge=1)]
+
+
 class FoldRecord(_Record):
     """One fold of a walk-forward training."""
 
@@ -185,6 +199,8 @@ class Lineage(_Record):
     #: Where folds were trained or borrowing was paid.
     costs: CostsRecord | None = None
     walk_forward: WalkForwardRecord | None = None
+    #: None in bundles of before it was stated.
+    settings: SettingsRecord | None = None
 
 
 class BundleManifest(Lineage):
@@ -199,8 +215,8 @@ class BundleManifest(Lineage):
         return self
 
 
-#: Left out of `bundle.json` where there is nothing to say: a training without them gives the bytes that it always gave.
-_OPTIONAL = ("costs", "walk_forward")
+#: Left out of `bundle.json` where there is nothing to say: a bundle of before them has the bytes that it always had.
+_OPTIONAL = ("costs", "walk_forward", "settings")
 
 
 def encode_manifest(manifest: BundleManifest) -> bytes:

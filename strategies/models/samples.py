@@ -17,7 +17,8 @@ from strategies.errors import TrainingError
 from strategies.expressions.feature_sets import FeatureSet, label
 from strategies.market.bars import Float32Array, FloatArray, IntArray, Panel
 from strategies.models.bundle import ALPHA158_LABEL
-from strategies.models.configuration import LabelProcessor, TrainingConfig
+from strategies.models.configuration import TrainingConfig
+from strategies.models.manifest import LabelProcessor
 
 #: Told the stage, what is done of it, and of how many.
 Progress = Callable[[str, int, int], None]

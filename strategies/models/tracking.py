@@ -107,6 +107,6 @@ def _parameters(manifest: BundleManifest) -> Mapping[str, Any]:
         "train_rows": training.train_rows,
         "valid_rows": training.valid_rows,
         **{name: f"{period.first} to {period.last}" for name, period in periods.items()},
-        **(manifest.costs.model_dump() if manifest.costs else {}),
+        **(manifest.settings.model_dump() if manifest.settings else {}),
         **(folds.model_dump(include={"window", "embargo_sessions"}) | {"folds": len(folds.folds)} if folds else {}),
     }

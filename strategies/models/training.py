@@ -19,7 +19,7 @@ from strategies.models.fitting import Fit, Rows, fit_model
 from strategies.models.folds import Plan, plan_folds
 from strategies.models.golden import GoldenSample, choose_rows, replay_golden, take_golden
 from strategies.models.judging import HeldOut, judge
-from strategies.models.manifest import CostsRecord, FeatureSetRecord, Lineage, TrainingRecord
+from strategies.models.manifest import CostsRecord, FeatureSetRecord, Lineage, SettingsRecord, TrainingRecord
 from strategies.models.periods import Split, period_of
 from strategies.models.reference import Distribution, describe
 from strategies.models.samples import Progress, Samples, compute_samples
@@ -165,6 +165,7 @@ def _lineage(
         metrics={},
         versions={"python": platform.python_version(), **{name: installed(name) for name in LIBRARIES}},
         git_revision=provenance.git_revision,
+        settings=SettingsRecord(**{name: getattr(config, name) for name in SettingsRecord.model_fields}),
     )
 
 

@@ -193,7 +193,7 @@ def _lineage(study: Study) -> list[tuple[str, str]]:
         ),
         ("shown", ", ".join(f"{_title(part).lower()} {_period(part)}" for part in study.parts)),
         ("walk-forward", _folds(study)),
-        ("label", f"{manifest.label.expression} ({manifest.label.horizon})"),
+        ("label", f"{manifest.label.expression} ({manifest.label.horizon}), {_transform(study)}"),
         ("prediction", manifest.prediction_kind),
         (
             "feature set",
@@ -203,7 +203,7 @@ def _lineage(study: Study) -> list[tuple[str, str]]:
         ("portfolio", f"long the top {construction.top_n}, short the bottom {construction.bottom_n}, equal weights"),
         ("costs", f"{costs} ({_SOURCES[study.costs.source]})"),
         ("calendar", training.calendar),
-        ("boosting", f"{training.best_iteration} rounds, seed {training.seed}"),
+        ("boosting", f"{training.best_iteration} rounds{_most_rounds(study)}, seed {training.seed}"),
         ("code here", f"signal-worker {study.code_version}"),
         ("code at training", f"{manifest.git_revision or 'unknown'}; {_versions(manifest.versions)}"),
     ]
@@ -212,6 +212,19 @@ def _lineage(study: Study) -> list[tuple[str, str]]:
 def _trained_elsewhere(study: Study) -> str:
     trained_on = study.manifest.training.snapshot_id
     return "" if trained_on == study.snapshot_id else f" (trained on {trained_on})"
+
+
+def _transform(study: Study) -> str:
+    settings = study.manifest.settings
+    transform = settings.label_processor if settings else "not stated, so not applied here"
+    return f"transform within the session: {transform}"
+
+
+def _most_rounds(study: Study) -> str:
+    settings = study.manifest.settings
+    if settings is None:
+        return ""
+    return f" of at most {settings.rounds}, ended after {settings.early_stopping_rounds} without gain"
 
 
 def _folds(study: Study) -> str:

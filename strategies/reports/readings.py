@@ -84,6 +84,8 @@ def _of_data(study: Study) -> Iterator[str]:
     trained_on = study.manifest.training.snapshot_id
     if study.snapshot_id != trained_on:
         yield f"The bars are those of snapshot {study.snapshot_id[:12]}, the model was trained on {trained_on[:12]}."
+    if study.manifest.settings and not study.manifest.settings.require_full_history:
+        yield "Symbols are priced from their first session on, as in training; serving waits for their full history."
     unknown = judged(study).figures["unknown_returns"]
     if unknown:
         yield f"{unknown:.0f} returns of held symbols are not known and count as 0."

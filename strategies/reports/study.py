@@ -97,8 +97,9 @@ def study_bundle(
 ) -> Study:
     """Return what the bundle was worth on these bars.
 
-    Features, processors and predictions come from the code that serves; a prediction is made where serving would make
-    one. IC, quantiles and calibration are held against the bundle's label, books against the return of one session.
+    Features, processors and predictions come from the code that serves; a prediction is made where training made one.
+    IC is held against the bundle's label as training transformed it, quantiles and calibration against the label
+    itself, books against the return of one session.
 
     Args:
         bundle: With a manifest.
@@ -141,7 +142,7 @@ def study_bundle(
 
 def costs_of(manifest: BundleManifest, scope: Scope) -> Costs:
     """Return the costs asked for, else those that the bundle states, else the default."""
-    stated = manifest.costs
+    stated = manifest.costs or manifest.settings
     given = scope.cost_bps is not None or scope.borrow_bps_a_year is not None
     cost_bps = scope.cost_bps if scope.cost_bps is not None else stated.cost_bps if stated else DEFAULT_COST_BPS
     borrow = scope.borrow_bps_a_year
@@ -156,7 +157,10 @@ def costs_of(manifest: BundleManifest, scope: Scope) -> Costs:
 
 def _config(manifest: BundleManifest, costs: Costs) -> TrainingConfig:
     """Return a configuration that judges as the bundle was judged; nothing is trained with it."""
+    settings = manifest.settings
+    told = settings.model_dump(include={"label_processor", "require_full_history"}) if settings else {}
     return TrainingConfig(
+        **told,
         strategy=manifest.strategy,
         universe=manifest.training.universe,
         label=manifest.label,
@@ -169,7 +173,8 @@ def _config(manifest: BundleManifest, costs: Costs) -> TrainingConfig:
 def _part(bundle: Bundle, samples: Samples, panel: Panel, config: TrainingConfig, period: slice, *, seen: bool) -> Part:
     sessions = panel.sessions[period]
     held = judge(bundle, samples, samples.within(period), config, sessions)
-    quantiles = measure_quantiles(sessions, samples.symbols, held.predictions, held.labels)
+    outcomes = samples.labels[samples.within(period)]
+    quantiles = measure_quantiles(sessions, samples.symbols, held.predictions, outcomes)
     figures = held.metrics | further_figures(held, config.cost_bps)
     return Part(
         seen=seen,
@@ -177,7 +182,7 @@ def _part(bundle: Bundle, samples: Samples, panel: Panel, config: TrainingConfig
         held=held,
         figures=figures | {"rank_autocorrelation": quantiles.rank_autocorrelation},
         quantiles=quantiles,
-        calibration=calibrate(held.predictions, held.labels),
+        calibration=calibrate(held.predictions, outcomes),
     )
 
 

@@ -12,10 +12,10 @@ from strategies.errors import TrainingError, UnknownSymbols
 from strategies.expressions.feature_sets import feature_set
 from strategies.models.bundle_store import load_bundle, save_bundle
 from strategies.models.configuration import TrainingConfig
-from strategies.models.manifest import ConstructionRecord
+from strategies.models.manifest import BundleManifest, ConstructionRecord, encode_manifest
 from strategies.models.samples import compute_samples, transform_labels
 from strategies.models.training import Provenance, train
-from tests.support.models import SMALL, make_model, make_training_panel, scaled_after
+from tests.support.models import SMALL, change_file, make_model, make_training_panel, scaled_after
 
 V1 = Provenance(version="v1")
 
@@ -133,6 +133,63 @@ def test_bundle_states_on_disk_what_it_was_made_of(tmp_path):
     assert (training["calendar"], training["seed"], len(training["universe"])) == ("XNYS", 42, 8)
     assert training["train"].keys() == training["valid"].keys() == training["test"].keys() == {"first", "last"}
     assert training["parameters"]["num_leaves"] == SMALL.num_leaves
+
+
+TOLD = {
+    "label_processor": "cs_rank",
+    "require_full_history": False,
+    "rounds": 6,
+    "early_stopping_rounds": 2,
+    "cost_bps": 20.0,
+    "borrow_bps_a_year": 0.0,
+}
+
+
+def stated_config(manifest):
+    """The configuration that `bundle.json` states, of a training without folds and with a shipped feature set."""
+    training, features = manifest.training, manifest.feature_set
+    fields = {"learning_rate", "max_depth", "num_leaves", "num_threads"}
+    return TrainingConfig.model_validate(
+        {name: getattr(manifest, name).model_dump() for name in ("label", "construction")}
+        | {"feature_set": features.name, "vwap_stand_in": features.vwap_stand_in, "precision": features.precision}
+        | {"periods": training.model_dump(include={"train", "valid", "test"}), "gap_sessions": training.gap_sessions}
+        | {
+            "universe": training.universe,
+            "seed": training.seed,
+            "processors": [one.kind for one in manifest.processors],
+        }
+        | {name: training.parameters[name] for name in fields}
+        | {"parameters": {"feature_fraction": training.parameters["feature_fraction"]}}
+        | manifest.settings.model_dump()
+    )
+
+
+def test_bundle_json_alone_trains_the_same_bundle_again(tmp_path):
+    asked = {**SMALL.model_dump(), **TOLD, "processors": ("fillna",), "parameters": {"feature_fraction": 0.5}}
+    path = save_bundle(tmp_path / "first", make_model(TrainingConfig.model_validate(asked)).content)
+    manifest = load_bundle(path, check=False).manifest
+
+    again = train(make_training_panel(starts={"ORCL": 100}), stated_config(manifest), V1)
+
+    assert manifest.settings.model_dump() == TOLD
+    second = save_bundle(tmp_path / "second", again.content)
+    assert {file.name: file.read_bytes() for file in second.iterdir()} == {
+        file.name: file.read_bytes() for file in path.iterdir()
+    }
+
+
+def test_bundle_of_before_settings_loads_proves_and_keeps_its_bytes(tmp_path):
+    path = save_bundle(tmp_path, make_model().content)
+    stated = json.loads((path / "bundle.json").read_text(encoding="utf-8"))
+    del stated["settings"]
+    before = encode_manifest(BundleManifest.model_validate(stated))
+    change_file(path, "bundle.json", before)
+
+    bundle = load_bundle(path)
+
+    assert b"settings" not in before
+    assert (bundle.proven, bundle.manifest.settings) == (True, None)
+    assert encode_manifest(bundle.manifest) == before
 
 
 def test_normalised_label_makes_predictions_scores():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from strategies.errors import TrainingError
-from strategies.models.bundle_store import load_bare_model, load_bundle
+from strategies.models.bundle_store import load_bare_model, load_bundle, save_bundle
 from strategies.models.configuration import TrainingConfig
 from strategies.models.judging import judge
 from strategies.models.manifest import CostsRecord
@@ -19,7 +19,7 @@ from strategies.reports.figures import draw_figures
 from strategies.reports.page import render_page
 from strategies.reports.readings import caveats, readings
 from strategies.reports.study import DEFAULT_COST_BPS, Scope, study_bundle
-from tests.support.models import make_bare_model, make_bundle, make_training_panel
+from tests.support.models import SMALL, make_bare_model, make_bundle, make_model, make_training_panel
 
 PANEL = make_training_panel(starts={"ORCL": 100})
 HOSTILE = "</p><script>alert(1)</script><img src=x onerror=\"alert('2')\">&\x00"
@@ -140,23 +140,48 @@ def test_page_calls_what_training_saw_in_sample(bundle, both_content, content):
 
 
 def test_costs_come_from_the_command_then_the_bundle_then_the_default(bundle):
-    stated = stating(bundle, costs=CostsRecord(cost_bps=7.0, borrow_bps_a_year=50.0))
+    silent = stating(bundle, settings=None)
+    stated = stating(silent, costs=CostsRecord(cost_bps=7.0, borrow_bps_a_year=50.0))
 
-    costs = [each.costs for each in (study(bundle), study(stated), study(stated, cost_bps=0.0))]
+    costs = [each.costs for each in (study(bundle), study(silent), study(stated), study(stated, cost_bps=0.0))]
 
     assert [(each.cost_bps, each.borrow_bps_a_year, each.source) for each in costs] == [
+        (5.0, 0.0, "bundle"),
         (DEFAULT_COST_BPS, 0.0, "assumed"),
         (7.0, 50.0, "bundle"),
         (0.0, 50.0, "given"),
     ]
 
 
-def test_assumed_costs_are_said_to_be_assumed(content, bundle):
-    page = Page(content)
+def test_assumed_costs_are_said_to_be_assumed(bundle):
+    silent = stating(bundle, settings=None)
+    page = Page(render_page(study(silent)))
 
     assert "The bundle states no costs: 5 bps of each unit of weight traded are assumed." in page.text
     assert "5 bps a trade, 0 bps a year for borrowing (assumed, the bundle states none)" in page.text
-    assert not any("assumed" in sentence for sentence in caveats(study(bundle, cost_bps=3.0)))
+    assert "transform within the session: not stated, so not applied here" in page.text
+    assert not any("assumed" in sentence for sentence in caveats(study(silent, cost_bps=3.0)))
+
+
+def test_model_trained_otherwise_is_judged_as_it_was_trained(tmp_path):
+    told = {"label_processor": "cs_rank", "require_full_history": False, "cost_bps": 20.0}
+    # Listed so late that it has no full history in the test period.
+    content = make_model(SMALL.model_copy(update=told), starts=(("ORCL", 170),)).content
+    bundle = load_bundle(save_bundle(tmp_path, content), check=False)
+
+    found = study(bundle, panel=make_training_panel(starts={"ORCL": 170}))
+
+    (part,) = found.parts
+    assert (found.costs.cost_bps, found.costs.source) == (20.0, "bundle")
+    assert all(stated == here for _, stated, here in found.compared)
+    assert np.nanmax(np.abs(part.held.labels)) > 1
+    assert np.abs(part.quantiles.mean).max() < 0.1
+    assert np.abs(part.calibration.realised).max() < 0.1
+    page = Page(render_page(found)).text
+    assert "20 bps a trade, 0 bps a year for borrowing (stated by the bundle)" in page
+    assert "transform within the session: cs_rank" in page
+    assert "rounds of at most 8, ended after 8 without gain" in page
+    assert "serving waits for their full history" in page
 
 
 def test_other_bars_are_named_and_not_compared(bundle):

@@ -22,8 +22,12 @@ from strategies.models.bundle import Predictor
 Cell = tuple[str, date]
 #: Fewest rows of a sample.
 MIN_ROWS = 64
-#: Most rows: each feature's lowest and highest, and the rows that are hard to compute, stay below it.
-MAX_ROWS = 512
+#: Most cells that one feature adds: its lowest, its highest and one NaN.
+CELLS_A_FEATURE = 3
+#: Rows of each short history, and of the last session.
+ROWS_A_HISTORY, LAST_ROWS = 2, 4
+#: Most bytes of bars and features: well below the 64 MiB that are read of the file, which may be larger than they are.
+MAX_BYTES = 40 * 1024**2
 #: Bars of history at which windows of Alpha158 start to be defined, or become full.
 SHORT_HISTORIES = (1, 2, 3, 5, 10, 20, 30, 59, 60, 61)
 
@@ -40,23 +44,39 @@ class GoldenSample:
     predictions: FloatArray
 
 
-def choose_rows(features: Float32Array, listed: IntArray, *, seed: int) -> IntArray:
+def most_rows(columns: int, bars: int) -> int:
+    """Return the most rows of a sample: enough for every feature's range, if they fit into the file.
+
+    Args:
+        columns: Features of a row.
+        bars: Values in the window of a row.
+    """
+    wanted = CELLS_A_FEATURE * columns + ROWS_A_HISTORY * len(SHORT_HISTORIES) + LAST_ROWS
+    return max(MIN_ROWS, min(wanted, MAX_BYTES // (4 * columns + 8 * bars)))
+
+
+def choose_rows(features: Float32Array, listed: IntArray, *, seed: int, most: int) -> IntArray:
     """Return the cells to keep as golden rows, `[rows, 2]`: session index, symbol index.
 
-    Chosen, in this order, until `MAX_ROWS`: for each feature its lowest and highest finite cell and one NaN cell;
-    rows with short histories; the last session; seeded random rows up to `MIN_ROWS`.
+    Wanted are, for each feature, its lowest and highest finite cell and one NaN cell; rows with short histories; the
+    last session; seeded random rows up to `MIN_ROWS`. Where these are too many, extremes are left out first, those of
+    the last features before the others.
 
     Args:
         features: `[sessions, symbols, features]`.
         listed: Sessions since each symbol's first bar, that one included, `[sessions, symbols]`; below 1 = no row.
         seed: Of the random rows.
+        most: Rows that are kept at most, see `most_rows`.
     """
     exists = listed >= 1
-    random = np.random.default_rng(seed).permutation(np.flatnonzero(exists))
-    chosen = dict.fromkeys([*_extremes(features, exists), *_short(listed), *_last(exists)])
-    unique = [*list(chosen)[:MAX_ROWS], *(cell for cell in random.tolist() if cell not in chosen)]
-    kept = np.array(unique[: max(MIN_ROWS, min(len(chosen), MAX_ROWS))], dtype=np.int64)
-    return np.stack(np.divmod(kept, features.shape[1]), axis=1)
+    hard = [*_short(listed), *_last(exists)]
+    extremes, missing = _extremes(features, exists)
+    kept = set(list(dict.fromkeys([*hard, *missing, *extremes]))[:most])
+    chosen = [cell for cell in dict.fromkeys([*extremes, *hard]) if cell in kept]
+    if len(chosen) < MIN_ROWS:
+        random = np.random.default_rng(seed).permutation(np.flatnonzero(exists))
+        chosen += [cell for cell in random.tolist() if cell not in kept][: MIN_ROWS - len(chosen)]
+    return np.stack(np.divmod(np.array(chosen, dtype=np.int64), features.shape[1]), axis=1)
 
 
 def take_golden(predictor: Predictor, panel: Panel, cells: Sequence[Cell], features: Float32Array) -> GoldenSample:
@@ -103,25 +123,29 @@ def replay_golden(predictor: Predictor, golden: GoldenSample) -> None:
         raise GoldenSampleMismatch(_difference("prediction", window, golden.predictions[row], predictions[row]))
 
 
-def _extremes(features: Float32Array, exists: NDArray[np.bool_]) -> list[int]:
+def _extremes(features: Float32Array, exists: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """Return every feature's lowest, highest and first NaN cell, and the NaN cells alone."""
     cells: list[int] = []
+    missing: list[int] = []
     for column in range(features.shape[2]):
         values = features[:, :, column].astype(np.float64)
         finite = exists & np.isfinite(values)
         if finite.any():
             cells.append(int(np.argmin(np.where(finite, values, np.inf))))
             cells.append(int(np.argmax(np.where(finite, values, -np.inf))))
-        cells.extend(int(cell) for cell in np.flatnonzero(exists & ~np.isfinite(values))[:1])
-    return cells
+        found = [int(cell) for cell in np.flatnonzero(exists & ~np.isfinite(values))[:1]]
+        cells += found
+        missing += found
+    return cells, missing
 
 
 def _short(listed: IntArray) -> list[int]:
     """Cells with each short history: of the youngest symbols, or of the panel's own first sessions."""
-    return [int(cell) for bars in SHORT_HISTORIES for cell in np.flatnonzero(listed == bars)[-2:]]
+    return [int(cell) for bars in SHORT_HISTORIES for cell in np.flatnonzero(listed == bars)[-ROWS_A_HISTORY:]]
 
 
 def _last(exists: NDArray[np.bool_]) -> list[int]:
-    return [(len(exists) - 1) * exists.shape[1] + int(symbol) for symbol in np.flatnonzero(exists[-1])[:4]]
+    return [(len(exists) - 1) * exists.shape[1] + int(symbol) for symbol in np.flatnonzero(exists[-1])[:LAST_ROWS]]
 
 
 def _window(features: FeatureSet, panel: Panel, symbol: str, session: date) -> Window:

@@ -17,7 +17,7 @@ from strategies.models.bundle_store import BundleContent
 from strategies.models.configuration import TrainingConfig
 from strategies.models.fitting import Fit, Rows, fit_model
 from strategies.models.folds import Plan, plan_folds
-from strategies.models.golden import GoldenSample, choose_rows, replay_golden, take_golden
+from strategies.models.golden import GoldenSample, choose_rows, most_rows, replay_golden, take_golden
 from strategies.models.judging import HeldOut, judge
 from strategies.models.manifest import CostsRecord, FeatureSetRecord, Lineage, SettingsRecord, TrainingRecord
 from strategies.models.periods import Split, period_of
@@ -117,7 +117,9 @@ def _worth(
 
 
 def _golden(scorer: Scorer, panel: Panel, samples: Samples, seed: int) -> GoldenSample:
-    cells = choose_rows(samples.features, samples.listed, seed=seed)
+    features = scorer.feature_set
+    most = most_rows(len(features.names), len(features.fields) * features.lookback)
+    cells = choose_rows(samples.features, samples.listed, seed=seed, most=most)
     named = [
         (samples.symbols[symbol], panel.sessions[samples.offset + session].astype(object)) for session, symbol in cells
     ]

@@ -7,10 +7,20 @@ import pytest
 
 from strategies.errors import GoldenSampleMismatch, MalformedModel
 from strategies.models.bundle import Scorer
+from strategies.models.bundle_files import SIZE_LIMITS
 from strategies.models.bundle_store import parse_booster
-from strategies.models.golden import MAX_ROWS, MIN_ROWS, choose_rows, replay_golden
+from strategies.models.golden import (
+    MIN_ROWS,
+    SHORT_HISTORIES,
+    choose_rows,
+    most_rows,
+    replay_golden,
+)
 from strategies.models.tables import decode_golden, decode_reference, encode_golden, encode_reference
 from tests.support.models import make_content
+
+#: More than small samples hold.
+MOST = 512
 
 
 def scorer() -> Scorer:
@@ -31,7 +41,7 @@ def features_with_gaps(seed=0, sessions=60, symbols=7, columns=9):
 def test_chosen_rows_hold_the_range_of_each_feature():
     features, listed = features_with_gaps()
 
-    rows = choose_rows(features, listed, seed=1)
+    rows = choose_rows(features, listed, seed=1, most=MOST)
     chosen = features[rows[:, 0], rows[:, 1]]
     existing = features[listed >= 1]
 
@@ -43,19 +53,57 @@ def test_chosen_rows_hold_the_range_of_each_feature():
 def test_chosen_rows_exist_are_unique_and_enough():
     features, listed = features_with_gaps()
 
-    rows = choose_rows(features, listed, seed=1)
+    rows = choose_rows(features, listed, seed=1, most=MOST)
 
-    assert MIN_ROWS <= len(rows) <= MAX_ROWS
+    assert MIN_ROWS <= len(rows) <= most_rows(9, 305)
     assert len({tuple(row) for row in rows.tolist()}) == len(rows)
     assert (listed[rows[:, 0], rows[:, 1]] >= 1).all()
     assert {1, 2, 5, 10, 20} <= set(listed[rows[:, 0], rows[:, 1]].tolist())
-    assert rows.tolist() == choose_rows(features, listed, seed=1).tolist()
+    assert rows.tolist() == choose_rows(features, listed, seed=1, most=MOST).tolist()
 
 
-def test_chosen_rows_stay_below_the_limit():
-    features, listed = features_with_gaps(sessions=200, symbols=20, columns=400)
+def wide_features():
+    """400 independent columns, each with one cell missing."""
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(200, 20, 400)).astype(np.float32)
+    listed = np.broadcast_to(np.arange(1, 201)[:, None] - np.arange(20)[None, :] * 3, (200, 20))
+    cells = rng.permutation(np.flatnonzero(listed >= 1))[:400]
+    features[*np.divmod(cells, 20), np.arange(400)] = np.nan
+    return features, listed
 
-    assert len(choose_rows(features, listed, seed=1)) == MAX_ROWS
+
+def test_every_column_of_a_wide_feature_set_is_covered():
+    features, listed = wide_features()
+
+    rows = choose_rows(features, listed, seed=1, most=most_rows(400, 305))
+    chosen, existing = features[rows[:, 0], rows[:, 1]], features[listed >= 1]
+
+    assert np.nanmin(chosen, axis=0).tolist() == np.nanmin(existing, axis=0).tolist()
+    assert np.nanmax(chosen, axis=0).tolist() == np.nanmax(existing, axis=0).tolist()
+    assert np.isnan(chosen).any(axis=0).all()
+    assert set(SHORT_HISTORIES) <= set(listed[rows[:, 0], rows[:, 1]].tolist())
+
+
+def test_short_histories_gaps_and_last_session_outlast_the_limit():
+    features, listed = wide_features()
+
+    rows = choose_rows(features, listed, seed=1, most=450)
+    chosen = features[rows[:, 0], rows[:, 1]]
+
+    assert len(rows) == 450
+    assert set(SHORT_HISTORIES) <= set(listed[rows[:, 0], rows[:, 1]].tolist())
+    assert np.isnan(chosen).any(axis=0).all()
+    assert (rows[:, 0] == 199).sum() >= 4
+
+
+@pytest.mark.parametrize(("columns", "bars"), [(4096, 6 * 61), (4096, 6 * 250), (1, 6 * 10_000), (158, 5 * 61)])
+def test_largest_sample_fits_into_its_file(columns, bars):
+    rows = most_rows(columns, bars)
+
+    assert rows >= MIN_ROWS
+    # As parquet, random numbers take up to a third more than they are.
+    assert rows * (4 * columns + 8 * bars) * 4 / 3 <= SIZE_LIMITS["golden.parquet"]
+    assert rows >= min(3 * columns, 512)
 
 
 def test_golden_sample_of_training_holds_short_histories_and_gaps():

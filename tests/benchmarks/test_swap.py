@@ -16,10 +16,10 @@ def test_repeated_trees_are_a_sound_model_of_about_that_size(tmp_path):
     assert inspect_model(larger).num_trees > 20
 
 
-def test_large_bundle_proves_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(swap, "LARGE_BYTES", 50_000)
+def test_large_bundle_proves_itself(tmp_path):
+    path = save_large_bundle(tmp_path, make_bundle(tmp_path), "large", size_bytes=50_000)
 
-    large = load_bundle(save_large_bundle(tmp_path, make_bundle(tmp_path), "large"), check=False)
+    large = load_bundle(path, check=False)
 
     assert (large.version, large.proven) == ("large", True)
     assert swap_figure(large).met

@@ -40,10 +40,10 @@ RISE = 2.0
 Ask = Callable[[], tuple[float, SignalVector]]
 
 
-def save_large_bundle(artifacts_dir: Path, small: Path, version: str) -> Path:
+def save_large_bundle(artifacts_dir: Path, small: Path, version: str, *, size_bytes: int = LARGE_BYTES) -> Path:
     """Save a bundle whose trees are those of a small one over and over, and return its folder."""
     bundle = load_bundle(small, check=False, prove=False)
-    text = repeated_trees((small / MODEL_FILE).read_text(encoding="ascii"), LARGE_BYTES)
+    text = repeated_trees((small / MODEL_FILE).read_text(encoding="ascii"), size_bytes)
     large = replace(bundle, booster=parse_booster(text.encode()))
     golden = load_golden(small, bundle)
     content = BundleContent(

@@ -178,7 +178,7 @@ def test_bundle_json_alone_trains_the_same_bundle_again(tmp_path):
     }
 
 
-def test_bundle_of_before_settings_loads_proves_and_keeps_its_bytes(tmp_path):
+def test_bundle_of_before_settings_loads_and_keeps_its_bytes(tmp_path):
     path = save_bundle(tmp_path, make_model().content)
     stated = json.loads((path / "bundle.json").read_text(encoding="utf-8"))
     del stated["settings"]

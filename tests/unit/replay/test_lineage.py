@@ -59,7 +59,7 @@ def test_right_bundle_elsewhere_beats_another_of_the_name(tmp_path, released):
     assert bundle.bundle_sha256 == digests(released)[0]
 
 
-def test_vector_without_bundle_digest_finds_the_bundle_by_its_model(tmp_path, released):
+def test_vector_without_bundle_digest_is_found_by_its_model(tmp_path, released):
     sha256, model_sha256 = digests(released)
 
     bundle, _ = lineage(tmp_path).bundle(vector_of(None, model_sha256))

@@ -29,6 +29,9 @@ from worker.lifecycle.migrations import migrate
 from worker.lifecycle.registry import Registry
 
 PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
+GUARANTEES = PAGE.with_name("guarantees.md")
+#: What stands between these lines of it is printed.
+SUM_BEGINS, SUM_ENDS = "<!-- printed by `make soak` -->", "<!-- end of what is printed -->"
 BOOK = Path(".local") / "soak.jsonl"
 #: Mostly what costs no time, so that thousands fit; of every kind enough.
 WEIGHTS = {
@@ -58,7 +61,7 @@ WEIGHTS = {
 #: The server of each round in turn: whether of Redis's family, and when its file reaches the disk.
 SERVERS = ((False, "everysec"), (True, "always"), (False, "always"), (True, "everysec"))
 #: Rarely, since a worker that starts again costs seconds of the machine.
-FAILPOINTS = "read=kill@0.0001,computed=kill@0.0001,committed=kill@0.0001,computed=raise@0.001"
+FAILPOINTS = "read=kill@0.00005,computed=kill@0.00005,committed=kill@0.00005,computed=raise@0.001"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +124,9 @@ def soak(
             done.append(finished.result())
             with book.open("a", encoding="utf-8") as written:
                 written.write(json.dumps(asdict(done[-1])) + "\n")
-            PAGE.write_text(report(done), encoding="utf-8")
             typer.echo(f"{len(done)}/{rounds} {done[-1]}")
+            publish(done)
+    publish(done)
     typer.echo(report(done))
     raise typer.Exit(not all(one.holds for one in done))
 
@@ -200,6 +204,26 @@ def _round(plan: Plan, outcome: Outcome, family: str) -> Round:
         sent_again=outcome.sent_again,
         faults=dict(outcome.faults),
     )
+
+
+def publish(rounds: Sequence[Round]) -> None:
+    """Write the page, and its sum into the page of guarantees."""
+    PAGE.write_text(report(rounds), encoding="utf-8")
+    before, _, rest = GUARANTEES.read_text(encoding="utf-8").partition(SUM_BEGINS)
+    after = rest.partition(SUM_ENDS)[2]
+    GUARANTEES.write_text(f"{before}{SUM_BEGINS}{summary(rounds)}{SUM_ENDS}{after}", encoding="utf-8")
+
+
+def summary(rounds: Sequence[Round]) -> str:
+    """Return the page's sum, one sentence a line."""
+    requests, faults = sum(one.requests for one in rounds), sum(sum(one.faults.values()) for one in rounds)
+    lost, doubled, wrong = (sum(getattr(one, name) for one in rounds) for name in ("lost", "doubled", "wrong"))
+    repeated = sum(one.repeated for one in rounds)
+    outcomes = f"{lost:,} lost, {doubled:,} doubled, {wrong:,} wrong"
+    return f"""
+The last long run asked {requests:,} requests under {faults:,} faults: {outcomes}.
+After a server had lost the first outcome, {repeated:,} appeared again, equal.
+"""
 
 
 def report(rounds: Sequence[Round]) -> str:

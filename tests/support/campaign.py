@@ -56,7 +56,7 @@ class Plan:
     #: Requests between two activations at most, one of them at least.
     burst: int = 12
     #: Longest wait for an activation to answer its first request before the next one is made, in seconds.
-    pace_seconds: float = 0.4
+    pace_seconds: float = 1.0
     #: Steps at which workers fail by themselves, see `worker.serving.failpoints`; empty: none.
     failpoints: str = "computed=kill@0.001,committed=kill@0.001"
     #: Time that the workers have for what is left, and beyond a look at the registry for the last activation.
@@ -164,12 +164,16 @@ class Campaign:
         by_place = dict(zip(places, faults, strict=True))
         return [by_place.get(place) for place in range(self._plan.activations)]
 
-    def _next_activation(self) -> None:
+    def _next_activation(self, *, asked: bool = True) -> None:
+        """Activate another version of a strategy, and give it the time to answer a request."""
         strategy = self._rng.choice(STRATEGIES)
         others = [f"v{number + 1}" for number in range(self._plan.versions)]
         others.remove(self._active[strategy])
         number = self._activate(strategy, self._rng.choice(others))
-        wait_until(lambda: self._last_answer() >= number, self._plan.pace_seconds)
+        deadline = time.monotonic() + self._plan.pace_seconds
+        while asked and self._last_answer() < number and time.monotonic() < deadline:
+            self._ask(1, strategy)
+            wait_until(lambda: self._last_answer() >= number, 0.1)
 
     def _activate(self, strategy: str, version: str) -> int:
         """Say it until the registry has answered: an activation whose answer was lost keeps its number."""
@@ -189,12 +193,12 @@ class Campaign:
                 return int(dict(pairs_of(flat))[b"activation"])
         return 0
 
-    def _ask(self, count: int) -> None:
+    def _ask(self, count: int, strategy: str | None = None) -> None:
         for _ in range(count):
             request_id = f"r{self._plan.seed}-{len(self._asked)}"
             self._asked[request_id] = {
                 "request_id": request_id,
-                "strategy": self._rng.choice(STRATEGIES),
+                "strategy": strategy or self._rng.choice(STRATEGIES),
                 "symbols": ",".join(self._rng.sample(SYMBOLS, self._rng.randint(2, len(SYMBOLS)))),
             }
             self._add(request_id)
@@ -231,7 +235,7 @@ class Campaign:
     def _kill_streams(self) -> None:
         """Activate while the stream server is away: the publisher has to remember it."""
         self._servers.kill("valkey")
-        self._next_activation()
+        self._next_activation(asked=False)
         self._servers.start()
 
     def _kill_registry(self) -> None:

@@ -13,6 +13,20 @@ def test_guarantees_name_tests_at_all():
     assert len(NAMED) > 20
 
 
+def test_sum_of_the_long_run_is_that_of_its_page():
+    rows = dict(re.findall(r"^\| ([\w ,]+) \| ([\d,]+) \|$", (ROOT / "docs/soak.md").read_text("utf-8"), re.MULTILINE))
+    told = re.search(
+        r"asked ([\d,]+) requests under ([\d,]+) faults: ([\d,]+) lost, ([\d,]+) doubled, ([\d,]+) wrong",
+        (ROOT / "docs/guarantees.md").read_text("utf-8"),
+    )
+
+    assert told is not None
+    assert list(told.groups()) == [
+        rows[name]
+        for name in ("requests", "faults injected from outside", "lost", "doubled", "other than computed directly")
+    ]
+
+
 @pytest.mark.parametrize("named", NAMED)
 def test_named_test_is_there(named):
     path, _, name = named.partition("::")

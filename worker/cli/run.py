@@ -12,6 +12,8 @@ from worker.cli.session import endpoints_of, refuse, settings_of
 if TYPE_CHECKING:
     from worker.settings import Settings
 
+#: Longest time for which a thread holds the interpreter while another waits for it, in seconds.
+SWITCH_SECONDS = 0.0005
 #: Parts of LightGBM that serving never calls; where they are installed, their import takes half of a worker's start.
 _OPTIONAL = ("sklearn", "dask", "matplotlib", "graphviz")
 
@@ -41,6 +43,8 @@ def run(
     if processes is not None:
         endpoints_of(settings)
         raise typer.Exit(_supervise(settings, processes))
+    # For so long a thread that proves a model holds up one that answers a request; Python's own 5 ms are five answers.
+    sys.setswitchinterval(SWITCH_SECONDS)
     _import_lightgbm()
     from worker.app import Worker
     from worker.errors import SettingsError

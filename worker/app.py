@@ -162,8 +162,8 @@ class Worker:
         self._control.begin()
         if self._stop.is_set():
             return
+        self._ready.set()  # before it is said, so that who hears it and asks is not told "starting"
         self._events.say(FleetEventType.STARTED)
-        self._ready.set()
         self._control.start()
         self._shadow.start()
         self._janitor.start()

@@ -1,7 +1,6 @@
 """Fixtures of all tests: the servers, a namespace and a database of one's own."""
 
 import signal
-import socket
 
 import pytest
 
@@ -19,7 +18,7 @@ from tests.support.servers import (
 )
 from tests.support.serving import Streams
 from tests.support.world import build_world
-from worker.embedded import LocalStack
+from worker.embedded import LocalStack, identity
 
 # A shell ignores SIGINT for what it runs in the background, and children inherit that: Ctrl-C could not be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -134,6 +133,4 @@ def private_servers(stack_directory):
 @pytest.fixture
 def free_port():
     """A loopback port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return identity.free_port()

@@ -21,6 +21,7 @@ from worker.embedded import (
     StackError,
     StackFailed,
     StackNotRunning,
+    identity,
     postgres,
     resolve_endpoints,
     valkey,
@@ -276,6 +277,15 @@ def test_free_port_is_the_preferred_one_unless_taken():
     assert free_port(port) == port
     with socket.create_server(("127.0.0.1", port)):
         assert free_port(port) != port
+
+
+def test_free_port_is_none_that_a_connection_could_take_unless_all_others_are_taken(monkeypatch):
+    port = free_port()
+    assert port in identity.PORTS
+
+    with socket.create_server(("127.0.0.1", port)):
+        monkeypatch.setattr(identity, "PORTS", range(port, port + 1))
+        assert free_port() not in {0, port}
 
 
 def test_given_urls_win_and_start_nothing(tmp_path):

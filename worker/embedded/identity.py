@@ -9,12 +9,18 @@ import json
 import secrets
 import socket
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
 from worker.embedded.files import write_private
 
 FILE_NAME = "identity.json"
+
+#: Below what kernels give to outgoing connections (Linux from 32768, macOS from 49152): a port of theirs would be taken
+#: by anybody's connection while our server is down, and even a client of ours could be connected to itself there.
+PORTS = range(20_000, 32_768)
+_TRIES = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +63,20 @@ def write_identity(directory: Path, identity: Identity) -> None:
 
 
 def free_port(preferred: int = 0) -> int:
-    """Return a loopback port that nobody listens on: the preferred one if it is free.
+    """Return a loopback port that nobody listens on: the preferred one if it is free, else one of `PORTS`.
 
     Another process may take it before our server does; whoever starts the server tries again then.
     """
+    tried = (secrets.choice(PORTS) for _ in range(_TRIES))
+    return next(port for port in map(_bindable, chain([preferred] if preferred else [], tried, [0])) if port)
+
+
+def _bindable(port: int) -> int:
+    """Return the port, the kernel's choice for 0, or 0 if it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", preferred))
+            probe.bind(("127.0.0.1", port))
         except OSError:
-            probe.bind(("127.0.0.1", 0))
+            return 0
         return int(probe.getsockname()[1])

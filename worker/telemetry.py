@@ -119,8 +119,7 @@ class Counters:
     def count(self, outcome: SignalVector | Rejection, status: CommitStatus, total_ms: float) -> None:
         """Note one outcome and the time from reading to publishing it."""
         if status is not CommitStatus.COMMITTED:
-            self.dropped += 1
-            self.drops[status.value] += 1
+            self.drop(status)
         elif isinstance(outcome, Rejection):
             self.rejected += 1
             self.codes[outcome.code.value] += 1
@@ -128,6 +127,11 @@ class Counters:
             self.answered += 1
             self.parts[outcome.served_as.value] += 1
             self._latencies_ms.append(total_ms)
+
+    def drop(self, status: CommitStatus) -> None:
+        """Note an entry that published nothing."""
+        self.dropped += 1
+        self.drops[status.value] += 1
 
     def measure(self, timing: Timing) -> None:
         """Note where the time of one published outcome went."""

@@ -421,6 +421,24 @@ def test_group_destroyed_is_made_again_and_nothing_answered_twice(bench, streams
     assert len(streams.results()) == 3
 
 
+def test_what_was_answered_before_its_group_was_lost_is_not_computed_again(bench, streams):
+    streams.add({**REQUEST, "request_id": "r1"})
+    streams.add({"strategy": "nobody"})
+    streams.add({**REQUEST, "request_id": "r1", "top_n": "1"})
+    bench.consumer.run_once()
+    before = bench.counters.drops.copy()
+    streams.client.xgroup_destroy(streams.names.requests, GROUP)
+    reached: list[Step] = []
+    bench.consumer._reach = reached.append
+    bench.now = datetime.now(UTC) + timedelta(hours=1)
+
+    bench.consumer.run_once()
+
+    assert reached == [Step.READ] * 3
+    assert bench.counters.drops - before == {"duplicate": 2, "conflict": 1}
+    assert (len(streams.results()), len(streams.rejections()), streams.pending()) == (1, 1, 0)
+
+
 def test_script_cache_flushed_under_the_worker_is_loaded_again(bench, streams):
     streams.client.script_flush()
     streams.add(REQUEST)

@@ -4,7 +4,8 @@
 -- KEYS[3] hash of the request id
 -- ARGV[1] group   ARGV[2] consumer   ARGV[3] entry id   ARGV[4] state: done | rejected
 -- ARGV[5] milliseconds to remember the id   ARGV[6] deadline in epoch milliseconds, '' = none
--- ARGV[7] digest of what was asked   ARGV[8..] field, value, field, value … of the outcome; opaque text
+-- ARGV[7] digest of what was asked   ARGV[8..] field, value, field, value … of the outcome; opaque text. None: the
+-- caller has no outcome yet and asks whether one is needed.
 --
 -- Returns {status, outcome entry id}:
 --   committed  published now
@@ -12,6 +13,7 @@
 --   conflict   likewise, and that outcome answers another question: two producers took one id
 --   fenced     another consumer owns the entry; nothing was written
 --   late       the deadline has passed by the server's clock; nothing was written
+--   open       this id has no outcome, and none was given; nothing was written
 --
 -- The remembered id is looked at before ownership: a caller that lost the reply of its own success no longer finds
 -- the entry pending, and must be told "duplicate", not "fenced". XADD is the first write: out of memory, the server
@@ -26,6 +28,10 @@ if remembered[1] then
   redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
   local other = remembered[2] and remembered[2] ~= ARGV[7]
   return {other and 'conflict' or 'duplicate', remembered[1]}
+end
+
+if #ARGV < 8 then
+  return {'open', ''}
 end
 
 local owned = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])

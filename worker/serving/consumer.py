@@ -226,6 +226,8 @@ class Consumer:
         queue_ms = max(0.0, self._clock().timestamp() * 1000 - entry.added_ms)
         try:
             self._reach(Step.READ)
+            if self._answered_before(entry):
+                return None
             outcome, deadline_ms, task = self._outcome(entry, read_at)
             self._reach(Step.COMPUTED)
         except StreamUnavailable:
@@ -250,6 +252,23 @@ class Consumer:
         if task is not None and isinstance(outcome, SignalVector) and commit.status is CommitStatus.COMMITTED:
             self._shadows.offer(task)
         return outcome
+
+    def _answered_before(self, entry: Entry) -> bool:
+        """Spare computing what has an outcome: after a lost group, all that the stream still holds is read again.
+
+        Asked only of an entry that came again or lay longer than a lease; this machine's clock is good enough for that,
+        since the commit asks in any case.
+        """
+        lain_ms = self._clock().timestamp() * 1000 - entry.added_ms
+        if entry.deliveries == 1 and lain_ms <= self._limits.lease_ms:
+            return False
+        request_id = request_id_of(entry.pairs, entry.id)
+        commit = self._in_hand(lambda: self._results.acknowledge_answered(entry, request_id))
+        if commit.status is CommitStatus.OPEN:
+            return False
+        self._counters.drop(commit.status)
+        self._say_dropped(entry, request_id, commit, trace_fields(entry.pairs).get("traceparent"))
+        return True
 
     def _publish(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> tuple[Outcome, Commit]:
         """Return what was published in the end: a vector that comes after its deadline is a rejection."""
@@ -358,10 +377,8 @@ class Consumer:
             self._counters.measure(timing)
         traced = trace_id(outcome.traceparent)
         known = {"request_id": outcome.request_id, "entry": entry.id, "deliveries": entry.deliveries, **traced}
-        if commit.status is CommitStatus.CONFLICT:
-            _log.warning("request_id_taken_twice", outcome=commit.outcome_id, **known)
-        elif commit.status is not CommitStatus.COMMITTED:
-            _log.info("outcome_dropped", status=commit.status.value, outcome=commit.outcome_id, **known)
+        if commit.status is not CommitStatus.COMMITTED:
+            self._say_dropped(entry, outcome.request_id, commit, outcome.traceparent)
         elif isinstance(outcome, Rejection):
             _log.info("request_rejected", code=outcome.code.value, reason=outcome.reason, total_ms=total_ms, **known)
         else:
@@ -377,6 +394,13 @@ class Consumer:
                 total_ms=total_ms,
                 **known,
             )
+
+    def _say_dropped(self, entry: Entry, request_id: str, commit: Commit, traceparent: str | None) -> None:
+        known = {"request_id": request_id, "entry": entry.id, "deliveries": entry.deliveries, **trace_id(traceparent)}
+        if commit.status is CommitStatus.CONFLICT:
+            _log.warning("request_id_taken_twice", outcome=commit.outcome_id, **known)
+        else:
+            _log.info("outcome_dropped", status=commit.status.value, outcome=commit.outcome_id, **known)
 
 
 def utc_now() -> datetime:

@@ -5,6 +5,7 @@ Must not know: how outcomes come about.
 Invariant: at most one outcome a request id within the time it is remembered, whatever crashes or is said twice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -32,6 +33,8 @@ class CommitStatus(StrEnum):
     FENCED = "fenced"
     #: The deadline passed; nothing was written.
     LATE = "late"
+    #: No outcome was given, and the request id has none; nothing was written.
+    OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +84,33 @@ class Results:
         answered = isinstance(outcome, SignalVector)
         stream = self._names.results if answered else self._names.rejections
         flat = [text for pair in encode(outcome).items() for text in pair]
+        return self._say(entry, stream, outcome.request_id, "done" if answered else "rejected", deadline_ms, flat)
+
+    def acknowledge_answered(self, entry: Entry, request_id: str) -> Commit:
+        """Acknowledge an entry whose request id has an outcome already; one that has none is left as it is (`open`).
+
+        Raises:
+            StreamUnavailable: The server did not do it, or its reply was lost.
+        """
+        return self._say(entry, self._names.results, request_id, "", None, ())
+
+    def _say(
+        self,
+        entry: Entry,
+        stream: str,
+        request_id: str,
+        state: str,
+        deadline_ms: int | None,
+        flat: Sequence[str | bytes],
+    ) -> Commit:
         with translated():
             status, outcome_id = self._commit(
-                keys=[self._names.requests, stream, self._names.request(outcome.request_id)],
+                keys=[self._names.requests, stream, self._names.request(request_id)],
                 args=[
                     GROUP,
                     self._consumer,
                     entry.id,
-                    "done" if answered else "rejected",
+                    state,
                     self._dedupe_ms,
                     "" if deadline_ms is None else deadline_ms,
                     asked_sha256(entry),

@@ -9,8 +9,10 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.support import previous_release
+from tests.support.fleet import PATIENCE
 from tests.support.registry import register, sql
 from tests.support.schema import SNAPSHOT, describe_schema
+from worker.embedded.processes import wait_until
 from worker.errors import MigrationFailed, RegistryUnavailable
 from worker.lifecycle import migrations as module
 from worker.lifecycle.migrations import migrate, migrations, migrations_directory
@@ -90,6 +92,44 @@ def test_file_applied_but_not_marked_is_applied_again(database_url):
 
     assert migrate(database_url) == NAMES
     assert describe_schema(database_url) == SNAPSHOT.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def held_table(database_url, monkeypatch):
+    """The registry's history, read by a transaction that stays open, while a file that changes it is to be applied."""
+    monkeypatch.setattr(module, "_TABLE_WAIT_MS", 100)
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", (0.05, 0.05))
+    sql(database_url, "DELETE FROM _yoyo_migration WHERE migration_id = '004_add_canaries'")
+    with psycopg.connect(database_url) as reader:
+        reader.execute("SELECT count(*) FROM model_activations")
+        yield reader
+
+
+def test_waiting_migrator_lets_others_pass_and_ends_with_the_transaction_it_waits_for(
+    held_table, database_url, monkeypatch
+):
+    monkeypatch.setattr(module, "_TRIES", 1000)
+    with ThreadPoolExecutor(1) as pool:
+        migrating = pool.submit(migrate, database_url)
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        assert wait_until(lambda: sql(database_url, waits) == [(1,)], PATIENCE)
+
+        with psycopg.connect(database_url, options="-c statement_timeout=30000") as other:
+            other.execute("SELECT count(*) FROM model_activations")
+        assert not migrating.done()
+
+        held_table.rollback()
+        assert migrating.result(PATIENCE) == ("004_add_canaries",)
+
+
+def test_migrator_that_waited_in_vain_says_for_what(held_table, database_url, monkeypatch):
+    monkeypatch.setattr(module, "_TRIES", 2)
+
+    with pytest.raises(RegistryUnavailable, match=r"004_add_canaries: a transaction .* at each of 2 tries of 100 ms"):
+        migrate(database_url)
+
+    held_table.rollback()
+    assert migrate(database_url) == ("004_add_canaries",)
 
 
 def test_refused_file_leaves_no_trace_and_is_named(empty_database_url, tmp_path, monkeypatch):

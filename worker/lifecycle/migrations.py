@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 import worker
 from worker.errors import MigrationFailed, RegistryUnavailable
@@ -24,6 +25,11 @@ from worker.lifecycle.postgres import connect, translated
 #: Any number, the same in every release: the advisory lock of migrators.
 _LOCK = 7_265_001
 _LOCK_WAIT_SECONDS = 60
+#: Longest wait of a statement for a table that somebody's transaction holds. Whoever asks for the table after us waits
+#: behind us, so that a migrator which waits on stops the registry; this one steps back, lets them pass and tries again.
+_TABLE_WAIT_MS = 2000
+_TRIES = 20
+_PAUSE_SECONDS = (0.5, 1.5)
 #: yoyo's default name: its own commands work on the database too.
 _TABLE = "_yoyo_migration"
 
@@ -55,7 +61,8 @@ def migrate(database_url: str) -> tuple[str, ...]:
     """Apply every file that the database does not have yet, in order, and return their names.
 
     Raises:
-        RegistryUnavailable: The server is away, or another migrator is still busy after a minute.
+        RegistryUnavailable: The server is away, or after a minute another migrator is still busy or a table still held
+            by somebody's transaction.
         MigrationFailed: The server refused a statement; the file that holds it left no trace.
     """
     with _lock(database_url), _backend(database_url) as backend:
@@ -94,8 +101,18 @@ def _lock(database_url: str) -> Iterator[None]:
 @contextmanager
 def _backend(database_url: str) -> Iterator[Any]:
     # Imported here: yoyo and its parser cost start-up time that no other command should pay.
-    from yoyo.backends import get_backend_class  # noqa: PLC0415
+    from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend  # noqa: PLC0415
     from yoyo.connections import DatabaseURI  # noqa: PLC0415
+
+    class Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo has no types
+        def init_connection(self, connection: Any) -> None:  # noqa: ANN401
+            # Each file is applied by a connection of its own. Not by `options` at connecting: poolers refuse it.
+            super().init_connection(connection)
+            connection.execute(f"SET lock_timeout = {_TABLE_WAIT_MS}")
+
+        def get_log_data(self, migration: Any, operation: str = "apply") -> dict[str, object]:  # noqa: ANN401
+            # yoyo's own asks for a login name and a host name: a container's user may have none, a resolver be slow.
+            return _log_entry(migration, operation)
 
     given = {name: str(value) for name, value in conninfo_to_dict(database_url).items() if value is not None}
     # Every part as the driver's own parser reads it: yoyo's knows neither sockets in the host nor service files.
@@ -109,9 +126,7 @@ def _backend(database_url: str) -> Iterator[Any]:
         args={"application_name": "signal-worker db migrate"} | given,
     )
     with translated():
-        backend = get_backend_class(uri.scheme)(uri, _TABLE)
-    # yoyo asks for a login name and a host name: a container's user may have none, and a resolver may be slow.
-    backend.get_log_data = _log_entry
+        backend = Backend(uri, _TABLE)
     with backend:
         with translated():
             backend.init_database()
@@ -122,15 +137,27 @@ def _backend(database_url: str) -> Iterator[Any]:
 
 
 def _apply(backend: Any, migration: Any) -> None:  # noqa: ANN401 - yoyo has no types
+    held = psycopg.errors.LockNotAvailable
+    attempts = Retrying(
+        retry=retry_if_exception_type(held),
+        wait=wait_random(*_PAUSE_SECONDS),
+        stop=stop_after_attempt(_TRIES),
+        reraise=True,
+    )
     try:
-        backend.apply_one(migration)
+        attempts(backend.apply_one, migration)
+    except held as error:
+        raise RegistryUnavailable(
+            f"{migration.id}: a transaction of somebody else's held a table it changes, at each of {_TRIES} tries of "
+            f"{_TABLE_WAIT_MS} ms; nothing of the file was applied"
+        ) from error
     except psycopg.OperationalError as error:
         raise RegistryUnavailable(f"{migration.id}: {error}") from error
     except psycopg.Error as error:
         raise MigrationFailed(f"{migration.id}: {error.diag.message_primary or error}") from error
 
 
-def _log_entry(migration: Any, operation: str = "apply") -> dict[str, object]:  # noqa: ANN401 - yoyo has no types
+def _log_entry(migration: Any, operation: str) -> dict[str, object]:  # noqa: ANN401 - yoyo has no types
     return {
         "id": str(uuid.uuid4()),
         "migration_id": migration.id,

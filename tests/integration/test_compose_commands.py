@@ -69,7 +69,12 @@ def test_services_run_without_docker_on_the_same_environment(begin, environment_
         assert "127.0.0.1:8080" in check[-1]
         subprocess.run([*check[:-1], check[-1].replace("8080", port)], check=True, timeout=30)
     _, _, *words = services()["publisher"]["healthcheck"]["test"]
-    subprocess.run([sys.executable, "-m", "worker", *words], env=publisher_environment, check=True, timeout=60)
+
+    def healthy():
+        check = [sys.executable, "-m", "worker", *words]
+        return subprocess.run(check, env=publisher_environment, check=False, timeout=60).returncode == 0
+
+    assert wait_until(healthy, 60)
 
     for process in (publisher, *workers):
         process.terminate()

@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 import sys
@@ -5,13 +6,16 @@ import threading
 
 import psycopg
 import pytest
+import typer
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
 from contracts.codec import decode
 from contracts.control import ControlEvent
 from contracts.streams import StreamNames
 from tests.support.fleet import PATIENCE
-from tests.support.registry import publishing, register, sql
+from tests.support.registry import as_login, publishing, register, sql
+from worker.cli.publish import publish_registry
 from worker.embedded.processes import wait_until
 from worker.lifecycle import postgres
 from worker.lifecycle.migrations import migrate
@@ -274,6 +278,54 @@ def test_old_published_events_are_forgotten_and_pending_ones_kept(registry, data
 
     assert forgotten == 1
     assert sql(database_url, "SELECT activation FROM registry_outbox ORDER BY 1") == [(2,), (3,)]
+
+
+@pytest.fixture
+def check(database_url, monkeypatch):
+    """Call `publish-registry --check` as a login that may do a publisher's work alone; its exit code and words."""
+    monkeypatch.setenv("DATABASE_URL", as_login(database_url, "signal_publisher"))
+    cli = typer.Typer()
+    cli.command()(publish_registry)
+
+    def call(*options):
+        result = CliRunner().invoke(cli, ["--check", *options])
+        return result.exit_code, result.output.strip()
+
+    return call
+
+
+def test_check_says_whether_somebody_publishes_and_what_waits(registry, database_url, valkey_url, namespace, check):
+    assert check() == (1, "nobody publishes; 0 events wait")
+
+    with publishing(database_url, valkey_url, namespace) as publisher:
+        assert wait_until(lambda: publisher._role == "active", PATIENCE)
+        assert check() == (0, "a publisher publishes; 0 events wait")
+
+    registry.activate("alpha", "v1")
+    code, words = check()
+    assert code == 1
+    assert re.fullmatch(r"nobody publishes; 1 events wait, the oldest for \d+\.\d s", words)
+
+
+def test_check_fails_where_an_event_is_late(registry, database_url, check):
+    sql(database_url, "ALTER TABLE model_activations DISABLE TRIGGER USER")
+    registry.activate("alpha", "v1")
+    sql(database_url, "UPDATE model_activations SET at = at - interval '2 minutes'")
+    with Outbox(database_url) as outbox:
+        assert outbox.lead()
+
+        assert check("--late-seconds", "3600")[0] == 0
+        code, words = check()
+
+    assert code == 1
+    assert words.startswith("a publisher publishes; 1 events wait, the oldest for 12")
+
+
+def test_lock_of_another_database_is_no_publisher_of_this_one(check, postgres_url):
+    with Outbox(postgres_url) as elsewhere:
+        assert elsewhere.lead()
+
+        assert check()[0] == 1
 
 
 def listeners(database_url):

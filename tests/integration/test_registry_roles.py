@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from tests.support.fleet import PATIENCE, Fleet
-from tests.support.registry import publishing, register, sql
+from tests.support.registry import as_login, publishing, register, sql
 from tests.support.world import STRATEGY, SYMBOLS
 from tests.support.world import register as register_bundle
 from worker.embedded import Endpoints
@@ -89,10 +89,6 @@ def test_actor_is_told_beside_the_login_that_acted(three, database_url):
     owner = sql(database_url, "SELECT session_user")[0][0]
     change = three.history("alpha")[0]
     assert (change.actor, change.session_role) == ("ada", owner)
-
-
-def as_login(database_url, role):
-    return f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20role%3D{role}"
 
 
 @pytest.mark.usefixtures("three")

@@ -30,6 +30,11 @@ def sql(database_url: str, statement: str, *values: object) -> list[tuple[Any, .
         return cursor.fetchall() if cursor.description else []
 
 
+def as_login(database_url: str, role: str) -> str:
+    """Return a URL whose sessions may do what the role may and nothing else."""
+    return f"{database_url}{'&' if '?' in database_url else '?'}options=-c%20role%3D{role}"
+
+
 @contextmanager
 def publishing(database_url: str, redis_url: str, namespace: str, *, poll_seconds: float = 0.2) -> Iterator[Publisher]:
     """Run a publisher in a thread, and stop it in the end."""

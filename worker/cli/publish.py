@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from worker.cli.registry_calls import FAILED, database_url, refusals
 from worker.cli.session import endpoints_of, settings_of
 
 
@@ -13,8 +14,18 @@ def publish_registry(
     poll_seconds: Annotated[
         float, typer.Option(min=0.1, max=3600, help="Longest time between two looks at the outbox.")
     ] = 5.0,
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Publish nothing; say how publishing goes, with exit code 1 if it does not.")
+    ] = False,
+    late_seconds: Annotated[
+        float, typer.Option(min=1, help="With --check: age from which an event that was not published is late.")
+    ] = 60.0,
 ) -> None:
     """Tell the workers what changed in the registry, until SIGTERM; several may run, one publishes."""
+    if check:
+        _check(late_seconds)
+        return
     from contracts.streams import StreamNames
     from worker.lifecycle.publisher import Publisher, PublisherOptions
     from worker.telemetry import configure_logs
@@ -32,3 +43,14 @@ def publish_registry(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: publisher.stop())
         publisher.run()
+
+
+def _check(late_seconds: float) -> None:
+    from worker.lifecycle.outbox import standing
+
+    with refusals():
+        found = standing(database_url())
+    oldest = f", the oldest for {found.oldest_seconds:.1f} s" if found.waiting else ""
+    typer.echo(f"{'a publisher' if found.led else 'nobody'} publishes; {found.waiting} events wait{oldest}")
+    if not found.led or found.oldest_seconds > late_seconds:
+        raise typer.Exit(FAILED)

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Self
 
 from worker.errors import RegistryUnavailable
-from worker.lifecycle.postgres import answering, connect
+from worker.lifecycle.postgres import answering, connect, translated
 
 #: Notification channel of `migrations/`; a notification is a hint, the rows are the truth.
 CHANNEL = "model_registry"
@@ -47,6 +47,46 @@ class OutboxEvent:
             "at": self.at.isoformat().replace("+00:00", "Z"),
         }
         return fields | ({"reason": self.reason} if self.reason else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How publishing goes."""
+
+    #: Whether a session has the lead.
+    led: bool
+    #: Events that are not marked as published.
+    waiting: int
+    #: Age of the oldest of them; 0 without any.
+    oldest_seconds: float
+
+
+def standing(database_url: str) -> Standing:
+    """Return how publishing goes; a login in `signal_publisher` or `signal_admin` may ask.
+
+    Raises:
+        RegistryUnavailable: The registry does not answer.
+    """
+    with translated(), connect(database_url, "signal-worker publish-registry --check") as connection:
+        row = connection.execute(
+            """
+            SELECT
+                EXISTS (
+                    SELECT FROM pg_catalog.pg_locks AS l
+                    JOIN pg_catalog.pg_database AS d ON d.oid = l.database AND d.datname = current_database()
+                    WHERE l.locktype = 'advisory' AND l.granted
+                    AND (l.classid::bigint << 32 | l.objid::bigint, l.objsubid) = (%s, 1)
+                ) AS led,
+                count(*) AS waiting,
+                coalesce(extract(epoch FROM clock_timestamp() - min(a.at)), 0)::double precision AS oldest_seconds
+            FROM public.registry_outbox AS o JOIN public.model_activations AS a USING (activation)
+            WHERE o.published_at IS NULL
+            """,
+            (_LOCK,),
+        ).fetchone()
+    if row is None:
+        raise RegistryUnavailable("the registry did not say how publishing goes")
+    return Standing(**row)
 
 
 class Outbox:

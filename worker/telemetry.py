@@ -31,7 +31,9 @@ BOUNDS = (
 def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
     """Send one line an event to stderr: coloured on a terminal, JSON elsewhere."""
     pretty = form == "console" or (form == "auto" and sys.stderr.isatty())
-    renderer = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    # Plain tracebacks: rich ones show every local variable, a URL's password among them.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer = console if pretty else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

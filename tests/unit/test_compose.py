@@ -25,6 +25,9 @@ GIVEN = {"VALKEY_PASSWORD": "open", "POSTGRES_PASSWORD": "sesame"}
 def verb(words):
     command = typer.main.get_command(app)
     for word in words:
+        if word.startswith("--"):
+            assert any(word in parameter.opts for parameter in command.params), f"{words}: no option {word}"
+            continue
         assert isinstance(command, click.Group) or hasattr(command, "commands"), f"{words}: nothing below {word}"
         command = command.commands.get(word)
         assert command is not None, f"signal-worker knows no {' '.join(words)}"

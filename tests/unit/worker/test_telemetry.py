@@ -36,6 +36,23 @@ def test_log_is_readable_on_a_console(capsys):
     assert "request_answered" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_traceback_shows_no_local_variable(capsys, form):
+    configure_logs("INFO", form)
+
+    def fail(url):
+        raise RuntimeError(f"cannot reach {len(url)}")
+
+    try:
+        fail("redis://user:" + "hunter2" + "@host")
+    except RuntimeError:
+        structlog.get_logger().exception("died")
+
+    said = capsys.readouterr().err
+    assert "RuntimeError: cannot reach 25" in said
+    assert "hunter2@" not in said
+
+
 def test_counters_tell_outcomes_apart():
     counters = Counters()
 

@@ -1,20 +1,15 @@
-"""What a worker says of itself: logs, counts, durations, signs of life.
+"""What a worker counts of itself: outcomes, durations, signs of life.
 
-Owns: the log format, the counters that heartbeat and metrics show, the pulse of a loop.
+Owns: the counters that heartbeat and metrics show, the pulse of a loop.
 Must not know: streams.
 Invariant: bounded memory, whatever the load.
 """
 
-import logging
-import sys
 import time
 from bisect import bisect_left
 from collections import Counter, deque
 from dataclasses import dataclass
 from statistics import quantiles
-from typing import Literal
-
-import structlog
 
 from contracts import Rejection, SignalVector
 from worker.serving.results import CommitStatus
@@ -26,26 +21,6 @@ BOUNDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
 )
-
-
-def configure_logs(level: str, form: Literal["auto", "json", "console"]) -> None:
-    """Send one line an event to stderr: coloured on a terminal, JSON elsewhere."""
-    pretty = form == "console" or (form == "auto" and sys.stderr.isatty())
-    # Plain tracebacks: rich ones show every local variable, a URL's password among them.
-    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    renderer = console if pretty else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if not pretty else structlog.processors.StackInfoRenderer(),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 class Pulse:

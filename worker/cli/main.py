@@ -47,4 +47,7 @@ app.add_typer(requests.app, name="requests")
 
 def main() -> None:
     """Run the command line."""
+    from worker.logs import configure_logs
+
+    configure_logs("INFO", "auto")  # verbs that run for long set their own
     app()

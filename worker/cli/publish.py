@@ -28,7 +28,7 @@ def publish_registry(
         return
     from contracts.streams import StreamNames
     from worker.lifecycle.publisher import Publisher, PublisherOptions
-    from worker.telemetry import configure_logs
+    from worker.logs import configure_logs
 
     settings = settings_of(namespace=namespace)
     configure_logs(settings.log_level, settings.log_format)

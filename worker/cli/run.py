@@ -36,7 +36,7 @@ def run(
         from worker.fleet.lifeline import die_with_parent
 
         die_with_parent()
-    from worker.telemetry import configure_logs
+    from worker.logs import configure_logs
 
     settings = settings_of(namespace=namespace, worker_name=name, strategies=strategies, health_port=health_port)
     configure_logs(settings.log_level, settings.log_format)

@@ -12,7 +12,7 @@ LOGGING = """
 import signal
 import structlog
 from worker.fleet.signals import hearing
-from worker.telemetry import configure_logs
+from worker.logs import configure_logs
 
 configure_logs("INFO", "json")
 log = structlog.get_logger()

@@ -1,5 +1,7 @@
 import dataclasses
 import math
+import subprocess
+import sys
 import threading
 from types import MappingProxyType
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from strategies.errors import BundleError
 from strategies.models.bundle_store import load_bundle
@@ -15,6 +18,7 @@ from strategies.models.drift import (
     DriftLevel,
     NothingToCompare,
     column_drift,
+    largest_distance,
     level_of,
     measure_drift,
     stability_index,
@@ -154,6 +158,33 @@ def test_column_that_moved_is_told_by_a_finite_number(reference, values):
 
     assert drift.level is DriftLevel.MAJOR
     assert math.isfinite(drift.psi)
+
+
+ANY = st.one_of(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), st.floats(-1e6, 1e6))
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")  # of its p-value
+@settings(max_examples=300, deadline=None)
+@given(left=st.lists(ANY, min_size=1, max_size=60), right=st.lists(ANY, min_size=1, max_size=60))
+def test_distance_is_that_of_scipy(left, right):
+    expected = stats.ks_2samp(left, right, method="asymp").statistic
+
+    assert largest_distance(np.array(left), np.array(right)) == expected
+
+
+def test_measuring_imports_nothing_that_holds_up_requests():
+    program = (
+        "import sys, numpy as np; from worker.cli import run; run._import_lightgbm();"
+        "from strategies.models import drift, reference;"
+        "values = np.arange(100, dtype=np.float32);"
+        "(_, known) = reference.describe(['x'], values[:, None], values);"
+        "drift.column_drift(known, values);"
+        "print([name for name in sys.modules if name.startswith('scipy.stats')])"
+    )
+
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert said == "[]\n"
 
 
 @settings(max_examples=200, deadline=None)

@@ -35,7 +35,8 @@ def test_only_what_the_old_model_answered_counts_as_during_the_load(monkeypatch)
         seconds, version = next(answers)
         return seconds, SimpleNamespace(model_version=version)
 
-    figure = load_figure(ask, lambda: None, 100_000_000)
+    figure = load_figure(ask, lambda: None, 100_000_000, 5)
 
     assert "p50 3 ms, p99 9 ms; without p50 2 ms, p99 2 ms" in figure.value
+    assert figure.work == "worker, XADD to result, 5 symbols, while a model of 100 MB loads"
     assert figure.met is False

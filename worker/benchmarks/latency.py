@@ -66,7 +66,9 @@ def latency_figures(data_dir: Path, symbols: tuple[str, ...], *, backlog: int) -
             results = connect(job.endpoints.redis_url, "bench", block_ms=10_000)
             for count in SYMBOLS:
                 yield _latency(client, results, symbols[:count])
-            yield from _swap(job, client, results, symbols[: SYMBOLS[0]])
+            yield swap_figure(load_bundle(job.artifacts / "models" / STRATEGY / "v1", check=False, prove=False))
+            for count in SYMBOLS:
+                yield _load(job, client, results, symbols[:count])
             results.close()
         if backlog:
             yield _backlog(job, symbols[: SYMBOLS[0]], backlog)
@@ -137,7 +139,6 @@ def _fields(flat: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 def _backlog(job: _Job, symbols: tuple[str, ...], requests: int) -> Figure:
-    job.type("models", "rollback", STRATEGY, "--reason", "measurement")  # to the model whose latencies were measured
     server = connect(job.endpoints.redis_url, "bench:backlog")
     try:
         return backlog_figure(server, StreamNames(NAMESPACE), symbols, requests, lambda: _worker(job, "backlog"))
@@ -145,18 +146,23 @@ def _backlog(job: _Job, symbols: tuple[str, ...], requests: int) -> Figure:
         server.close()
 
 
-def _swap(job: _Job, client: SignalClient, results: Client, symbols: tuple[str, ...]) -> Iterator[Figure]:
-    """Yield the swap itself, and the latencies while the worker loads a large model."""
-    models = job.artifacts / "models" / STRATEGY
-    large = save_large_bundle(job.artifacts, models / "v1", "large")
+def _load(job: _Job, client: SignalClient, results: Client, symbols: tuple[str, ...]) -> Figure:
+    """Return the latencies while the worker loads a large model, which then gives way to the small one."""
+    version = f"large-{len(symbols)}"
+    large = save_large_bundle(job.artifacts, job.artifacts / "models" / STRATEGY / "v1", version)
     job.type("models", "register", str(large))
-    yield swap_figure(load_bundle(models / "v1", check=False, prove=False))
+
+    def ask() -> tuple[float, SignalVector]:
+        return _ask(client, results, symbols)
 
     def activate() -> None:
-        job.type("models", "activate", STRATEGY, "large", "--reason", "measurement")
+        job.type("models", "activate", STRATEGY, version, "--reason", "measurement")
         job.type("control", "reload")
 
-    yield load_figure(lambda: _ask(client, results, symbols), activate, (large / "model.txt").stat().st_size)
+    figure = load_figure(ask, activate, (large / "model.txt").stat().st_size, len(symbols))
+    job.type("models", "rollback", STRATEGY, "--reason", "measurement")
+    job.type("control", "reload", "--wait")
+    return figure
 
 
 def _latency(client: SignalClient, results: Client, symbols: tuple[str, ...]) -> Figure:

@@ -87,13 +87,14 @@ def swap_figure(bundle: Bundle) -> Figure:
     )
 
 
-def load_figure(ask: Ask, activate: Callable[[], None], size_bytes: int) -> Figure:
+def load_figure(ask: Ask, activate: Callable[[], None], size_bytes: int, symbols: int) -> Figure:
     """Return the latencies while a large model loads, beside those before.
 
     Args:
         ask: Sends one request.
         activate: Lets the worker load the large model, and returns at once.
         size_bytes: Of its text.
+        symbols: That each request asks for.
     """
     quiet = [ask()[0] for _ in range(QUIET)]
     before = ask()[1].model_version
@@ -107,7 +108,7 @@ def load_figure(ask: Ask, activate: Callable[[], None], size_bytes: int) -> Figu
     taken = time.perf_counter() - begun
     (p50, p99), (quiet_p50, quiet_p99) = _quantiles(during), _quantiles(quiet)
     return Figure(
-        work=f"worker, XADD to result, 5 symbols, while a model of {spell_bytes(size_bytes)} loads",
+        work=f"worker, XADD to result, {symbols} symbols, while a model of {spell_bytes(size_bytes)} loads",
         value=f"p50 {spell_seconds(p50)}, p99 {spell_seconds(p99)}; without p50 {spell_seconds(quiet_p50)},"
         f" p99 {spell_seconds(quiet_p99)}; the load takes {spell_seconds(taken)}",
         goal=f"p99 {RISE:g} x that without",

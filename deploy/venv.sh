@@ -52,6 +52,13 @@ if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --
     exit 1
 fi
 
+# Byte code, by all cores, where hundreds of processes will be started: where PYTHONDONTWRITEBYTECODE is set, as in many
+# containers, none of them would keep what it compiled. Some libraries carry files that are no Python, as templates.
+if [[ $extra != demo ]]; then
+    echo "compiling to byte code"
+    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" contracts strategies worker >>"$venv/install.log" 2>&1 || true
+fi
+
 # LightGBM's wheel expects the system's OpenMP runtime, which a bare machine lacks; scikit-learn's wheel carries one.
 if [[ $(uname) == Linux ]] && ! "$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; then
     carried=$(find "$PWD/$venv/lib" -path '*/scikit_learn.libs/libgomp*' | head -n 1)

@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     allow_unproven: bool = False
     """Whether bare models without a golden sample may serve."""
     serve_from_cache: bool = False
-    """Whether a worker that starts while the registry is away serves what last proved itself here (`local_dir`)."""
+    """Whether a worker that starts without the registry or the active version's files serves what it proved last."""
     max_symbols: int = Field(default=5000, ge=1, le=50_000)
     """Most symbols in one request."""
     max_entry_bytes: int = Field(default=262_144, ge=1024, le=16_777_216)

@@ -173,6 +173,46 @@ def test_bundle_that_is_not_here_yet_fails_nobody_and_is_found_later(streams, fl
     worker.await_event("fleet_event", kind="models.loaded", version="v2")
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_worker_that_starts_without_the_active_files_serves_what_it_proved_last(
+    streams, fleet, registry, folder, allowed
+):
+    cache = {"serve_from_cache": str(allowed), "local_dir": folder / "local", "worker_name": "w1"}
+    first = fleet.worker(**cache)
+    home = folder / "artifacts" / "models" / STRATEGY / "v2"
+    away = shutil.move(home, folder / "away")
+    registry.activate(STRATEGY, "v2")
+    first.end()
+
+    worker = fleet.worker(**cache)
+
+    worker.await_event("fleet_event", kind="models.failed", version="v2")
+    assert served_version(streams) == ("v1" if allowed else RejectionCode.NO_ACTIVE_MODEL)
+    if allowed:
+        loaded = worker.await_event("fleet_event", kind="models.loaded", version="v1", activation=1)
+        assert loaded["reason"] == "from the local cache: v2 cannot be loaded here"
+    assert registry.show(STRATEGY, "v2").status == "active"
+
+    shutil.move(away, home)
+    streams.client.xadd(streams.names.control, {"type": "reload"})
+
+    worker.await_event("fleet_event", kind="models.loaded", version="v2")
+    assert served_version(streams) == "v2"
+
+
+def test_failed_version_does_not_come_back_through_the_cache(streams, fleet, registry, folder):
+    cache = {"serve_from_cache": "true", "local_dir": folder / "local", "worker_name": "w1"}
+    fleet.worker(**cache).end()
+    registry.activate(STRATEGY, "v2")
+    registry.fail(STRATEGY, "v1", "drifted")
+    shutil.move(folder / "artifacts" / "models" / STRATEGY / "v2", folder / "away")
+
+    worker = fleet.worker(**cache)
+
+    worker.await_event("fleet_event", kind="models.failed", version="v2")
+    assert served_version(streams) is RejectionCode.NO_ACTIVE_MODEL
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "models/alpha_baseline/outside"], ids=["absolute", "link"])
 def test_path_outside_the_artifact_root_is_refused(streams, fleet, registry, folder, path):
     worker = fleet.worker()

@@ -127,7 +127,7 @@ class Reconciler:
             return False
         for model in self._sources.cache.models():
             if self._slots.serves(model.strategy) and model.strategy not in self._passed_over:
-                self._activate(model, None, cached=True)
+                self._activate(model, None, from_cache="the registry is away")
         active = self._slots.active
         served = bool(active) and all(strategy in active for strategy in self._slots.served)
         if served:
@@ -146,7 +146,8 @@ class Reconciler:
             if model.strategy not in active and self._registry.withdrawn(model.strategy, model.version):
                 self._sources.cache.forget(model.strategy)
 
-    def _activate(self, model: ActiveModel, control_id: str | None, *, cached: bool = False) -> None:
+    def _activate(self, model: ActiveModel, control_id: str | None, *, from_cache: str = "") -> None:
+        """Let a version serve once it has proven itself; `from_cache` says why it is a remembered one."""
         serving = self._slots.active.get(model.strategy)
         # A registry that lost its last commits, in a failover, gives their numbers to other versions.
         if serving is not None and (serving.bundle.version, serving.activation) == _identity(model):
@@ -159,14 +160,16 @@ class Reconciler:
         try:
             bundle = _again(serving, model) or self._candidates.spare(model) or self._sources.proven(model)
         except BundleError as error:
-            if cached:
+            if from_cache:
                 self._pass_over(model, error)
-            else:
-                self._refuse(model, error, control_id)
+            elif not self._refuse(model, error, control_id) and serving is None:
+                self._fall_back(model)
             return
-        self._slots.put(ActiveBundle(bundle=bundle, activation=model.activation, since=utc_now(), cached=cached))
+        self._slots.put(
+            ActiveBundle(bundle=bundle, activation=model.activation, since=utc_now(), cached=bool(from_cache))
+        )
         self._refused.pop(model.strategy, None)
-        if bundle.proven and not cached:
+        if bundle.proven and not from_cache:
             self._sources.cache.remember(model, bundle)
         self._events.say(
             FleetEventType.MODEL_LOADED,
@@ -175,7 +178,7 @@ class Reconciler:
             activation=model.activation,
             duration_ms=round((time.perf_counter() - begun) * 1000, 3),
             control_id=control_id,
-            reason="from the local cache: the registry is away" if cached else None,
+            reason=f"from the local cache: {from_cache}" if from_cache else None,
         )
 
     def _pass_over(self, model: ActiveModel, error: BundleError) -> None:
@@ -189,12 +192,31 @@ class Reconciler:
             reason=f"from the local cache: {error}"[:2000],
         )
 
-    def _refuse(self, model: ActiveModel, error: BundleError, control_id: str | None) -> None:
-        """Tell why a version does not serve; what served before goes on, and so says the registry."""
+    def _refuse(self, model: ActiveModel, error: BundleError, control_id: str | None) -> bool:
+        """Tell why a version does not serve, and return whether it failed: then the registry says what does instead."""
         self.troubles.append(f"{model.strategy} {model.version} is refused: {error}")
-        if self._refusals.tell(model, error, control_id):
-            self._refused[model.strategy] = _identity(model), str(error)
-            self._gave_way = True
+        if not self._refusals.tell(model, error, control_id):
+            return False
+        self._refused[model.strategy] = _identity(model), str(error)
+        self._gave_way = True
+        return True
+
+    def _fall_back(self, model: ActiveModel) -> None:
+        """Let what proved itself here last serve in place of a version that only this machine has not got.
+
+        So the workers do that served it all along; one that starts meanwhile would answer nothing.
+        """
+        if not self._sources.serve_from_cache or model.strategy in self._passed_over:
+            return
+        for last in self._sources.cache.models():
+            if last.strategy == model.strategy and last.version != model.version and not self._withdrawn(last):
+                self._activate(last, None, from_cache=f"{model.version} cannot be loaded here")
+
+    def _withdrawn(self, model: ActiveModel) -> bool:
+        try:
+            return self._registry.withdrawn(model.strategy, model.version)
+        except RegistryUnavailable:
+            return True  # nobody can say; the next look asks again
 
     def _refresh_snapshot(self) -> None:
         serving = self._slots.panel

@@ -59,7 +59,7 @@ class Plan:
     pace_seconds: float = 1.0
     #: Steps at which workers fail by themselves, see `worker.serving.failpoints`; empty: none.
     failpoints: str = "computed=kill@0.001,committed=kill@0.001"
-    #: Time that the workers have for what is left, and beyond a look at the registry for the last activation.
+    #: Time that the workers have for the last activation, beyond a look at the registry.
     patience_seconds: float = PATIENCE
     module: str = "worker"
     verb: tuple[str, ...] = ("run",)
@@ -271,11 +271,14 @@ class Campaign:
         restarts = self._restarts
         self._keep_running()
         self._restarts = restarts
-        if not wait_until(self._answered, self._plan.patience_seconds):
+        for worker in self._workers:
+            if worker is not None:  # one that starts later would find the last activation by its first look
+                worker.await_event("fleet_event", kind="worker.started")
+        if not wait_until(self._answered, PATIENCE):
             for request_id in self._asked:
                 if not self._streams.client.hexists(f"signals:request:{request_id}", "entry"):
                     self._add(request_id)
-            wait_until(self._answered, self._plan.patience_seconds)
+            wait_until(self._answered, PATIENCE)
 
     def _answered(self) -> bool:
         with suppress(redis.RedisError):

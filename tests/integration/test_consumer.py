@@ -439,6 +439,19 @@ def test_what_was_answered_before_its_group_was_lost_is_not_computed_again(bench
     assert (len(streams.results()), len(streams.rejections()), streams.pending()) == (1, 1, 0)
 
 
+def test_backlog_that_nobody_answered_is_asked_now_and_then_and_answered_whole(bench, streams):
+    streams.add({"strategy": "nobody"}, times=40)
+    bench.now = datetime.now(UTC) + timedelta(hours=1)
+    asked = []
+    ask = bench.results.acknowledge_answered
+    bench.results.acknowledge_answered = lambda entry, request_id: asked.append(entry) or ask(entry, request_id)
+
+    bench.consumer.run_once()
+
+    assert len(asked) == 3
+    assert (len(streams.rejections()), streams.pending()) == (40, 0)
+
+
 def test_script_cache_flushed_under_the_worker_is_loaded_again(bench, streams):
     streams.client.script_flush()
     streams.add(REQUEST)

@@ -33,6 +33,8 @@ from worker.telemetry import Counters, Pulse, Timing
 
 Result = TypeVar("Result")
 
+#: In a backlog, one of so many entries is asked for its outcome before it is computed.
+_ASK_EVERY = 16
 #: What remains of the slowest entry, an entry later.
 _FADE = 0.9
 _log = structlog.get_logger()
@@ -91,6 +93,8 @@ class Consumer:
         self._waiting: dict[str, float] = {}
         #: Until when what was read may be finished, once the worker is told to stop; set by whoever tells it.
         self.finish_until: float | None = None
+        #: Entries that lay long, since one of them was asked for its outcome.
+        self._unasked = 0
         #: Seconds that an entry takes to compute, by those before.
         self._slowest = 0.0
         self.paused = threading.Event()
@@ -256,16 +260,21 @@ class Consumer:
     def _answered_before(self, entry: Entry) -> bool:
         """Spare computing what has an outcome: after a lost group, all that the stream still holds is read again.
 
-        Asked only of an entry that came again or lay longer than a lease; this machine's clock is good enough for that,
-        since the commit asks in any case.
+        Asked only of an entry that came again or lay longer than a lease, and of those that lay the fewer while none
+        has an outcome, as in a backlog; this machine's clock is good enough, since the commit asks in any case.
         """
-        lain_ms = self._clock().timestamp() * 1000 - entry.added_ms
-        if entry.deliveries == 1 and lain_ms <= self._limits.lease_ms:
-            return False
+        if entry.deliveries == 1:
+            lain_ms = self._clock().timestamp() * 1000 - entry.added_ms
+            if lain_ms <= self._limits.lease_ms:
+                return False
+            self._unasked = (self._unasked + 1) % _ASK_EVERY
+            if self._unasked != 1:
+                return False
         request_id = request_id_of(entry.pairs, entry.id)
         commit = self._in_hand(lambda: self._results.acknowledge_answered(entry, request_id))
         if commit.status is CommitStatus.OPEN:
             return False
+        self._unasked = 0
         self._counters.drop(commit.status)
         self._say_dropped(entry, request_id, commit, trace_fields(entry.pairs).get("traceparent"))
         return True

@@ -99,7 +99,12 @@ class Campaign:
         self._streams = Streams(servers.endpoints.redis_url, "signals")
         self._registry = Registry(servers.endpoints.database_url)
         self._fleet = Fleet(
-            servers.endpoints, folder, lease_ms=1500, reconcile_seconds=RECONCILE_SECONDS, max_deliveries=20
+            servers.endpoints,
+            folder,
+            measured=False,
+            lease_ms=1500,
+            reconcile_seconds=RECONCILE_SECONDS,
+            max_deliveries=20,
         )
         self._workers: list[Process | None] = [None] * plan.workers
         self._publishers: list[Process | None] = [None] * _PUBLISHERS

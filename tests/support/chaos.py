@@ -128,6 +128,7 @@ class Chaos:
             Fleet(
                 Endpoints(redis_url=proxy.url, database_url=servers.endpoints.database_url),
                 folder,
+                measured=False,
                 lease_ms=800,
                 worker_name=f"w{place}",
                 reconcile_seconds=2,

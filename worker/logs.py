@@ -7,14 +7,13 @@ Invariant: stdout belongs to what a verb answers; no line shows what a variable 
 
 import logging
 import sys
-from typing import Literal
 
 import structlog
 
-Format = Literal["auto", "json", "console"]
+from worker.settings import LogFormat
 
 
-def configure_logs(level: str, form: Format) -> None:
+def configure_logs(level: str, form: LogFormat) -> None:
     """Send one line an event to stderr: coloured on a terminal, JSON elsewhere."""
     pretty = form == "console" or (form == "auto" and sys.stderr.isatty())
     # Plain tracebacks: rich ones show every local variable, a URL's password among them.

@@ -17,6 +17,8 @@ from worker.errors import SettingsError
 
 PREFIX = "SIGNALS_"
 
+LogFormat = Literal["auto", "json", "console"]
+
 
 class Settings(BaseSettings):
     """All settings; each is `SIGNALS_<NAME>` in the environment, but for the two URLs."""
@@ -137,7 +139,7 @@ class Settings(BaseSettings):
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe line that is logged."""
-    log_format: Literal["auto", "json", "console"] = "auto"
+    log_format: LogFormat = "auto"
     """`auto`: coloured on a terminal, JSON elsewhere."""
 
     @field_validator("strategies", mode="before")

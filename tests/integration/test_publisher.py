@@ -295,16 +295,16 @@ def check(database_url, monkeypatch):
 
 
 def test_check_says_whether_somebody_publishes_and_what_waits(registry, database_url, valkey_url, namespace, check):
-    assert check() == (1, "nobody publishes; 0 events wait")
+    assert check() == (1, "nobody publishes; events that wait: 0")
 
     with publishing(database_url, valkey_url, namespace) as publisher:
         assert wait_until(lambda: publisher._role == "active", PATIENCE)
-        assert check() == (0, "a publisher publishes; 0 events wait")
+        assert check() == (0, "a publisher publishes; events that wait: 0")
 
     registry.activate("alpha", "v1")
     code, words = check()
     assert code == 1
-    assert re.fullmatch(r"nobody publishes; 1 events wait, the oldest for \d+\.\d s", words)
+    assert re.fullmatch(r"nobody publishes; events that wait: 1, the oldest for \d+\.\d s", words)
 
 
 def test_check_fails_where_an_event_is_late(registry, database_url, check):
@@ -318,7 +318,7 @@ def test_check_fails_where_an_event_is_late(registry, database_url, check):
         code, words = check()
 
     assert code == 1
-    assert words.startswith("a publisher publishes; 1 events wait, the oldest for 12")
+    assert words.startswith("a publisher publishes; events that wait: 1, the oldest for 12")
 
 
 def test_lock_of_another_database_is_no_publisher_of_this_one(check, postgres_url):

@@ -51,6 +51,6 @@ def _check(late_seconds: float) -> None:
     with refusals():
         found = standing(database_url())
     oldest = f", the oldest for {found.oldest_seconds:.1f} s" if found.waiting else ""
-    typer.echo(f"{'a publisher' if found.led else 'nobody'} publishes; {found.waiting} events wait{oldest}")
+    typer.echo(f"{'a publisher' if found.led else 'nobody'} publishes; events that wait: {found.waiting}{oldest}")
     if not found.led or found.oldest_seconds > late_seconds:
         raise typer.Exit(FAILED)

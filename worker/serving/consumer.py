@@ -24,6 +24,7 @@ from worker.server import Patience
 from worker.serving.answers import Answers
 from worker.serving.entries import Entry, RequestStream
 from worker.serving.failpoints import Reach, Step
+from worker.serving.journal import log_dropped, log_published
 from worker.serving.leases import Leases
 from worker.serving.prefetch import Prefetch
 from worker.serving.rejections import REJECTED, code_of
@@ -230,7 +231,7 @@ class Consumer:
         queue_ms = max(0.0, self._clock().timestamp() * 1000 - entry.added_ms)
         try:
             self._reach(Step.READ)
-            if self._answered_before(entry):
+            if self._answered_before(entry, queue_ms):
                 return None
             outcome, deadline_ms, task = self._outcome(entry, read_at)
             self._reach(Step.COMPUTED)
@@ -257,15 +258,14 @@ class Consumer:
             self._shadows.offer(task)
         return outcome
 
-    def _answered_before(self, entry: Entry) -> bool:
+    def _answered_before(self, entry: Entry, queue_ms: float) -> bool:
         """Spare computing what has an outcome: after a lost group, all that the stream still holds is read again.
 
         Asked only of an entry that came again or lay longer than a lease, and of those that lay the fewer while none
         has an outcome, as in a backlog; this machine's clock is good enough, since the commit asks in any case.
         """
         if entry.deliveries == 1:
-            lain_ms = self._clock().timestamp() * 1000 - entry.added_ms
-            if lain_ms <= self._limits.lease_ms:
+            if queue_ms <= self._limits.lease_ms:
                 return False
             self._unasked = (self._unasked + 1) % _ASK_EVERY
             if self._unasked != 1:
@@ -276,7 +276,7 @@ class Consumer:
             return False
         self._unasked = 0
         self._counters.drop(commit.status)
-        self._say_dropped(entry, request_id, commit, trace_fields(entry.pairs).get("traceparent"))
+        log_dropped(entry, request_id, commit, trace_fields(entry.pairs).get("traceparent"))
         return True
 
     def _publish(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> tuple[Outcome, Commit]:
@@ -380,36 +380,12 @@ class Consumer:
         return self._names.request(request_id_of(entry.pairs, entry.id))
 
     def _say(self, entry: Entry, outcome: Outcome, commit: Commit, timing: Timing) -> None:
-        total_ms = timing.total_ms
-        self._counters.count(outcome, commit.status, total_ms)
+        self._counters.count(outcome, commit.status, timing.total_ms)
         if commit.status is CommitStatus.COMMITTED:
             self._counters.measure(timing)
-        traced = trace_id(outcome.traceparent)
-        known = {"request_id": outcome.request_id, "entry": entry.id, "deliveries": entry.deliveries, **traced}
-        if commit.status is not CommitStatus.COMMITTED:
-            self._say_dropped(entry, outcome.request_id, commit, outcome.traceparent)
-        elif isinstance(outcome, Rejection):
-            _log.info("request_rejected", code=outcome.code.value, reason=outcome.reason, total_ms=total_ms, **known)
+            log_published(entry, outcome, timing.total_ms)
         else:
-            _log.info(
-                "request_answered",
-                strategy=outcome.strategy,
-                model_version=outcome.model_version,
-                served_as=outcome.served_as.value,
-                as_of=outcome.as_of.isoformat(),
-                symbols=len(outcome.weights),
-                queue_ms=outcome.queue_ms,
-                compute_ms=outcome.compute_ms,
-                total_ms=total_ms,
-                **known,
-            )
-
-    def _say_dropped(self, entry: Entry, request_id: str, commit: Commit, traceparent: str | None) -> None:
-        known = {"request_id": request_id, "entry": entry.id, "deliveries": entry.deliveries, **trace_id(traceparent)}
-        if commit.status is CommitStatus.CONFLICT:
-            _log.warning("request_id_taken_twice", outcome=commit.outcome_id, **known)
-        else:
-            _log.info("outcome_dropped", status=commit.status.value, outcome=commit.outcome_id, **known)
+            log_dropped(entry, outcome.request_id, commit, outcome.traceparent)
 
 
 def utc_now() -> datetime:

@@ -5,7 +5,6 @@ Must not know: how outcomes come about.
 Invariant: at most one outcome a request id within the time it is remembered, whatever crashes or is said twice.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -81,10 +80,7 @@ class Results:
         """
         if isinstance(outcome, SignalVector) and outcome.served_as is ServedAs.SHADOW:
             raise ValueError(f"the vector of {outcome.request_id} by {outcome.model_version} is a shadow vector")
-        answered = isinstance(outcome, SignalVector)
-        stream = self._names.results if answered else self._names.rejections
-        flat = [text for pair in encode(outcome).items() for text in pair]
-        return self._say(entry, stream, outcome.request_id, "done" if answered else "rejected", deadline_ms, flat)
+        return self._settle(entry, outcome.request_id, outcome, deadline_ms)
 
     def acknowledge_answered(self, entry: Entry, request_id: str) -> Commit:
         """Acknowledge an entry whose request id has an outcome already; one that has none is left as it is (`open`).
@@ -92,17 +88,12 @@ class Results:
         Raises:
             StreamUnavailable: The server did not do it, or its reply was lost.
         """
-        return self._say(entry, self._names.results, request_id, "", None, ())
+        return self._settle(entry, request_id, None, None)
 
-    def _say(
-        self,
-        entry: Entry,
-        stream: str,
-        request_id: str,
-        state: str,
-        deadline_ms: int | None,
-        flat: Sequence[str | bytes],
-    ) -> Commit:
+    def _settle(self, entry: Entry, request_id: str, outcome: Outcome | None, deadline_ms: int | None) -> Commit:
+        rejected = isinstance(outcome, Rejection)
+        stream = self._names.rejections if rejected else self._names.results
+        flat = [text for pair in encode(outcome).items() for text in pair] if outcome else ()
         with translated():
             status, outcome_id = self._commit(
                 keys=[self._names.requests, stream, self._names.request(request_id)],
@@ -110,7 +101,7 @@ class Results:
                     GROUP,
                     self._consumer,
                     entry.id,
-                    state,
+                    "rejected" if rejected else "done",
                     self._dedupe_ms,
                     "" if deadline_ms is None else deadline_ms,
                     asked_sha256(entry),

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import socket
 import stat
 import subprocess
@@ -320,16 +321,25 @@ def test_strange_endpoints_file_is_refused_by_name(directory):
         resolve_endpoints(None, None, directory)
 
 
+def exported(lines):
+    """Return the URLs that a shell has after it evaluated the lines."""
+    show = f'eval {shlex.quote(lines)}; printf "%s\\n" "$REDIS_URL" "$DATABASE_URL"'
+    urls = subprocess.run(["bash", "-c", show], capture_output=True, text=True, check=True).stdout.split()
+    return dict(zip(("redis_url", "database_url"), urls, strict=True))
+
+
 def test_verbs_show_what_they_did(directory, monkeypatch):
     monkeypatch.setenv("SIGNALS_LOCAL_DIR", str(directory))
     invoke = CliRunner().invoke
 
     assert invoke(app, ["status"]).exit_code == 1
-    assert "REDIS_URL=redis://:" in invoke(app, ["up"]).stdout
+    assert invoke(app, ["env"]).exit_code == 1
+    assert "REDIS_URL=redis://default:" in invoke(app, ["up"]).stdout
     shown = json.loads(invoke(app, ["status", "--json"]).stdout)
     assert shown["running"] is True
     assert {server["name"]: server["pid"] for server in shown["servers"]} == pids(directory)
     assert all(server["memory_bytes"] > 1_000_000 for server in shown["servers"])
+    assert exported(invoke(app, ["env"]).stdout) == shown["endpoints"]
     assert invoke(app, ["down"]).stdout == "stopped\n"
     assert invoke(app, ["down", "--wipe"]).stdout == "nothing was running\n"
 

@@ -60,7 +60,7 @@ def test_environment_of_services_makes_valid_settings(monkeypatch):
 
         settings = load_settings()
 
-        assert settings.redis_url == "redis://:open@valkey:6379/0"
+        assert settings.redis_url == "redis://default:open@valkey:6379/0"
         assert settings.database_url == "postgresql://signals:sesame@postgres:5432/signals"
         assert settings.default_as_of == "calendar"
 

@@ -1,6 +1,7 @@
 """`signal-worker local`: the embedded Valkey and PostgreSQL, left running until told otherwise."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -55,6 +56,23 @@ def status(*, as_json: Json = False) -> None:
         _print(found, as_json=as_json)
     if not found.running:
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def env() -> None:
+    """Print both URLs as lines for a shell; exit code 1 unless both servers run.
+
+    Example: eval "$(signal-worker local env)" && redis-cli -u "$REDIS_URL" PING
+    """
+    from worker.embedded import StackNotRunning, resolve_endpoints
+
+    with _refusals():
+        try:
+            endpoints = resolve_endpoints(None, None, settings_of().local_dir)
+        except StackNotRunning as error:
+            refuse(error, code=FAILED)
+    typer.echo(f"export REDIS_URL={shlex.quote(endpoints.redis_url)}")
+    typer.echo(f"export DATABASE_URL={shlex.quote(endpoints.database_url)}")
 
 
 def _stack(*, valkey_bin: Path | None = None, postgres_bin: Path | None = None) -> "LocalStack":

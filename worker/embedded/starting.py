@@ -61,7 +61,7 @@ def bring_up(plan: Plan, missing: frozenset[str]) -> Endpoints:
         identity = _bring_up_postgres(plan, identity, known_password=known is not None)
     write_identity(plan.directory, identity)
     return Endpoints(
-        redis_url=f"redis://:{identity.valkey_password}@127.0.0.1:{identity.valkey_port}/0",
+        redis_url=f"redis://default:{identity.valkey_password}@127.0.0.1:{identity.valkey_port}/0",
         database_url=(
             f"postgresql://{postgres.NAME}:{identity.postgres_password}"
             f"@127.0.0.1:{identity.postgres_port}/{postgres.NAME}"

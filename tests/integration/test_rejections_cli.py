@@ -248,7 +248,7 @@ def test_more_than_one_is_only_put_back_when_told_so(cli, streams):
         streams.rejected(REQUEST | {"request_id": f"r-{number}"})
 
     said = cli("rejections", "redrive", "--code", "no_active_model")
-    assert "3 would be put back; say it again with --yes" in said
+    assert "3 would be put back; repeat with --yes" in said
     assert len(streams.requests()) == 3
     cli("rejections", "redrive", "r-0", "r-1")
     assert len(streams.requests()) == 3

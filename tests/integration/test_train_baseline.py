@@ -65,7 +65,7 @@ def test_command_writes_a_proven_bundle_and_says_what_it_is_worth(places):
     assert bundle.proven
     assert bundle.universe == ("AAPL", "GOOG", "IBM", "MSFT")
     assert (bundle.construction.top_n, bundle.construction.bottom_n) == (1, 2)
-    for words in ("rank ic", "sharpe", "(high + low + close) / 3 stands in for vwap", str(path)):
+    for words in ("rank ic", "sharpe", "(high + low + close) / 3 in place of vwap", str(path)):
         assert words in result.output
 
 

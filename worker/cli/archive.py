@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
     from worker.archive import Archived

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.session import refuse
+from worker.cli._common import refuse
 
 if TYPE_CHECKING:
     from worker.benchmarks.figures import Figure
@@ -68,17 +68,17 @@ def _figures(
     from worker.benchmarks.install import install_figures, start_figure
 
     data_dir = place / "data"
-    yield from _told(engine_figures(data_dir, place, find_rivals(qlib=qlib)))
+    yield from _reported(engine_figures(data_dir, place, find_rivals(qlib=qlib)))
     if loading:
-        yield from _told(_loading(place / "many"))
-    yield from _told(install_figures() if install else iter([start_figure()]))
+        yield from _reported(_loading(place / "many"))
+    yield from _reported(install_figures() if install else iter([start_figure()]))
     if worker:
-        yield from _told(_latencies(data_dir, backlog))
-        yield from _told(_recovery())
+        yield from _reported(_latencies(data_dir, backlog))
+        yield from _reported(_recovery())
 
 
-def _told(figures: Iterator["Figure"]) -> Iterator["Figure"]:
-    """Say each figure on stderr once it is there: the whole takes minutes."""
+def _reported(figures: Iterator["Figure"]) -> Iterator["Figure"]:
+    """Print each figure on stderr as soon as it is measured: the whole takes minutes."""
     for figure in figures:
         typer.echo(f"{figure.work}: {figure.value} {figure.qlib} {figure.kunquant}".rstrip(), err=True)
         yield figure

@@ -1,6 +1,6 @@
-"""`signal-worker control`: tell workers what to do, and see which of them did it.
+"""`signal-worker control`: send commands to workers, and show which of them carried them out.
 
-Exit codes: 0 done, 1 a worker did not (or the server is away), 2 wrong call.
+Exit codes: 0 done, 1 a worker did not (or the server is unavailable), 2 wrong call.
 """
 
 import json
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contracts.control import OF_WHOLE_WORKERS, ControlEvent, ControlType
-from worker.cli.registry_calls import operator
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
+from worker.cli._registry import operator
 
 if TYPE_CHECKING:
     from worker.lifecycle.commands import Answer
     from worker.settings import Settings
 
-app = typer.Typer(help="Tell workers what to do, and see which of them did it.", no_args_is_help=True)
+app = typer.Typer(help="Send commands to workers, and show which of them carried them out.", no_args_is_help=True)
 
 _VERBS = {
     "reload": (ControlType.RELOAD, "Look at the registry and the data now; try again what was refused."),

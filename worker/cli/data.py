@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
     from strategies.market.checking import CheckReport

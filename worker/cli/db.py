@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.registry_calls import FAILED, database_url, print_json, refusals
+from worker.cli._registry import FAILED, database_url, print_json, refusals
 
 app = typer.Typer(help="The registry's schema.", no_args_is_help=True)
 

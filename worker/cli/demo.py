@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
 from worker.embedded import Endpoints, LocalStack
 from worker.embedded.processes import Launch, end, find, launch, wait_until
 from worker.settings import inherited_environment
@@ -47,7 +47,7 @@ def demo(
     with _servers(settings, keep=keep) as endpoints:
         _run_job(_Job(settings, endpoints, processes, keep=keep))
         if keep:
-            _tell(endpoints, settings)
+            _print_lines(endpoints, settings)
     _console.print(
         f"[green]done[/green] in {time.monotonic() - begun:.1f} s" + ("" if keep else ", nothing is running")
     )
@@ -173,7 +173,7 @@ def _stop_kept(folder: Path) -> None:
         path.unlink()
 
 
-def _tell(endpoints: Endpoints, settings: "Settings") -> None:
+def _print_lines(endpoints: Endpoints, settings: "Settings") -> None:
     """Print the lines with which to play."""
     from contracts import StreamNames
 

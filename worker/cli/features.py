@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def compute(
     symbols: Annotated[list[str] | None, typer.Argument(help="Symbols; all of the snapshot by default.")] = None,
     first: Annotated[str | None, typer.Option("--from", help="YYYY-MM-DD; default the last session alone.")] = None,
     last: Annotated[str | None, typer.Option("--to", help="YYYY-MM-DD; default the snapshot's last session.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Snapshots lie below it; default SIGNALS_DATA_DIR.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the snapshots; default SIGNALS_DATA_DIR.")] = None,
     snapshot: Annotated[str | None, typer.Option(help="Id or run date; default the latest.")] = None,
     output: Annotated[Path | None, typer.Option(help="A .parquet or .csv file; default a table on stdout.")] = None,
     vwap_stand_in: StandIn = "typical_price",
@@ -100,10 +100,10 @@ def parity(
 
     sources = _sources(bars)
     measured: dict[str, SnapshotParity] = {}
-    with _failures(), tempfile.TemporaryDirectory() as folder, _progress() as tell:
+    with _failures(), tempfile.TemporaryDirectory() as folder, _progress() as progress_of:
         for number, (name, source) in enumerate(sources.items()):
             data_dir = import_raw(source, Path(folder) / str(number))
-            measured[name] = measure(data_dir, kernels=kernels, progress=tell(name))
+            measured[name] = measure(data_dir, kernels=kernels, progress=progress_of(name))
     page = parity_page(measured, {name: metadata.version(name) for name in LIBRARIES})
     if output is None:
         typer.echo(page, nl=False)

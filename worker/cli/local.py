@@ -1,4 +1,4 @@
-"""`signal-worker local`: the embedded Valkey and PostgreSQL, left running until told otherwise."""
+"""`signal-worker local`: the embedded Valkey and PostgreSQL, left running until stopped."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
     from worker.embedded import LocalStack, StackStatus

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.models_canary import canary
+from worker.cli._common import refuse, settings_of
+from worker.cli._registry import FAILED, NOT_FOUND, operator, print_json, registry
 from worker.cli.models_compare import compare
 from worker.cli.models_drift import drift
 from worker.cli.models_mlflow import fetch, read_uri
 from worker.cli.models_promote import promote
 from worker.cli.models_status import status
-from worker.cli.registry_calls import FAILED, NOT_FOUND, operator, print_json, registry
-from worker.cli.session import refuse, settings_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Model versions: register, activate, roll back.", no_args_is_help=True)
 app.command()(status)
 app.command()(fetch)
-app.command()(canary)
 app.command()(compare)
 app.command()(promote)
 app.command()(drift)
@@ -137,21 +135,51 @@ def rollback(strategy: Strategy, reason: Reason = None, by: By = None, *, as_jso
 def deactivate(strategy: Strategy, reason: Reason = None, by: By = None, *, as_json: Json = False) -> None:
     """Let no version of the strategy serve."""
     with registry() as models:
-        _tell(models.deactivate(strategy, by or operator(), reason), as_json=as_json)
+        _print_change(models.deactivate(strategy, by or operator(), reason), as_json=as_json)
 
 
 @app.command()
 def fail(strategy: Strategy, version: Version, reason: NeededReason, by: By = None, *, as_json: Json = False) -> None:
     """Mark a version as one that must not serve."""
     with registry() as models:
-        _tell(models.fail(strategy, version, reason, by or operator()), as_json=as_json)
+        _print_change(models.fail(strategy, version, reason, by or operator()), as_json=as_json)
 
 
 @app.command()
 def retry(strategy: Strategy, version: Version, reason: NeededReason, by: By = None, *, as_json: Json = False) -> None:
     """Put a failed version back to testing."""
     with registry() as models:
-        _tell(models.retry(strategy, version, reason, by or operator()), as_json=as_json)
+        _print_change(models.retry(strategy, version, reason, by or operator()), as_json=as_json)
+
+
+@app.command()
+def canary(
+    strategy: Strategy,
+    version: Annotated[str | None, typer.Argument(help="Version in testing.")] = None,
+    share: Annotated[float | None, typer.Option(help="Share of the requests that it answers, e.g. 0.05.")] = None,
+    reason: Reason = None,
+    by: By = None,
+    *,
+    stop: Annotated[bool, typer.Option("--stop", help="Let the active version answer all again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let a version in testing answer a share of the requests, chosen by request id; --stop ends it."""
+    with registry() as models:
+        if stop and version is None and share is None:
+            change = models.stop_canary(strategy, by or operator(), reason)
+        elif not stop and version is not None and share is not None:
+            change = models.set_canary(strategy, version, share, reason=reason or "", by=by or operator())
+        else:
+            refuse("canary takes a version with --share and --reason, or --stop alone")
+    if as_json:
+        print_json(change)
+    elif change.share is None:
+        typer.echo(f"{strategy} {change.version} is no canary any more; {change.to_version} answers every request")
+    else:
+        typer.echo(
+            f"{strategy} {change.version} answers {change.share:.2%} of the requests where a worker has it loaded, "
+            f"{change.to_version} the others"
+        )
 
 
 @app.command()
@@ -191,7 +219,7 @@ def _read(bundle: Path | None, path: Path | None, stated: "Registration") -> "Re
         refuse(error, code=FAILED)
 
 
-def _tell(change: "Activation", *, as_json: bool) -> None:
+def _print_change(change: "Activation", *, as_json: bool) -> None:
     if as_json:
         print_json(change)
         return

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli import evidence_calls as calls
-from worker.cli.evidence_calls import Json, Last, Namespace, Recompute, Since, Snapshot, Way
-from worker.cli.registry_calls import FAILED, NOT_FOUND, registry
-from worker.cli.session import refuse, settings_of
+from worker.cli import _comparison as comparison
+from worker.cli._common import refuse, settings_of
+from worker.cli._comparison import EvidenceSource, Json, Last, Namespace, Recompute, Since, Snapshot
+from worker.cli._registry import FAILED, NOT_FOUND, registry
 
 if TYPE_CHECKING:
     from worker.evidence.gathering import Evidence
@@ -43,17 +43,17 @@ def compare(
     settings = settings_of(namespace=namespace)
     with registry() as models:
         rows = models.show(strategy, left), models.show(strategy, right)
-    way = Way(
+    source = EvidenceSource(
         recompute_sessions=sessions if recompute else None,
         since=since.date() if since else None,
         last=last,
         snapshot=snapshot,
     )
-    evidence = calls.gathered(settings, rows, way)
+    evidence = comparison.gathered(settings, rows, source)
     if as_json:
-        typer.echo(json.dumps(calls.as_json(evidence), indent=2))
+        typer.echo(json.dumps(comparison.as_json(evidence), indent=2))
     else:
-        calls.show(evidence)
+        comparison.show(evidence)
     if not evidence.comparison.pairs:
         refuse(f"no pair of {strategy} {left} and {right} to compare", code=NOT_FOUND)
     if plot is not None:

@@ -1,4 +1,4 @@
-"""`signal-worker models drift`: how far recent bars lie from those a version was trained on.
+"""`signal-worker models drift`: how far recent bars are from those a version was trained on.
 
 Exit codes: 0 measured, 1 failed, 2 wrong call, 3 unknown version or nothing active, 5 the prediction drifted further
 than `--fail-above`.
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.registry_calls import FAILED, NOT_FOUND, registry
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
+from worker.cli._registry import FAILED, NOT_FOUND, registry
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -81,7 +81,7 @@ def _measured(settings: "Settings", model: "ActiveModel", snapshot: str | None, 
     except (BundleError, DataError, ExpressionError) as error:
         refuse(error, code=FAILED)
     if report is None:
-        raise AssertionError("nobody told it to stop")
+        raise AssertionError("measure_drift returned no report though nothing stops it")
     return report
 
 

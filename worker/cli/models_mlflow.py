@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.registry_calls import FAILED, NOT_FOUND, registry
-from worker.cli.session import USAGE, refuse, settings_of
+from worker.cli._common import USAGE, refuse, settings_of
+from worker.cli._registry import FAILED, NOT_FOUND, registry
 
 if TYPE_CHECKING:
     from strategies.models.mlflow_models import Fetched
@@ -39,7 +39,7 @@ def fetch(
                 load_bare_model(place, strategy, version)
             else:
                 load_bundle(place)
-    typer.echo(f"{strategy} {version} stands in {place}")
+    typer.echo(f"{strategy} {version} is in {place}")
 
 
 def read_uri(uri: str, stated: "Registration") -> "Registration":
@@ -82,7 +82,7 @@ def _pinned(row: "ModelVersion") -> tuple[str, str]:
 
 @contextmanager
 def _kept(fetched: "Fetched", artifacts_dir: Path, strategy: str) -> Iterator[Path]:
-    """Give the place of what was fetched; what does not prove itself there is taken away again."""
+    """Yield the place of what was fetched; remove it again where it does not prove itself."""
     from strategies.errors import BundleError
     from strategies.models.mlflow_models import keep_model
 

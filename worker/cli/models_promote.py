@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli import evidence_calls as calls
-from worker.cli.evidence_calls import Json, Last, Namespace, Recompute, Since, Snapshot, Way
-from worker.cli.registry_calls import CONFLICT, database_url, operator, refusals, registry
-from worker.cli.session import refuse, settings_of
+from worker.cli import _comparison as comparison
+from worker.cli._common import refuse, settings_of
+from worker.cli._comparison import EvidenceSource, Json, Last, Namespace, Recompute, Since, Snapshot
+from worker.cli._registry import CONFLICT, database_url, operator, refusals, registry
 
 if TYPE_CHECKING:
     from worker.evidence.gate import Criterion
@@ -44,7 +44,7 @@ def promote(
     namespace: Namespace = None,
     *,
     recompute: Recompute = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge alone; activate nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Evaluate the criteria alone; activate nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Let a version serve if the evidence on it holds; refuse and change nothing if not (exit code 5)."""
@@ -58,13 +58,13 @@ def promote(
         max_latency_ratio=max_latency_ratio,
     )
     settings, before = settings_of(namespace=namespace), _standing(strategy, version)
-    way = Way(
+    source = EvidenceSource(
         recompute_sessions=sessions if recompute else None,
         since=since.date() if since else None,
         last=last,
         snapshot=snapshot,
     )
-    evidence = calls.gathered(settings, (before.serving, before.candidate), way)
+    evidence = comparison.gathered(settings, (before.serving, before.candidate), source)
     candidacy = Candidacy(status=before.candidate.status, unproven=evidence.right.unproven)
     criteria = judge(evidence.comparison, candidacy, limits)
     passed = all(one.holds for one in criteria)
@@ -108,7 +108,7 @@ def _reason(evidence: "Evidence", criteria: "Sequence[Criterion]", stated: str |
 
 
 def _as_json(evidence: "Evidence", criteria: "Sequence[Criterion]", number: int | None) -> dict[str, object]:
-    found = calls.as_json(evidence)
+    found = comparison.as_json(evidence)
     return {
         "passed": all(one.holds for one in criteria),
         "activation": number,
@@ -121,7 +121,7 @@ def _show(evidence: "Evidence", criteria: "Sequence[Criterion]") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    calls.show(evidence)
+    comparison.show(evidence)
     table = Table("criterion", "value", "limit", "holds")
     for one in criteria:
         table.add_row(one.name, one.value, one.limit, "yes" if one.holds else "no")

@@ -1,6 +1,6 @@
 """`signal-worker models status`: what each living worker serves, beside what the registry says.
 
-Exit codes: 0 all workers serve what they should, 1 one differs, none lives, or a server is away, 2 wrong call.
+Exit codes: 0 all workers serve what they should, 1 one differs, none lives, or a server is unavailable, 2 wrong call.
 """
 
 import json
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.registry_calls import database_url
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
+from worker.cli._registry import database_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,7 @@ def _active() -> "Mapping[str, ActiveModel] | None":
         with Registry(database_url(), name="signal-worker models") as registry:
             return registry.active_models()
     except RegistryUnavailable as error:
-        # What serves is worth seeing above all when the registry is away.
+        # What serves is worth seeing above all while the registry is unavailable.
         typer.echo(f"signal-worker: the registry cannot be asked: {error}", err=True)
         return None
 
@@ -107,11 +107,11 @@ def _table(found: "list[Standing]") -> "Table":
             one.strategy or "-",
             _numbered(one.version, one.activation) + (" (cache)" if one.cached else ""),
             f"{one.since:%Y-%m-%d %H:%M:%S} UTC" if one.since else "-",
-            _said(one.proven, "-"),
+            _yes_no(one.proven, "-"),
             ", ".join(_candidate(candidate) for candidate in one.candidates) or "-",
             one.snapshot_id[:12] or "-",
             _numbered(one.active_version, one.active_activation) if one.equal is not None else "?",
-            _said(one.equal, "?"),
+            _yes_no(one.equal, "?"),
         )
     return table
 
@@ -126,5 +126,5 @@ def _numbered(version: str | None, activation: int | None) -> str:
     return "-" if version is None else f"{version} #{activation}"
 
 
-def _said(value: bool | None, unknown: str) -> str:  # noqa: FBT001 - a value to show, not a switch
+def _yes_no(value: bool | None, unknown: str) -> str:  # noqa: FBT001 - a value to show, not a switch
     return unknown if value is None else ("yes" if value else "no")

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from worker.cli.registry_calls import FAILED, database_url, refusals
-from worker.cli.session import endpoints_of, settings_of
+from worker.cli._common import endpoints_of, settings_of
+from worker.cli._registry import FAILED, database_url, refusals
 
 
 def publish_registry(
@@ -16,13 +16,14 @@ def publish_registry(
     ] = 5.0,
     *,
     check: Annotated[
-        bool, typer.Option("--check", help="Publish nothing; say how publishing goes, with exit code 1 if it does not.")
+        bool,
+        typer.Option("--check", help="Publish nothing; show the state of publishing, exit code 1 if nobody publishes."),
     ] = False,
     late_seconds: Annotated[
         float, typer.Option(min=1, help="With --check: age from which an event that was not published is late.")
     ] = 60.0,
 ) -> None:
-    """Tell the workers what changed in the registry, until SIGTERM; several may run, one publishes."""
+    """Publish the registry's changes to the workers, until SIGTERM; several may run, one publishes."""
     if check:
         _check(late_seconds)
         return

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.session import refuse
-from worker.cli.stream_calls import (
+from worker.cli._common import refuse
+from worker.cli._streams import (
     FAILED,
     NOT_FOUND,
     Json,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Rejected requests: list, show, put back, delete.", no_args_is_help=True)
 
-#: Requests put back by one call unless told otherwise: they come back to the workers all at once.
+#: Requests put back by one call by default: they come back to the workers all at once.
 REDRIVEN_AT_ONCE = 1000
 #: Rejections deleted by one command.
 _DELETED_AT_ONCE = 500
@@ -39,7 +39,7 @@ OlderThan = Annotated[str | None, typer.Option(help="Only those at least so old:
 NewerThan = Annotated[str | None, typer.Option(help="Only those at most so old: 90s, 15m, 2h, 3d.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="So many at most, the oldest first.")]
 Ids = Annotated[list[str] | None, typer.Argument(help="Request ids, or entry ids of rejections.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it, only say what would be done.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it, only show what would be done.")]
 
 
 @app.command("list")
@@ -118,7 +118,7 @@ def redrive(
     else:
         print_table(rows, "put back" if act else "nothing was done")
         if rows and not act:
-            typer.echo(f"{len(rows)} would be put back; say it again with --yes")
+            typer.echo(f"{len(rows)} would be put back; repeat with --yes")
     if any(row["status"] in {"refused", "answered", "superseded"} for row in rows):
         raise typer.Exit(FAILED)
 
@@ -145,8 +145,8 @@ def purge(
     if as_json:
         print_json({"matched": matched, "deleted": deleted, "by_code": dict(counts.most_common())})
         return
-    print_table([{"code": code, "rejections": count} for code, count in counts.most_common()], "rejections meant")
-    typer.echo(f"{deleted} deleted" if yes else f"{matched} would be deleted; say it again with --yes")
+    print_table([{"code": code, "rejections": count} for code, count in counts.most_common()], "rejections selected")
+    typer.echo(f"{deleted} deleted" if yes else f"{matched} would be deleted; repeat with --yes")
 
 
 def _refuse_mixed(ids: Sequence[str] | None, wanted: "Filter") -> None:
@@ -155,7 +155,7 @@ def _refuse_mixed(ids: Sequence[str] | None, wanted: "Filter") -> None:
     from worker.client.rejections import Filter
 
     if ids and replace(wanted, limit=None) != Filter():
-        refuse("ids and filters were both given; name the ids, or say which are meant by filters")
+        refuse("ids and filters were both given; name the ids, or select by filters")
 
 
 def _chosen(rejections: "Rejections", ids: Sequence[str] | None, wanted: "Filter") -> "Iterable[Rejected]":
@@ -165,7 +165,7 @@ def _chosen(rejections: "Rejections", ids: Sequence[str] | None, wanted: "Filter
 
 
 def _purged(rejections: "Rejections", chosen: "Iterable[Rejected]", *, act: bool) -> tuple[Counter[str], int]:
-    """Return how many are meant a code, and how many were deleted; in constant memory."""
+    """Return how many are selected a code, and how many were deleted; in constant memory."""
     counts: Counter[str] = Counter()
     deleted, batch = 0, []
     for rejected in chosen:

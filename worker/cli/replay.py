@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,8 +69,8 @@ def _replay_one(settings: "Settings", name: str, where: dict[str, bool], *, as_j
     lineage = _lineage(settings)
     findings = [replay_one(one, lineage, _code_version()) for one in published]
     if as_json:
-        told = [_as_json(finding) for finding in findings]
-        typer.echo(json.dumps(told if where["shadow"] else told[0], indent=2))
+        shown = [_as_json(finding) for finding in findings]
+        typer.echo(json.dumps(shown if where["shadow"] else shown[0], indent=2))
     else:
         for finding in findings:
             _show(finding)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
     from strategies.market.bars import Panel
@@ -40,12 +40,12 @@ def report(
     ] = None,
     borrow_bps_a_year: Annotated[
         float | None,
-        typer.Option(min=0, max=100_000, help="A unit of weight held short; default the bundle's, else 0."),
+        typer.Option(min=0, max=100_000, help="A unit of weight sold short; default the bundle's, else 0."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Default reports/<strategy>/<version>.html below the artifacts directory.")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Snapshots lie below it; default SIGNALS_DATA_DIR.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the snapshots; default SIGNALS_DATA_DIR.")] = None,
     artifacts_dir: Annotated[Path | None, typer.Option(help="Default SIGNALS_ARTIFACTS_DIR.")] = None,
 ) -> None:
     """Write what a bundle is worth on sessions that it never saw, as a page that needs nothing else."""
@@ -54,7 +54,7 @@ def report(
         refuse(f"{', '.join(missing)} not installed: pip install 'signal-worker[research]'", code=FAILED)
     start, end = _day(first), _day(last)
     if start and end and end < start:
-        refuse(f"--to {end} lies before --from {start}")
+        refuse(f"--to {end} is before --from {start}")
 
     from strategies.reports.study import Scope
 
@@ -63,7 +63,7 @@ def report(
     study, page = _made(settings, bundle, snapshot, scope)
     target = output or settings.artifacts_dir / "reports" / study.manifest.strategy / f"{study.manifest.version}.html"
     _write(target, page)
-    _tell(study, target, len(page))
+    _print_summary(study, target, len(page))
 
 
 def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scope") -> "tuple[Study, bytes]":
@@ -98,7 +98,7 @@ def _load(settings: "Settings", folder: Path) -> "Bundle":
     # As given from here, or as the registry would spell it.
     path = artifact_path(str(folder.absolute() if folder.exists() else folder), settings.artifacts_dir)
     if path.is_file():
-        raise BundleError(f"{folder} is a file; a bare model does not say what it was trained on, only a bundle does")
+        raise BundleError(f"{folder} is a file; only a bundle names the data that its model was trained on")
     return load_bundle(path)
 
 
@@ -130,7 +130,7 @@ def _write(target: Path, page: bytes) -> None:
         refuse(f"{target} cannot be written: {error.strerror}", code=FAILED)
 
 
-def _tell(study: "Study", target: Path, size_bytes: int) -> None:
+def _print_summary(study: "Study", target: Path, size_bytes: int) -> None:
     from strategies.reports.readings import judged, readings
 
     part = judged(study)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.session import endpoints_of, refuse, settings_of
+from worker.cli._common import endpoints_of, refuse, settings_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,8 +17,8 @@ def request(
     symbols: Annotated[list[str] | None, typer.Argument(help="Symbols; none for the model's universe.")] = None,
     strategy: Annotated[str, typer.Option(help="Which strategy to ask.")] = "alpha_baseline",
     as_of: Annotated[str | None, typer.Option(help="Day or instant with a time zone; the latest by default.")] = None,
-    top_n: Annotated[int | None, typer.Option(help="Symbols held long at most.")] = None,
-    bottom_n: Annotated[int | None, typer.Option(help="Symbols held short at most.")] = None,
+    top_n: Annotated[int | None, typer.Option(help="Symbols bought at most.")] = None,
+    bottom_n: Annotated[int | None, typer.Option(help="Symbols sold short at most.")] = None,
     deadline: Annotated[str | None, typer.Option(help="Instant after which no answer is wanted.")] = None,
     on_ineligible: Annotated[str | None, typer.Option(help="reject or exclude symbols with stale or few bars.")] = None,
     request_id: Annotated[str | None, typer.Option(help="Your own id, to ask again without asking twice.")] = None,

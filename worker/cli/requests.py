@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.session import refuse
-from worker.cli.stream_calls import NOT_FOUND, Json, Namespace, print_json, print_table, span_text, stream_server
+from worker.cli._common import refuse
+from worker.cli._streams import NOT_FOUND, Json, Namespace, print_json, print_table, span_text, stream_server
 
 if TYPE_CHECKING:
     from worker.client.pending import PendingRequest, RequestRecord, Requests
@@ -34,7 +34,7 @@ def pending(
         print_json(asdict(found))
         return
     print_table([_row(one) for one in found.requests], "pending requests, longest idle first")
-    unread = "the server cannot say" if found.unread is None else found.unread
+    unread = "unknown to the server" if found.unread is None else found.unread
     typer.echo(f"pending: {found.total}, shown: {len(found.requests)}, not read yet: {unread}")
 
 
@@ -48,28 +48,28 @@ def show(
     """Show what is remembered of a request id, and its outcome."""
     with _requests(namespace) as requests:
         record = requests.record(request_id)
-        held = next((one for one in requests.pending(limit=1000).requests if one.request_id == request_id), None)
-    if not record.remembered and held is None:
+        claimed = next((one for one in requests.pending(limit=1000).requests if one.request_id == request_id), None)
+    if not record.remembered and claimed is None:
         refuse(f"nothing is remembered of request {request_id}, and it is not pending", code=NOT_FOUND)
     if as_json:
-        print_json(_fields(record, held))
+        print_json(_fields(record, claimed))
     else:
-        _show(record, held)
+        _show(record, claimed)
 
 
-def _fields(record: "RequestRecord", held: "PendingRequest | None") -> dict[str, Any]:
+def _fields(record: "RequestRecord", claimed: "PendingRequest | None") -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
         "request_id": record.request_id,
         "remembered": record.remembered,
         "forgotten_in_ms": record.forgotten_in_ms,
-        "pending": asdict(held) if held else None,
+        "pending": asdict(claimed) if claimed else None,
         "outcome": record.outcome.model_dump(mode="json", exclude_none=True) if record.outcome else None,
     }
 
 
-def _show(record: "RequestRecord", held: "PendingRequest | None") -> None:
+def _show(record: "RequestRecord", claimed: "PendingRequest | None") -> None:
     from worker.cli.request import show as show_outcome
 
     if record.remembered:
@@ -77,8 +77,8 @@ def _show(record: "RequestRecord", held: "PendingRequest | None") -> None:
         if record.forgotten_in_ms is not None:
             rows.append({"what": "forgotten in", "value": span_text(record.forgotten_in_ms)})
         print_table(rows, f"remembered of {record.request_id}")
-    if held is not None:
-        print_table([_row(held)], "pending")
+    if claimed is not None:
+        print_table([_row(claimed)], "pending")
     if record.outcome is not None:
         show_outcome(record.outcome)
     elif "entry" in record.remembered:

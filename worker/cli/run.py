@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.session import endpoints_of, refuse, settings_of
+from worker.cli._common import endpoints_of, refuse, settings_of
 
 if TYPE_CHECKING:
     from worker.settings import Settings
 
-#: Longest time for which a thread holds the interpreter while another waits for it, in seconds.
+#: Longest time for which a thread keeps the interpreter while another waits for it, in seconds.
 SWITCH_SECONDS = 0.0005
 #: Parts of LightGBM that serving never calls; where they are installed, their import takes half of a worker's start.
 _OPTIONAL = ("sklearn", "dask", "matplotlib", "graphviz")
@@ -43,7 +43,7 @@ def run(
     if processes is not None:
         endpoints_of(settings)
         raise typer.Exit(_supervise(settings, processes))
-    # For so long a thread that proves a model holds up one that answers a request; Python's own 5 ms are five answers.
+    # A thread that proves a model delays one that answers a request by so much; Python's own 5 ms are five answers.
     sys.setswitchinterval(SWITCH_SECONDS)
     _import_lightgbm()
     from worker.app import Worker
@@ -58,7 +58,7 @@ def run(
 def _import_lightgbm() -> None:
     """Import LightGBM as if its optional parts were not installed; others may import those afterwards."""
     hidden = [name for name in _OPTIONAL if name not in sys.modules]
-    # Python's own way to say that a module cannot be imported.
+    # Python's own mark of a module that cannot be imported.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # the stub knows modules alone
     try:
         import lightgbm  # noqa: F401
@@ -81,7 +81,7 @@ def _supervise(settings: "Settings", processes: int) -> int:
 
 
 def _command(settings: "Settings", name: str, place: int) -> list[str]:
-    """Return the command line of one worker; what is not said there comes to it by the environment."""
+    """Return the command line of one worker; the environment carries the rest."""
     port = settings.health_port + place if settings.health_port else 0
     command = [sys.executable, "-m", "worker", "run", "--name", name, "--namespace", settings.namespace]
     command += ["--health-port", str(port)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.session import settings_of
+from worker.cli._common import settings_of
 
 if TYPE_CHECKING:
     from worker.settings import Settings

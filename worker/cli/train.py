@@ -1,6 +1,6 @@
 """`signal-worker train`: a snapshot becomes a model bundle. The last line on stdout is the command that registers it.
 
-Exit codes: 0 done, with a warning on stderr where MLflow could not be told; 1 failed, 2 wrong call.
+Exit codes: 0 done, with a warning on stderr where MLflow could not be reached; 1 failed, 2 wrong call.
 """
 
 import shlex
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from worker.cli.session import refuse, settings_of
+from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
     from strategies.alpha_baseline.train import TrainingRun
@@ -38,8 +38,8 @@ STAGES = {
 #: Where `$vwap` came from, in words.
 VWAP = {
     "none": "vwap is the bars' own",
-    "typical_price": "(high + low + close) / 3 stands in for vwap",
-    "close": "the close stands in for vwap",
+    "typical_price": "(high + low + close) / 3 in place of vwap",
+    "close": "the close in place of vwap",
 }
 #: Metrics that are fractions, shown in percent.
 PERCENT = (
@@ -54,12 +54,12 @@ PERCENT = (
 def train(
     strategy: Annotated[str, typer.Argument(help="Which strategy, e.g. alpha_baseline.")],
     config: Annotated[Path | None, typer.Option(help="YAML file; default the strategy's training.yaml.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Snapshots lie below it; default SIGNALS_DATA_DIR.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the snapshots; default SIGNALS_DATA_DIR.")] = None,
     artifacts_dir: Annotated[Path | None, typer.Option(help="Default SIGNALS_ARTIFACTS_DIR.")] = None,
     version: Annotated[str | None, typer.Option(help="Of the bundle; default the next free v<N>.")] = None,
     snapshot: Annotated[str | None, typer.Option(help="Id or run date; default the latest.")] = None,
-    top_n: Annotated[int | None, typer.Option(min=0, help="Symbols held long.")] = None,
-    bottom_n: Annotated[int | None, typer.Option(min=0, help="Symbols held short.")] = None,
+    top_n: Annotated[int | None, typer.Option(min=0, help="Symbols bought.")] = None,
+    bottom_n: Annotated[int | None, typer.Option(min=0, help="Symbols sold short.")] = None,
     *,
     mlflow: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
 ) -> None:
@@ -93,7 +93,7 @@ def run_training(
 ) -> "TrainingRun":
     """Train with progress shown, print what the model was worth, log the run, and return it.
 
-    MLflow is a notebook: a run that it could not be told of is warned of once, and is a run all the same.
+    A run that MLflow cannot record is warned of once, and succeeds all the same.
 
     Raises:
         TrainingError: No model can be trained.
@@ -176,12 +176,12 @@ def _progress(console: Console) -> "Iterator[samples.Progress]":
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, Any] = {}
 
-        def tell(stage: str, done: int, total: int) -> None:
+        def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(STAGES[stage], total=total)
             bars.update(tasks[stage], completed=done, total=total)
 
-        yield tell
+        yield report
 
 
 def _show(run: "TrainingRun", console: Console) -> None:

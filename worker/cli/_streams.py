@@ -2,7 +2,7 @@
 
 Owns: exit codes 1 (failed), 2 (wrong call), 3 (not found); how rows are shown to people and to programs.
 Must not know: what is asked of the streams.
-Invariant: an outage ends a verb with one sentence; JSON holds every row, a table may hold fewer and says so.
+Invariant: an outage ends a verb with one sentence; JSON has every row, a table states how many it leaves out.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.session import endpoints_of, refuse, settings_of
+from worker.cli._common import endpoints_of, refuse, settings_of
 
 if TYPE_CHECKING:
     from contracts import StreamNames

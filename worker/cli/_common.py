@@ -18,7 +18,7 @@ USAGE = 2
 
 
 def refuse(sentence: object, code: int = USAGE) -> NoReturn:
-    """Say one sentence on stderr and end."""
+    """Print one sentence on stderr and end."""
     typer.echo(f"signal-worker: {sentence}", err=True)
     raise typer.Exit(code)
 

@@ -2,7 +2,7 @@
 
 Owns: how evidence is asked for and shown.
 Must not know: what evidence is asked to show.
-Invariant: whatever was left out of the numbers stands below them.
+Invariant: whatever was left out of the numbers is printed below them.
 """
 
 import math
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli.registry_calls import refusals
-from worker.cli.session import refuse
+from worker.cli._common import refuse
+from worker.cli._registry import refusals
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,7 +43,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class EvidenceSource:
     """Where pairs come from."""
 
     #: Sessions to compute here and now; None: pairs come from the streams.
@@ -53,7 +53,7 @@ class Way:
     snapshot: str | None
 
 
-def gathered(settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", way: Way) -> "Evidence":
+def gathered(settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", source: EvidenceSource) -> "Evidence":
     """Return the evidence on two versions, or end with a sentence."""
     from contracts import StreamNames
     from worker.evidence.gathering import Sources, recomputed
@@ -64,16 +64,16 @@ def gathered(settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", wa
         artifacts_dir=settings.artifacts_dir,
         stale_after_sessions=settings.stale_after_sessions,
         threads=settings.threads,
-        snapshot=way.snapshot,
+        snapshot=source.snapshot,
     )
-    if way.recompute_sessions is None:
-        return _from_streams(settings, rows, sources, way)
+    if source.recompute_sessions is None:
+        return _from_streams(settings, rows, sources, source)
     with refusals():
-        return recomputed(rows, sources, sessions=way.recompute_sessions)
+        return recomputed(rows, sources, sessions=source.recompute_sessions)
 
 
 def _from_streams(
-    settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", sources: "Sources", way: Way
+    settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", sources: "Sources", source: EvidenceSource
 ) -> "Evidence":
     from worker.embedded import StackNotRunning, resolve_redis_url
     from worker.evidence.gathering import from_streams
@@ -86,7 +86,7 @@ def _from_streams(
     client = connect(url, "signal-worker:models")
     try:
         with refusals():
-            return from_streams(rows, sources, client, since=way.since, last=way.last)
+            return from_streams(rows, sources, client, since=source.since, last=source.last)
     finally:
         client.close()
 

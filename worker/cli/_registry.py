@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from worker.cli.session import USAGE, refuse, settings_of
+from worker.cli._common import USAGE, refuse, settings_of
 from worker.embedded import StackNotRunning, resolve_database_url
 from worker.errors import (
     IllegalTransition,
@@ -87,10 +87,10 @@ def print_json(value: "DataclassInstance | list[DataclassInstance] | None") -> N
     rows = (
         [dataclasses.asdict(row) for row in value] if isinstance(value, list) else value and dataclasses.asdict(value)
     )
-    typer.echo(json.dumps(rows, indent=2, default=_spelt))
+    typer.echo(json.dumps(rows, indent=2, default=_json_time))
 
 
-def _spelt(value: object) -> str:
+def _json_time(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     raise TypeError(f"{type(value).__name__} has no JSON spelling")

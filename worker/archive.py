@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from contracts import ContractError
 from contracts.codec import decode
-from strategies.durability import sync
+from strategies.files import sync
 from worker.embedded.files import take_lock
 from worker.errors import WorkerError
 from worker.server import Client, pairs_of, say, translated

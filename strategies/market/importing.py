@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from strategies.durability import sync, write_synced
 from strategies.errors import DataError
+from strategies.files import sync, write_synced
 from strategies.market.adjustment import adjust, factor_of
 from strategies.market.bars import BoolArray, FloatArray
 from strategies.market.calendar import SessionCalendar

@@ -1,1 +1,1 @@
-"""Model bundles: their type, their files, their training and their evaluation."""
+"""Model bundles: their type, their files, and the training that makes them."""

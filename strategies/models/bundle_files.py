@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from strategies.durability import sync, write_synced
 from strategies.errors import BundleError, BundleExists, BundleNotFound, BundleUnavailable, DigestMismatch
+from strategies.files import sync, write_synced
 
 #: Largest file of a bundle that is read, in bytes.
 SIZE_LIMITS = {

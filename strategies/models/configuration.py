@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from strategies.construction import Construction
 from strategies.errors import TrainingError
+from strategies.files import first_line, read_yaml, shown
 from strategies.models.bundle import ALPHA158_LABEL
 from strategies.models.manifest import (
     MAX_FOLDS,
@@ -26,7 +27,6 @@ from strategies.models.manifest import (
     VwapStandIn,
 )
 from strategies.models.processors import ProcessorKind
-from strategies.yaml_files import first_line, read_yaml, shown
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 #: How the training period of a fold follows its test period: it grows, or moves along.

@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from strategies.durability import sync, write_synced
 from strategies.errors import BundleError, BundleNotFound
+from strategies.files import read_yaml, shown, sync, write_synced
 from strategies.models.bundle_files import SIZE_LIMITS, digest, read_limited, write_folder
 from strategies.models.bundle_store import MANIFEST_FILE, fetched_path
 from strategies.models.manifest import BUNDLE_FILES, MODEL_FILE
 from strategies.models.mlflow_connection import Connection, connect, failures, quiet_mlflow
-from strategies.yaml_files import read_yaml, shown
 
 #: MLflow's own description of a model in one of its flavours.
 _MLMODEL = "MLmodel"

@@ -1,195 +1,128 @@
-"""Training: from a panel and a configuration to a model with everything that a bundle holds.
+"""Fitting: one booster from the rows of one fold.
 
-Owns: the order of the steps, the lineage.
-Must not know: where snapshots and bundles lie, MLflow, command lines.
-Invariant: the same panel and configuration give the same model text, byte for byte; test periods decide nothing.
+Owns: which rows are learnt from, the call of LightGBM, when boosting stops.
+Must not know: how folds were chosen, what models are worth, bundles.
+Invariant: the same rows and configuration give the same model text, byte for byte; the validation rows alone decide
+when boosting stops.
 """
 
-import platform
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as installed
+from typing import Self
 
-from strategies.expressions.feature_sets import FeatureSet, feature_set
-from strategies.feature_set_files import load_feature_set
-from strategies.market.bars import Float32Array, Panel, SessionArray
-from strategies.models.bundle import Scorer
-from strategies.models.bundle_store import BundleContent
+import lightgbm as lgb
+import numpy as np
+from lightgbm.callback import CallbackEnv
+from numpy.typing import NDArray
+
+from strategies.errors import TrainingError
+from strategies.expressions.feature_sets import FeatureSet
+from strategies.market.bars import FloatArray, IntArray
+from strategies.models.bundle import Scorer, check_booster
+from strategies.models.bundle_store import parse_booster
 from strategies.models.configuration import TrainingConfig
-from strategies.models.fitting import Fit, Rows, fit_model
-from strategies.models.folds import Plan, plan_folds
-from strategies.models.golden import GoldenSample, choose_rows, most_rows, replay_golden, take_golden
-from strategies.models.judging import HeldOut, judge
-from strategies.models.manifest import CostsRecord, FeatureSetRecord, Lineage, SettingsRecord, TrainingRecord
-from strategies.models.periods import Split, period_of
-from strategies.models.reference import Distribution, describe
-from strategies.models.samples import Progress, Samples, compute_samples
-from strategies.models.walk_forward import OutOfSample, record_of, scorer_of, walk_forward
-
-LIBRARIES = ("lightgbm", "numba", "numpy", "pandas", "pyarrow", "scipy")
+from strategies.models.folds import Fold
+from strategies.models.processors import Fillna, Scaling, apply_processors, fit_processors
+from strategies.models.samples import Progress, Samples, transform_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """What a training run is told of its surroundings, as it cannot know them."""
+class Rows:
+    """Rows to learn from, `[sessions, symbols]` each, and their labels."""
 
-    #: Version that the bundle will have.
-    version: str
-    #: Code of the exchange calendar that the panel stands on.
-    calendar: str = "XNYS"
-    git_revision: str | None = None
+    train: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    labels: FloatArray
+
+    @classmethod
+    def of(cls, samples: Samples, fold: Fold, config: TrainingConfig) -> Self:
+        """Return the rows of a fold whose features have a value and whose label is known.
+
+        Raises:
+            TrainingError: There is none to train on, or none to stop by.
+        """
+        labels = transform_labels(np.where(samples.eligible, samples.labels, np.nan), config.label_processor)
+        known = np.isfinite(labels) & ~np.isnan(samples.features).all(axis=2)
+        train, valid = (_only(known, sessions - samples.offset) for sessions in (fold.train, fold.valid))
+        for name, mask in (("train", train), ("valid", valid)):
+            if not mask.any():
+                raise TrainingError(f"the {name} period{fold.place} has no row with a label and full history")
+        return cls(train=train, valid=valid, labels=labels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedModel:
-    """A model that can be saved as a bundle."""
+class Fit:
+    """A fitted model."""
 
-    content: BundleContent
-    test: HeldOut
-    #: Loss on the validation period after each round, `[rounds]`.
+    #: Text of the LightGBM model.
+    model: str
+    processors: tuple[Scaling | Fillna, ...]
+    #: Boosting rounds kept.
+    best_iteration: int
+    #: Loss on the validation rows after each round, `[rounds]`.
     validation_loss: tuple[float, ...]
-    #: What models of earlier sessions were worth on later ones; None without walk-forward folds.
-    out_of_sample: OutOfSample | None = None
-
-    @property
-    def judged(self) -> HeldOut:
-        """Return the sessions that the bundle's metrics stand on: the folds' where there are any."""
-        return self.out_of_sample.stitched if self.out_of_sample else self.test
+    train_rows: int
+    valid_rows: int
 
 
-def train(
-    panel: Panel, config: TrainingConfig, provenance: Provenance, *, progress: Progress | None = None
-) -> TrainedModel:
-    """Train a model on the panel's earlier sessions and judge it on the last ones, and on those of each fold.
+def fit_model(
+    samples: Samples, rows: Rows, config: TrainingConfig, names: Sequence[str], report: Progress | None = None
+) -> Fit:
+    """Return the booster of these rows; `report` is told `rounds`."""
+    raw = samples.features[rows.train]
+    processors = fit_processors(config.processors, raw)
+    parameters = config.lightgbm_parameters()
+    train = lgb.Dataset(
+        apply_processors(processors, raw), rows.labels[rows.train], feature_name=list(names), params=parameters
+    )
+    valid = lgb.Dataset(
+        apply_processors(processors, samples.features[rows.valid]), rows.labels[rows.valid], reference=train
+    )
+    losses: dict[str, dict[str, list[float]]] = {}
+    booster = lgb.train(
+        parameters,
+        train,
+        num_boost_round=config.rounds,
+        # The training rows are not among them: their loss falls for ever and would never stop the boosting.
+        valid_sets=[valid],
+        valid_names=["valid"],
+        callbacks=[
+            lgb.early_stopping(config.early_stopping_rounds, first_metric_only=True, verbose=False),
+            lgb.record_evaluation(losses),
+            *([_rounds(report, config.rounds)] if report else []),
+        ],
+    )
+    if report:
+        report("rounds", booster.current_iteration(), booster.current_iteration())
+    return Fit(
+        model=booster.model_to_string(num_iteration=booster.best_iteration),
+        processors=processors,
+        best_iteration=booster.best_iteration,
+        validation_loss=tuple(float(loss) for loss in next(iter(losses["valid"].values()))),
+        train_rows=int(rows.train.sum()),
+        valid_rows=int(rows.valid.sum()),
+    )
 
-    Rows are trained on if their symbol may be priced there (see `Samples`), a feature has a value and the label is
-    known. The golden sample is replayed before anything is returned, so that features computed for a range of
-    sessions and for one window are shown to be the same bits.
 
-    Args:
-        panel: Bars; symbols outside the configuration's universe are ignored.
-        config: What to train.
-        provenance: Written into the bundle.
-        progress: Told `features` (sessions), `folds`, `rounds` (boosting rounds), `evaluation` (steps).
+def scorer_of(fit: Fit, features: FeatureSet) -> Scorer:
+    """Return a fitted model as something that predicts.
 
     Raises:
-        TrainingError: A period has no session or no row, no fold fits, or the bars lack a field.
-        UnknownSymbols: The universe names a symbol that the panel lacks.
-        MalformedModel: A prediction is not finite.
-        ExpressionError: The configuration's own feature set cannot be read.
+        MalformedModel: The model has no trees.
     """
-    report = progress or _silent
-    plan = plan_folds(panel.sessions, config)
-    features = _features(config)
-    samples = compute_samples(panel, features, config, plan.span, report)
-    walked = walk_forward(samples, features, plan, config, panel.sessions, report) if plan.folds else None
-    rows = Rows.of(samples, plan.final, config)
-    fit = fit_model(samples, rows, config, features.names, report)
-    report("evaluation", 0, 2)
-    scorer = scorer_of(fit, features)
-    split = plan.final.split
-    test = judge(scorer, samples, samples.within(split.test), config, panel.sessions[split.test])
-    report("evaluation", 1, 2)
-    lineage = _lineage(
-        config, provenance, features, fit, _training_record(panel, samples, split, config, provenance, fit)
-    )
-    content = BundleContent(
-        lineage=lineage.model_copy(update=_worth(config, plan, test, walked, panel.sessions)),
-        model=fit.model,
-        golden=_golden(scorer, panel, samples, config.seed),
-        reference=_reference(scorer, samples.features[rows.train]),
-    )
-    report("evaluation", 2, 2)
-    return TrainedModel(content=content, test=test, validation_loss=fit.validation_loss, out_of_sample=walked)
+    scorer = Scorer(feature_set=features, processors=fit.processors, booster=parse_booster(fit.model.encode("ascii")))
+    check_booster(scorer.booster, features.names)
+    return scorer
 
 
-def _worth(
-    config: TrainingConfig, plan: Plan, test: HeldOut, walked: OutOfSample | None, sessions: SessionArray
-) -> dict[str, object]:
-    """Return what the bundle states of the model's worth."""
-    costs = CostsRecord(cost_bps=config.cost_bps, borrow_bps_a_year=config.borrow_bps_a_year)
-    if walked is None:
-        return {"metrics": test.metrics, "costs": costs if config.borrow_bps_a_year else None}
-    return {
-        "metrics": walked.stitched.metrics,
-        "costs": costs,
-        "walk_forward": record_of(walked, plan, config, test, sessions),
-    }
+def _only(known: NDArray[np.bool_], sessions: IntArray) -> NDArray[np.bool_]:
+    mask = np.zeros_like(known)
+    mask[sessions] = known[sessions]
+    return mask
 
 
-def _golden(scorer: Scorer, panel: Panel, samples: Samples, seed: int) -> GoldenSample:
-    features = scorer.feature_set
-    most = most_rows(len(features.names), len(features.fields) * features.lookback)
-    cells = choose_rows(samples.features, samples.listed, seed=seed, most=most)
-    named = [
-        (samples.symbols[symbol], panel.sessions[samples.offset + session].astype(object)) for session, symbol in cells
-    ]
-    golden = take_golden(scorer, panel, named, samples.features[cells[:, 0], cells[:, 1]])
-    replay_golden(scorer, golden)
-    return golden
+def _rounds(report: Progress, rounds: int) -> Callable[[CallbackEnv], None]:
+    def tell(environment: CallbackEnv) -> None:
+        report("rounds", environment.iteration + 1, rounds)
 
-
-def _reference(scorer: Scorer, features: Float32Array) -> tuple[Distribution, ...]:
-    return describe(scorer.feature_set.names, features, scorer.predict(features))
-
-
-def _features(config: TrainingConfig) -> FeatureSet:
-    if config.own_feature_set is not None:
-        return load_feature_set(config.own_feature_set)
-    return feature_set(config.feature_set, vwap_stand_in=config.vwap_stand_in, precision=config.precision)
-
-
-def _lineage(
-    config: TrainingConfig,
-    provenance: Provenance,
-    features: FeatureSet,
-    fit: Fit,
-    training: TrainingRecord,
-) -> Lineage:
-    return Lineage(
-        strategy=config.strategy,
-        version=provenance.version,
-        feature_set=FeatureSetRecord(
-            name=features.name,
-            # A file of one's own says in its expressions what stands in for the vwap.
-            vwap_stand_in="none" if config.own_feature_set else config.vwap_stand_in,
-            names=features.names,
-            expressions=features.expressions,
-            precision=features.precision,
-            expanding_sessions=features.expanding,
-            sha256=features.sha256,
-            lookback=features.lookback,
-        ),
-        label=config.label,
-        processors=fit.processors,
-        prediction_kind="return" if config.label_processor == "none" else "score",
-        construction=config.construction,
-        training=training,
-        metrics={},
-        versions={"python": platform.python_version(), **{name: installed(name) for name in LIBRARIES}},
-        git_revision=provenance.git_revision,
-        settings=SettingsRecord(**{name: getattr(config, name) for name in SettingsRecord.model_fields}),
-    )
-
-
-def _training_record(
-    panel: Panel, samples: Samples, split: Split, config: TrainingConfig, provenance: Provenance, fit: Fit
-) -> TrainingRecord:
-    periods = {name: period_of(panel.sessions, period) for name, period in split}
-    return TrainingRecord(
-        snapshot_id=panel.snapshot_id,
-        calendar=provenance.calendar,
-        universe=samples.symbols,
-        train=periods["train"],
-        valid=periods["valid"],
-        test=periods["test"],
-        gap_sessions=config.gap,
-        train_rows=fit.train_rows,
-        valid_rows=fit.valid_rows,
-        seed=config.seed,
-        parameters=config.lightgbm_parameters(),
-        best_iteration=fit.best_iteration,
-    )
-
-
-def _silent(_stage: str, _done: int, _total: int) -> None:
-    return
+    return tell

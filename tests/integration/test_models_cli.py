@@ -4,9 +4,9 @@ from datetime import date
 import pytest
 from typer.testing import CliRunner
 
+from strategies.alpha_baseline.train import Provenance, train
 from strategies.models.bundle_store import save_bundle
 from strategies.models.configuration import TrainingConfig
-from strategies.models.training import Provenance, train
 from tests.support.market import make_panel
 from tests.support.registry import register, sql
 from tests.support.serving import make_active

@@ -13,13 +13,13 @@ import typer
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
+from strategies.alpha_baseline.tracking import TrackingFailed, log_run
 from strategies.alpha_baseline.train import Places, baseline_config, train_baseline
 from strategies.errors import BundleExists
 from strategies.market.importing import import_bars
 from strategies.models.bundle_store import load_bundle, save_bundle
 from strategies.models.configuration import TrainingConfig
 from strategies.models.mlflow_connection import local_store
-from strategies.models.tracking import TrackingFailed, log_run
 from tests.support.market import make_bars, write_snapshot
 from tests.support.models import SMALL, make_bundle, make_model
 from worker.cli import train as command
@@ -70,7 +70,7 @@ def test_command_writes_a_proven_bundle_and_says_what_it_is_worth(places):
 
 
 def test_last_line_registers_the_bundle_with_its_run(places, database_url, monkeypatch):
-    monkeypatch.setattr("strategies.models.tracking.log_run", lambda *_, **__: "0123456789abcdef")
+    monkeypatch.setattr("strategies.alpha_baseline.tracking.log_run", lambda *_, **__: "0123456789abcdef")
     trained = run(places, *quick(places), "--version", "next")
     assert trained.exit_code == 0, trained.output
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from strategies.expressions.feature_sets import feature_set
-from strategies.parity.measurement import compare_cells, compare_models
+from tests.parity.measurement import compare_cells, compare_models
 from tests.support.market import us500
 from tests.support.parity import demo_file, qlib_on
 

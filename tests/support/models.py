@@ -16,11 +16,11 @@ from types import MappingProxyType
 import lightgbm as lgb
 import numpy as np
 
+from strategies.alpha_baseline.train import Provenance, TrainedModel, train
 from strategies.market.bars import FloatArray, Panel
 from strategies.models.bundle_files import digest
 from strategies.models.bundle_store import BundleContent, save_bundle
 from strategies.models.configuration import TrainingConfig
-from strategies.models.training import Provenance, TrainedModel, train
 from tests.support.market import FIRST, sessions_from
 
 SYMBOLS = ("AAPL", "AMZN", "FB", "GOOG", "IBM", "MSFT", "NFLX", "ORCL")

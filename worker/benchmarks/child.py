@@ -120,16 +120,17 @@ def _qlib(data_dir: str, *, kernels: int, name: str = "alpha158") -> "tuple[Quer
     warnings.simplefilter("ignore")  # of Qlib and pandas, about each other
     from strategies.alpha_baseline.data_loader import T1DataProvider  # noqa: PLC0415
     from strategies.expressions.feature_sets import feature_set  # noqa: PLC0415
-    from strategies.parity.oracle import query  # noqa: PLC0415
 
     provider = T1DataProvider(data_dir)
     provider.init_qlib(kernels=kernels)
     texts = feature_set(name).expressions
+    from qlib.data import D  # noqa: PLC0415
     from qlib.data.cache import H  # noqa: PLC0415
 
     def ask(symbols: Sequence[str], start: str | None, end: str | None) -> "pd.DataFrame":
         H["f"].clear()
-        return query(symbols, texts, start, end)
+        frame: pd.DataFrame = D.features(list(symbols), list(texts), start_time=start, end_time=end)
+        return frame
 
     return ask, provider.panel()
 

@@ -20,7 +20,7 @@ from worker.cli._registry import refusals
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from strategies.models.comparison import Comparison, SessionComparison
+    from strategies.analysis.comparison import Comparison, SessionComparison
     from worker.evidence.gathering import Evidence, Sources
     from worker.lifecycle.models import ModelVersion
     from worker.settings import Settings
@@ -139,7 +139,7 @@ def _sessions_table(evidence: "Evidence") -> "Table":
 
 
 def _session_cells(one: "SessionComparison") -> list[str]:
-    from strategies.models.outcomes import Outcome
+    from strategies.analysis.outcomes import Outcome
 
     likeness = one.likeness
     cells = [str(one.session), str(one.pairs), str(one.symbols), _number(likeness.rank_correlation)]
@@ -161,7 +161,7 @@ def _totals_table(evidence: "Evidence") -> "Table":
 
 
 def _totals(comparison: "Comparison") -> list[tuple[str, str, str, str]]:
-    from strategies.models.outcomes import Outcome
+    from strategies.analysis.outcomes import Outcome
 
     both, left, right = comparison.likeness, comparison.left, comparison.right
     rows = [

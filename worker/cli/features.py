@@ -1,14 +1,12 @@
-"""`signal-worker features`: what a feature set is, what its values are, and how near they are to Qlib's.
+"""`signal-worker features`: the identity of a feature set and its values.
 
 Exit codes: 0 done, 1 failed, 2 wrong call.
 """
 
 import json
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,17 +19,14 @@ if TYPE_CHECKING:
 
     from strategies.expressions.feature_sets import FeatureSet
     from strategies.market.bars import Panel
-    from strategies.parity.measurement import SnapshotParity
 
-app = typer.Typer(help="Feature sets: identity, values, parity with Qlib.", no_args_is_help=True)
+app = typer.Typer(help="Feature sets: identity and values.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="alpha158, alpha360, or a YAML or TOML file with one's own.")]
 StandIn = Annotated[str, typer.Option(help="For $vwap in a shipped set: typical_price, close or none.")]
 Precision = Annotated[str, typer.Option(help="Of a shipped set: qlib or float64.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FAILED = 1
-DEMO = "demo bars"
-LIBRARIES = ("pyqlib", "pandas", "numpy", "numba", "lightgbm")
 TABLES = (".parquet", ".csv")
 
 
@@ -88,74 +83,18 @@ def compute(
         typer.echo(f"{len(frame)} rows of {len(features.names)} features of {features.sha256[:16]} in {output}")
 
 
-@app.command()
-def parity(
-    bars: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER of raw bars; default the demo's.")] = None,
-    output: Annotated[Path | None, typer.Option(help="The page; default stdout.")] = None,
-    kernels: Annotated[int, typer.Option(min=1, help="Processes that Qlib computes in.")] = 2,
-) -> None:
-    """Compare every feature, prediction and book with Qlib's own, and print the page of it."""
-    from strategies.parity.measurement import measure
-    from strategies.parity.page import parity_page
-
-    sources = _sources(bars)
-    measured: dict[str, SnapshotParity] = {}
-    with _failures(), tempfile.TemporaryDirectory() as folder, _progress() as progress_of:
-        for number, (name, source) in enumerate(sources.items()):
-            data_dir = import_raw(source, Path(folder) / str(number))
-            measured[name] = measure(data_dir, kernels=kernels, progress=progress_of(name))
-    page = parity_page(measured, {name: metadata.version(name) for name in LIBRARIES})
-    if output is None:
-        typer.echo(page, nl=False)
-    else:
-        output.write_text(page, encoding="utf-8")
-
-
 def feature_set_of(name: str, vwap_stand_in: str = "typical_price", precision: str = "qlib") -> "FeatureSet":
     """Return a shipped feature set, or that of a file.
 
     Raises:
         ExpressionError: There is none, or it cannot be compiled.
     """
+    from strategies.expressions.feature_set_files import load_feature_set
     from strategies.expressions.feature_sets import feature_set
-    from strategies.feature_set_files import load_feature_set
 
     if Path(name).suffix:
         return load_feature_set(Path(name))
     return feature_set(name, vwap_stand_in=vwap_stand_in, precision=precision)  # type: ignore[arg-type]  # it checks both
-
-
-def import_raw(source: Path, data_dir: Path) -> Path:
-    """Import raw bars below a fresh folder and return it.
-
-    Raises:
-        DataError: The bars cannot be imported.
-    """
-    from strategies.market.importing import import_bars
-
-    import_bars(source, data_dir, run_date=date(2026, 1, 2))
-    return data_dir
-
-
-def demo_bars() -> Path:
-    """Return the file of the demo's raw bars, or end with a sentence."""
-    try:
-        package = resources.files("bokeh_sampledata")
-    except ModuleNotFoundError:
-        refuse("the demo's bars are not installed: pip install 'signal-worker[demo]'")
-    return Path(str(package)) / "_data" / "stocks.csv.gz"
-
-
-def _sources(named: list[str] | None) -> dict[str, Path]:
-    if not named:
-        return {DEMO: demo_bars()}
-    sources = {}
-    for text in named:
-        name, found, folder = text.partition("=")
-        if not (name and found and folder):
-            refuse(f"--bars was {text!r}, must be NAME=FOLDER")
-        sources[name] = Path(folder)
-    return sources
 
 
 def _frame(features: "FeatureSet", panel: "Panel", first: date | None, last: date | None) -> "pd.DataFrame":
@@ -192,20 +131,3 @@ def _failures() -> Iterator[None]:
         yield
     except (DataError, ExpressionError, StrategyError, OSError) as error:
         refuse(error, code=FAILED)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str], Callable[[str, int, int], None]]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    # On stderr, so that the page can be piped.
-    with Progress(console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task("parity", total=None)
-
-        def named(name: str) -> Callable[[str, int, int], None]:
-            return lambda stage, done, total: shown.update(
-                task, completed=done, total=total, description=f"{name}: {stage}"
-            )
-
-        yield named

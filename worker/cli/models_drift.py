@@ -16,9 +16,9 @@ from worker.cli._registry import FAILED, NOT_FOUND, registry
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from strategies.analysis.drift import ColumnDrift, DriftReport
     from strategies.market.bars import Panel
     from strategies.models.bundle import Bundle
-    from strategies.models.drift import ColumnDrift, DriftReport
     from worker.lifecycle.models import ActiveModel
     from worker.settings import Settings
 
@@ -73,8 +73,8 @@ def _model(strategy: str, version: str | None) -> "ActiveModel":
 
 
 def _measured(settings: "Settings", model: "ActiveModel", snapshot: str | None, sessions: int) -> "DriftReport":
+    from strategies.analysis.drift import measure_drift
     from strategies.errors import BundleError, DataError, ExpressionError
-    from strategies.models.drift import measure_drift
 
     try:
         report = measure_drift(_bundle(settings, model), _panel(settings, snapshot), sessions)
@@ -114,7 +114,7 @@ def _column(one: "ColumnDrift") -> dict[str, Any]:
 def _show(report: "DriftReport", top: int) -> None:
     from rich.console import Console
 
-    from strategies.models.drift import MAJOR_PSI, MODERATE_PSI
+    from strategies.analysis.drift import MAJOR_PSI, MODERATE_PSI
 
     console = Console()
     console.print(

@@ -14,9 +14,9 @@ import typer
 from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
+    from strategies.analysis.tear_sheet.data import Scope, Study
     from strategies.market.bars import Panel
     from strategies.models.bundle import Bundle
-    from strategies.reports.study import Scope, Study
     from worker.settings import Settings
 
 FAILED, NOT_FOUND = 1, 3
@@ -56,7 +56,7 @@ def report(
     if start and end and end < start:
         refuse(f"--to {end} is before --from {start}")
 
-    from strategies.reports.study import Scope
+    from strategies.analysis.tear_sheet.data import Scope
 
     settings = settings_of(data_dir=data_dir, artifacts_dir=artifacts_dir)
     scope = Scope(first=start, last=end, cost_bps=cost_bps, borrow_bps_a_year=borrow_bps_a_year)
@@ -67,6 +67,8 @@ def report(
 
 
 def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scope") -> "tuple[Study, bytes]":
+    from strategies.analysis.tear_sheet.data import study_bundle
+    from strategies.analysis.tear_sheet.page import render_page
     from strategies.errors import (
         BundleError,
         BundleNotFound,
@@ -76,8 +78,6 @@ def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scop
         StrategyError,
         TrainingError,
     )
-    from strategies.reports.page import render_page
-    from strategies.reports.study import study_bundle
     from worker.app import code_version
 
     try:
@@ -115,7 +115,7 @@ def _bars(settings: "Settings", bundle: "Bundle", snapshot: str | None) -> "Pane
 
 
 def _write(target: Path, page: bytes) -> None:
-    from strategies.durability import write_synced
+    from strategies.files import write_synced
 
     if target.is_dir():
         refuse(f"--output is the folder {target}, it must name a file")
@@ -131,7 +131,7 @@ def _write(target: Path, page: bytes) -> None:
 
 
 def _print_summary(study: "Study", target: Path, size_bytes: int) -> None:
-    from strategies.reports.readings import judged, readings
+    from strategies.analysis.tear_sheet.captions import judged, readings
 
     part = judged(study)
     typer.echo(f"{study.manifest.strategy} {study.manifest.version}, {part.period.first} to {part.period.last}")

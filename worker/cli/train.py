@@ -121,7 +121,7 @@ def _register_command(run: "TrainingRun", artifacts_dir: Path | None) -> str:
 
 
 def _log(run: "TrainingRun", settings: "Settings", console: Console) -> str | None:
-    from strategies.models.tracking import TrackingFailed, log_run
+    from strategies.alpha_baseline.tracking import TrackingFailed, log_run
 
     try:
         with console.status("log the run to MLflow …"):

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from strategies.models.comparison import Comparison
-from strategies.models.outcomes import Outcome
+from strategies.analysis.comparison import Comparison
+from strategies.analysis.outcomes import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from contracts import SignalVector, StreamNames
+from strategies.analysis.comparison import Comparison, compare
+from strategies.analysis.outcomes import Outcomes
 from strategies.errors import BundleError, DataError
 from strategies.market.bars import Panel
 from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
 from strategies.models.bundle import Bundle
-from strategies.models.comparison import Comparison, compare
-from strategies.models.outcomes import Outcomes
 from worker.archive import Archive
 from worker.errors import WorkerError
 from worker.evidence.counts import Counts

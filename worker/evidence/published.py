@@ -14,7 +14,7 @@ import numpy as np
 
 from contracts import ContractError, SignalVector, StreamNames, weights_digest
 from contracts.codec import decode
-from strategies.models.comparison import Answer, Pair
+from strategies.analysis.comparison import Answer, Pair
 from worker.archive import Archive, day_of, ids_between, stream_entries
 from worker.evidence.counts import Counts
 from worker.server import Client

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from contracts import SignalRequest
+from strategies.analysis.comparison import Answer, Pair
 from strategies.errors import StrategyError
 from strategies.market.bars import Panel
 from strategies.models.bundle import Bundle
-from strategies.models.comparison import Answer, Pair
 from worker.evidence.counts import Counts
 from worker.serving.pipeline import Rules, answer
 from worker.serving.slots import ActiveBundle

@@ -16,10 +16,10 @@ from types import MappingProxyType
 import lightgbm as lgb
 import structlog
 
+from strategies.analysis.drift import MAJOR_PSI, DriftReport, measure_drift
 from strategies.errors import BundleError, DataError, ExpressionError
 from strategies.market.bars import Panel
 from strategies.models.bundle import Bundle
-from strategies.models.drift import MAJOR_PSI, DriftReport, measure_drift
 from worker.serving.slots import Slots
 
 #: Pause between two looks whether a bundle or the snapshot changed, in seconds.

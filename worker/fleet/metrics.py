@@ -21,7 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from contracts import RejectionCode, ServedAs
-from strategies.models.drift import DriftLevel, DriftReport
+from strategies.analysis.drift import DriftLevel, DriftReport
 from worker.fleet.facts import Facts
 from worker.serving.results import CommitStatus
 from worker.serving.shadow import ShadowResult

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from strategies.analysis.drift import measure_drift
 from strategies.models.bundle_store import load_bundle
-from strategies.models.drift import measure_drift
 from tests.support.models import make_bundle, make_training_panel
 from tests.support.serving import NOW, make_active
 from worker.embedded.processes import wait_until

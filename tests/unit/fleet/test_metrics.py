@@ -8,7 +8,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts import RejectionCode, ServedAs, StandingCandidate, StreamNames
-from strategies.models.drift import ColumnDrift, DriftReport
+from strategies.analysis.drift import ColumnDrift, DriftReport
 from tests.support.serving import NOW, make_active
 from tests.support.wire import make_rejection, make_vector
 from tests.unit.fleet.test_health import World

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from strategies.models.comparison import Comparison, Likeness, Total
-from strategies.models.outcomes import Outcome
+from strategies.analysis.comparison import Comparison, Likeness, Total
+from strategies.analysis.outcomes import Outcome
 from worker.evidence.gate import Candidacy, Limits, judge, latency_ratio, reason
 
 NAN = float("nan")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from strategies.construction import Construction
-from strategies.parity.books import Rows, compare_books
+from tests.parity.books import Rows, compare_books
 from tests.support.market import sessions_from
 
 SYMBOLS = ("AAPL", "IBM", "MSFT", "ORCL")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from strategies.parity.cells import Tally, scales_of
+from tests.parity.cells import Tally, scales_of
 
 NAMES = ("A", "B")
 

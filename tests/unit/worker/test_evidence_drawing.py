@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from strategies.models.comparison import Answer, Pair, compare
+from strategies.analysis.comparison import Answer, Pair, compare
 from worker.evidence.counts import Counts
 from worker.evidence.drawing import FORMATS, draw
 from worker.evidence.gathering import Evidence, Side

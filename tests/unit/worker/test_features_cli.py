@@ -76,8 +76,6 @@ def test_compute_takes_a_range_that_begins_between_sessions(data_dir, tmp_path):
         (["compute", "alpha158", "--from", "yesterday"], 2, "'yesterday' is no date"),
         (["compute", "alpha158", "--from", "1990-01-02"], 1, "1990-01-02"),
         (["compute", "alpha158", "--output", "absent/x.csv"], 1, "absent"),
-        (["parity", "--bars", "folder"], 2, "must be NAME=FOLDER"),
-        (["parity", "--bars", "a=/nowhere"], 1, "/nowhere"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(data_dir, words, code, sentence):

@@ -1,0 +1,1 @@
+"""What a model is worth: evaluation, walk-forward, outcomes, comparison, drift and tear sheets."""

@@ -1,0 +1,298 @@
+"""Evaluation: what predictions were worth, session by session, on returns that came after.
+
+Owns: IC, rank IC and ICIR; the top-N/bottom-N portfolio after costs, made by the same `construct` as serving; the
+predictions of a model for a range of samples and their measures.
+Must not know: how models are trained, how periods were chosen, files, plots.
+Invariant: what cannot be measured is NaN in an array and None in the metrics, never 0; rows that serving would not
+price are not predicted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from strategies.construction import Construction, construct
+from strategies.market.bars import FloatArray, IntArray, SessionArray
+from strategies.models.bundle import Predictor
+from strategies.models.configuration import TrainingConfig
+from strategies.models.samples import Samples, transform_labels
+
+#: Fewest symbols with a prediction and a return from which a correlation is taken; two always correlate perfectly.
+MIN_CROSS_SECTION = 3
+SESSIONS_A_YEAR = 252
+#: One basis point as a fraction.
+BASIS_POINT = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correlations:
+    """How well predictions order the symbols of each session."""
+
+    #: Pearson correlation of predictions and labels, `[sessions]`; NaN = too few symbols or no variation.
+    ic: FloatArray
+    #: Spearman correlation, ties sharing their average rank, `[sessions]`.
+    rank_ic: FloatArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Performance:
+    """What the top-N/bottom-N portfolio earned, each session's return being that of the book formed on it."""
+
+    #: Before costs, as a fraction of the capital of one side (gross exposure is 2), `[sessions]`; NaN = no book.
+    gross_returns: FloatArray
+    #: After costs, `[sessions]`.
+    net_returns: FloatArray
+    #: Sum of absolute weight changes from the book before, `[sessions]`; from nothing at the first book.
+    turnover: FloatArray
+    #: Held symbols whose return is not known, counted as 0, over all sessions.
+    unknown_returns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """What the model was worth on sessions that it never saw."""
+
+    sessions: SessionArray
+    #: `[sessions, symbols]`; NaN = not priced.
+    predictions: FloatArray
+    #: What predictions are held against by `signal`, transformed as the model's labels were, `[sessions, symbols]`.
+    labels: FloatArray
+    #: Of holding a symbol for the one session that a book is held, `[sessions, symbols]`; NaN = not known.
+    returns: FloatArray
+    signal: Correlations
+    performance: Performance
+    metrics: dict[str, float | None]
+
+
+def correlations(predictions: FloatArray, labels: FloatArray) -> Correlations:
+    """Return IC and rank IC of each session.
+
+    Args:
+        predictions: `[sessions, symbols]`; NaN = not priced.
+        labels: What the predictions should have ordered, `[sessions, symbols]`; NaN = not known.
+    """
+    known = np.isfinite(predictions) & np.isfinite(labels)
+    left, right = np.where(known, predictions, np.nan), np.where(known, labels, np.nan)
+    return Correlations(ic=_correlate(left, right, known), rank_ic=_correlate(_ranks(left), _ranks(right), known))
+
+
+def perform(
+    symbols: Sequence[str],
+    predictions: FloatArray,
+    returns: FloatArray,
+    *,
+    construction: Construction,
+    cost_bps: float,
+    borrow_bps_a_year: float = 0.0,
+) -> Performance:
+    """Return what the book of each session earned until the next one.
+
+    A book is formed on every session with enough priced symbols, on all of them, known return or not; a session in
+    which no held symbol's return is known earns NaN. Weights are restored to target at each session.
+
+    Args:
+        symbols: `[symbols]`.
+        predictions: `[sessions, symbols]`; NaN = not priced.
+        returns: Of holding a symbol for the one session that the book of this session is held, `[sessions, symbols]`.
+        construction: Symbols on each side.
+        cost_bps: Basis points of each unit of weight bought or sold.
+        borrow_bps_a_year: Basis points a year of each unit of weight held short, for each session that it is held.
+    """
+    weights = _books(symbols, predictions, construction)
+    formed = np.asarray(np.isfinite(weights).all(axis=1))
+    held = formed[:, None] & (weights != 0)
+    known = held & np.isfinite(returns)
+    gross = np.where(known, np.nan_to_num(weights) * np.nan_to_num(returns), 0.0).sum(axis=1)
+    gross[~known.any(axis=1)] = np.nan
+    turnover = _turnover(weights, formed)
+    measured = np.isfinite(gross)
+    borrowed = -np.minimum(np.nan_to_num(weights), 0.0).sum(axis=1)
+    borrowing = borrowed * borrow_bps_a_year * BASIS_POINT / SESSIONS_A_YEAR
+    return Performance(
+        gross_returns=gross,
+        net_returns=gross - turnover * cost_bps * BASIS_POINT - borrowing,
+        turnover=turnover,
+        unknown_returns=int((held & ~known)[measured].sum()),
+    )
+
+
+def metrics(signal: Correlations, performance: Performance) -> dict[str, float | None]:
+    """Return the figures that a report shows, in its order; None = cannot be measured from these sessions.
+
+    `icir` and `rank_icir` are mean over standard deviation (ddof 1) of the sessions; returns and drawdown are
+    fractions after costs of the capital of one side, `annualised_return` compounds to 252 sessions, `sharpe` is
+    the mean over the standard deviation (ddof 1) times sqrt(252), `max_drawdown` is 0 or below.
+    """
+    net = _measured(performance.net_returns)
+    wealth = np.cumprod(1.0 + net, dtype=np.float64)
+    return {
+        "ic": _mean(signal.ic),
+        "icir": _ratio(signal.ic),
+        "rank_ic": _mean(signal.rank_ic),
+        "rank_icir": _ratio(signal.rank_ic),
+        "ic_sessions": float(np.isfinite(signal.ic).sum()),
+        "cumulative_return": float(wealth[-1] - 1.0) if len(net) else None,
+        "cumulative_return_before_costs": _compound(performance.gross_returns),
+        "annualised_return": _annualised(wealth),
+        "sharpe": _scaled(_ratio(performance.net_returns), np.sqrt(SESSIONS_A_YEAR)),
+        "max_drawdown": float(drawdown(net).min()) if len(net) else None,
+        "win_share": float((net > 0).mean()) if len(net) else None,
+        "turnover": _mean(performance.turnover),
+        "sessions": float(len(net)),
+        "unknown_returns": float(performance.unknown_returns),
+    }
+
+
+def drawdown(returns: FloatArray) -> FloatArray:
+    """Return the loss from the highest wealth so far, `[sessions]`, 0 or below; the start counts as a height."""
+    wealth = np.cumprod(1.0 + returns)
+    losses: FloatArray = wealth / np.maximum.accumulate(np.maximum(wealth, 1.0)) - 1.0
+    return losses
+
+
+def predict_period(predictor: Predictor, samples: Samples, period: slice) -> FloatArray:
+    """Return predictions for a range of the samples' sessions, `[sessions, symbols]`; NaN = not priced."""
+    eligible = samples.eligible[period]
+    predictions = np.full(eligible.shape, np.nan)
+    predictions[eligible] = predictor.predict(samples.features[period][eligible])
+    return predictions
+
+
+def judge(
+    predictor: Predictor, samples: Samples, period: slice, config: TrainingConfig, sessions: SessionArray
+) -> HeldOut:
+    """Return what predictions for a range of the samples' sessions were worth.
+
+    Args:
+        predictor: The model.
+        samples: Features, labels and returns.
+        period: Range of the samples' sessions.
+        config: Construction and costs.
+        sessions: Labels of that range, `[sessions]`.
+    """
+    predictions = predict_period(predictor, samples, period)
+    return judge_predictions(predictions, samples, np.arange(period.start, period.stop), config, sessions)
+
+
+def judge_predictions(
+    predictions: FloatArray,
+    samples: Samples,
+    at: IntArray,
+    config: TrainingConfig,
+    sessions: SessionArray,
+) -> HeldOut:
+    """Return what predictions were worth, whichever models they came from.
+
+    Args:
+        predictions: `[sessions, symbols]`; NaN = not priced.
+        samples: Labels and returns.
+        at: Indices of these sessions among the samples', ascending.
+        config: Construction and costs.
+        sessions: Labels of these sessions, `[sessions]`.
+    """
+    labels = transform_labels(samples.labels[at], config.label_processor)
+    signal = correlations(predictions, labels)
+    performance = perform(
+        samples.symbols,
+        predictions,
+        samples.returns[at],
+        construction=config.sides,
+        cost_bps=config.cost_bps,
+        borrow_bps_a_year=config.borrow_bps_a_year,
+    )
+    return HeldOut(
+        sessions=sessions,
+        predictions=predictions,
+        labels=labels,
+        returns=samples.returns[at],
+        signal=signal,
+        performance=performance,
+        metrics=metrics(signal, performance),
+    )
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    ranks: FloatArray = pd.DataFrame(values).rank(axis=1, method="average").to_numpy(dtype=np.float64)
+    return ranks
+
+
+def _correlate(left: FloatArray, right: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
+    count = known.sum(axis=1)
+    usable = (count >= MIN_CROSS_SECTION) & _varies(left, known) & _varies(right, known)
+    result = np.full(len(left), np.nan)
+    if not usable.any():
+        return result
+    a, b = _centred(left[usable]), _centred(right[usable])
+    result[usable] = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    return result
+
+
+def _varies(values: FloatArray, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    highest = np.where(known, values, -np.inf).max(axis=1, initial=-np.inf)
+    lowest = np.where(known, values, np.inf).min(axis=1, initial=np.inf)
+    varies: NDArray[np.bool_] = highest > lowest
+    return varies
+
+
+def _centred(values: FloatArray) -> FloatArray:
+    # Scaled first: returns near the smallest floats would square to 0.
+    scaled = values / np.nanmax(np.abs(values), axis=1, keepdims=True)
+    centred: FloatArray = np.nan_to_num(scaled - np.nanmean(scaled, axis=1, keepdims=True))
+    return centred
+
+
+def _books(symbols: Sequence[str], predictions: FloatArray, construction: Construction) -> FloatArray:
+    """Weights of each session's book, `[sessions, symbols]`; a session without a book is NaN."""
+    weights = np.full(predictions.shape, np.nan)
+    for session, row in enumerate(predictions):
+        priced = np.flatnonzero(np.isfinite(row))
+        if not len(priced):
+            continue
+        book = construct([symbols[index] for index in priced.tolist()], row[priced], construction)
+        if book.used_top_n or book.used_bottom_n:
+            weights[session] = 0.0
+            weights[session, priced] = book.weights
+    return weights
+
+
+def _turnover(weights: FloatArray, formed: NDArray[np.bool_]) -> FloatArray:
+    turnover = np.full(len(weights), np.nan)
+    books = weights[formed]
+    before = np.vstack([np.zeros((1, weights.shape[1])), books[:-1]]) if len(books) else books
+    turnover[formed] = np.abs(books - before).sum(axis=1)
+    return turnover
+
+
+def _measured(values: FloatArray) -> FloatArray:
+    measured: FloatArray = values[np.isfinite(values)]
+    return measured
+
+
+def _mean(values: FloatArray) -> float | None:
+    measured = _measured(values)
+    return float(measured.mean()) if len(measured) else None
+
+
+def _ratio(values: FloatArray) -> float | None:
+    measured = _measured(values)
+    if len(measured) < 2 or measured.max() == measured.min():  # noqa: PLR2004 - a deviation needs two
+        return None
+    return float(measured.mean() / measured.std(ddof=1))
+
+
+def _scaled(ratio: float | None, factor: float) -> float | None:
+    return None if ratio is None else float(ratio * factor)
+
+
+def _compound(returns: FloatArray) -> float | None:
+    measured = _measured(returns)
+    return float(np.prod(1.0 + measured) - 1.0) if len(measured) else None
+
+
+def _annualised(wealth: FloatArray) -> float | None:
+    if not len(wealth) or wealth[-1] <= 0:
+        return None
+    return float(wealth[-1] ** (SESSIONS_A_YEAR / len(wealth)) - 1.0)

@@ -1,0 +1,1 @@
+"""Tear sheets: one bundle's evaluation as a page that people read."""

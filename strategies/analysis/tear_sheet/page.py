@@ -1,0 +1,307 @@
+"""The tear sheet as one HTML page.
+
+Owns: the order of its sections, the words beside figures, how numbers are spelt.
+Must not know: files, clocks, how anything was measured.
+Invariant: nothing is fetched and nothing runs when the page is opened; every text is escaped; the same study gives the
+same bytes.
+"""
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from strategies.analysis.tear_sheet.captions import caveats, judged, readings
+from strategies.analysis.tear_sheet.data import Part, Study
+from strategies.analysis.tear_sheet.figures import draw_figures, printable
+from strategies.analysis.tear_sheet.measures import Importance
+
+#: Features in the table below the plot of importance.
+FEATURES_LISTED = 40
+_NONE = "not measurable"
+_SOURCES = {
+    "given": "given with the command",
+    "bundle": "stated by the bundle",
+    "assumed": "assumed, the bundle states none",
+}
+#: Name, label, format, note of each key figure; a share is shown in percent.
+_FIGURES = (
+    ("ic", "Mean IC", "{:+.4f}", "Pearson correlation of predictions and label, by session"),
+    ("icir", "ICIR", "{:+.3f}", "mean over standard deviation of the sessions' IC"),
+    ("rank_ic", "Mean rank IC", "{:+.4f}", "Spearman, ties share their rank"),
+    ("rank_icir", "Rank ICIR", "{:+.3f}", "mean over standard deviation of the sessions' rank IC"),
+    ("rank_ic_t", "t of mean rank IC", "{:+.2f}", "sessions taken as independent"),
+    ("hit_rate", "Hit rate", "{:.1%}", "sessions with a rank IC above 0"),
+    ("annualised_return", "Annualised return", "{:+.2%}", "after costs, compounded to 252 sessions"),
+    ("annualised_volatility", "Annualised volatility", "{:.2%}", "after costs"),
+    ("sharpe", "Sharpe ratio", "{:+.2f}", "after costs, over a rate of 0"),
+    ("max_drawdown", "Maximum drawdown", "{:.2%}", "after costs, from the highest wealth so far"),
+    ("cumulative_return", "Return of the period", "{:+.2%}", "after costs"),
+    ("cumulative_return_before_costs", "… before costs", "{:+.2%}", ""),
+    ("win_share", "Sessions won", "{:.1%}", "after costs"),
+    ("turnover", "Turnover a session", "{:.2f}", "sum of absolute changes of weight"),
+    ("cost_a_year", "Trading costs a year", "{:.2%}", "of the capital of one side"),
+    ("break_even_cost_bps", "Break-even cost", "{:.1f} bps", "at which the mean return before costs is used up"),
+    ("rank_autocorrelation", "Rank autocorrelation", "{:+.3f}", "of one session's ranks with the next's"),
+    ("coverage", "Coverage", "{:.1%}", "symbols and sessions with a prediction"),
+    ("ic_sessions", "Sessions with an IC", "{:.0f}", "three symbols or more, predictions and labels not all equal"),
+    ("sessions", "Sessions with a return", "{:.0f}", ""),
+    ("unknown_returns", "Unknown returns", "{:.0f}", "of held symbols, counted as 0"),
+)
+_PLOTS = {
+    "ic": (
+        "IC over time",
+        "Above: rank IC of each session. Below: rolling means; the dashed line is the mean rank IC of the period.",
+        "Rank IC of each session as dots, and rolling means of IC and rank IC as lines.",
+    ),
+    "quantiles": (
+        "Returns by quantile of prediction",
+        "Label less the mean of its session. Equal predictions rank by symbol, as in books. Measured by alphalens.",
+        "Bars of the mean return of each quantile of predictions with standard errors.",
+    ),
+    "cumulative": (
+        "Long/short portfolio after costs",
+        "Traded at the close after the as-of session, restored each session, compounded. Each side holds 1 of capital.",
+        "Lines of the compounded return of the long/short portfolio before and after costs.",
+    ),
+    "drawdown": (
+        "Drawdown",
+        "Loss from the highest wealth so far, after costs; the start counts as a height.",
+        "Area of the loss from the highest wealth so far.",
+    ),
+    "turnover": (
+        "Turnover",
+        "Sum of absolute changes of weight from the book before; the first book is bought from nothing.",
+        "Weight traded in each session as dots, and its rolling mean as a line.",
+    ),
+    "calibration": (
+        "Calibration",
+        "Bins of about equal counts; equal predictions share one. Errors take sessions, not rows, as independent.",
+        "Points of the mean return that came against the mean prediction of each bin, and bars of the rows in each.",
+    ),
+    "importance": (
+        "Feature importance",
+        "Gain: share of the training loss that a feature's splits took away. Splits: how often it was used.",
+        "Bars of the share of gain and of the number of splits of the most used features.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cell:
+    text: str
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figure:
+    label: str
+    note: str
+    cells: tuple[_Cell, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plot:
+    title: str
+    reading: str
+    note: str
+    alt: str
+    #: SVG in base64.
+    image: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def render_page(study: Study) -> bytes:
+    """Return the page in UTF-8."""
+    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - an extra, and only reports need it
+
+    template = resources.files("strategies.analysis.tear_sheet").joinpath("tear_sheet.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=_printable)
+    page = environment.from_string(template).render(
+        title=f"{study.manifest.strategy} {study.manifest.version}",
+        lead=_lead(study),
+        only_seen=judged(study).seen,
+        parts=[{"seen": part.seen, "title": _title(part), "period": _period(part)} for part in study.parts],
+        figures=_figures(study.parts),
+        compared=_compared(study),
+        caveats=caveats(study),
+        lineage=_lineage(study),
+        universe=study.manifest.training.universe,
+        plots=_plots(study),
+    )
+    return (page + "\n").encode()
+
+
+def _printable(value: object) -> object:
+    return printable(value) if type(value) is str else value
+
+
+def _lead(study: Study) -> str:
+    part = judged(study)
+    return (
+        f"Tear sheet, {_title(part).lower()}: {_period(part)}, {len(part.held.sessions)} sessions, "
+        f"{len(study.manifest.training.universe)} symbols, costs {study.costs.cost_bps:g} bps."
+    )
+
+
+def _title(part: Part) -> str:
+    return "In sample" if part.seen else "Out of sample"
+
+
+def _period(part: Part) -> str:
+    return f"{part.period.first} to {part.period.last}"
+
+
+def _figures(parts: Sequence[Part]) -> list[_Figure]:
+    return [
+        _Figure(
+            label=label,
+            note=note,
+            cells=tuple(_Cell(text=_spell(part.figures[name], form), seen=part.seen) for part in parts),
+        )
+        for name, label, form, note in _FIGURES
+    ]
+
+
+def _spell(value: float | None, form: str) -> str:
+    return _NONE if value is None else form.format(value)
+
+
+def _compared(study: Study) -> str:
+    if study.compared is None:
+        return "The bundle states figures of other sessions, bars or costs, so they are not compared with these."
+    equal = sum(stated == found for _, stated, found in study.compared)
+    return f"{equal} of {len(study.compared)} figures that the bundle states of these sessions came out equal here."
+
+
+def _lineage(study: Study) -> list[tuple[str, str]]:
+    manifest, training, bundle = study.manifest, study.manifest.training, study.bundle
+    construction = manifest.construction
+    costs = f"{study.costs.cost_bps:g} bps a trade, {study.costs.borrow_bps_a_year:g} bps a year for borrowing"
+    return [
+        ("strategy, version", f"{manifest.strategy} {manifest.version}"),
+        ("bundle SHA-256", bundle.bundle_sha256),
+        ("model SHA-256", bundle.model_sha256),
+        ("proven here", "yes, golden sample equal bit for bit" if bundle.proven else "no"),
+        ("snapshot", f"{study.snapshot_id}{_trained_elsewhere(study)}"),
+        ("trained", f"{training.train.first} to {training.train.last}, {training.train_rows} rows"),
+        ("validated", f"{training.valid.first} to {training.valid.last}, {training.valid_rows} rows"),
+        (
+            "test period",
+            f"{training.test.first} to {training.test.last}, {training.gap_sessions} sessions kept free before",
+        ),
+        ("shown", ", ".join(f"{_title(part).lower()} {_period(part)}" for part in study.parts)),
+        ("walk-forward", _folds(study)),
+        ("label", f"{manifest.label.expression} ({manifest.label.horizon}), {_transform(study)}"),
+        ("prediction", manifest.prediction_kind),
+        (
+            "feature set",
+            f"{manifest.feature_set.name}, {len(manifest.feature_set.names)}, {manifest.feature_set.sha256}",
+        ),
+        ("processors", ", ".join(processor.kind for processor in manifest.processors) or "none"),
+        ("portfolio", f"long the top {construction.top_n}, short the bottom {construction.bottom_n}, equal weights"),
+        ("costs", f"{costs} ({_SOURCES[study.costs.source]})"),
+        ("calendar", training.calendar),
+        ("boosting", f"{training.best_iteration} rounds{_most_rounds(study)}, seed {training.seed}"),
+        ("code here", f"signal-worker {study.code_version}"),
+        ("code at training", f"{manifest.git_revision or 'unknown'}; {_versions(manifest.versions)}"),
+    ]
+
+
+def _trained_elsewhere(study: Study) -> str:
+    trained_on = study.manifest.training.snapshot_id
+    return "" if trained_on == study.snapshot_id else f" (trained on {trained_on})"
+
+
+def _transform(study: Study) -> str:
+    settings = study.manifest.settings
+    transform = settings.label_processor if settings else "not stated, so not applied here"
+    return f"transform within the session: {transform}"
+
+
+def _most_rounds(study: Study) -> str:
+    settings = study.manifest.settings
+    if settings is None:
+        return ""
+    return f" of at most {settings.rounds}, ended after {settings.early_stopping_rounds} without gain"
+
+
+def _folds(study: Study) -> str:
+    walk = study.manifest.walk_forward
+    return "no" if walk is None else f"{len(walk.folds)} folds, {walk.window}; this page judges the final model alone"
+
+
+def _versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _plots(study: Study) -> list[_Plot]:
+    images, sentences = draw_figures(study), readings(study)
+    tables = {"quantiles": _quantile_table(study), "calibration": _calibration_table(study)}
+    tables["importance"] = _importance_table(study.importance[:FEATURES_LISTED])
+    return [
+        _Plot(
+            title=title,
+            reading=sentences[name],
+            note=note,
+            alt=f"{alt} {sentences[name]}",
+            image=base64.b64encode(images[name]).decode("ascii"),
+            header=tables.get(name, ((), ()))[0],
+            rows=tables.get(name, ((), ()))[1],
+        )
+        for name, (title, note, alt) in _PLOTS.items()
+    ]
+
+
+_Table = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
+
+
+def _quantile_table(study: Study) -> _Table:
+    header = ("quantile", "mean, bps", "s.e., bps", "symbols new, %", "rows")
+    return header, _rows(
+        (f"{number}{_mark(part)}", f"{mean * 1e4:+.2f}", f"{error * 1e4:.2f}", f"{100 * turnover:.0f}", str(rows))
+        for part in study.parts
+        for number, (mean, error, turnover, rows) in enumerate(
+            zip(part.quantiles.mean, part.quantiles.error, part.quantiles.turnover, part.quantiles.rows, strict=True),
+            start=1,
+        )
+    )
+
+
+def _calibration_table(study: Study) -> _Table:
+    scaled = study.bundle.prediction_kind == "return"
+    header = ("bin", "predicted, bps" if scaled else "predicted", "came, bps", "s.e., bps", "rows")
+    return header, _rows(
+        (
+            f"{number}{_mark(part)}",
+            f"{predicted * 1e4:+.2f}" if scaled else f"{predicted:+.4g}",
+            f"{realised * 1e4:+.2f}",
+            f"{error * 1e4:.2f}",
+            str(rows),
+        )
+        for part in study.parts
+        for number, (predicted, realised, error, rows) in enumerate(
+            zip(
+                part.calibration.predicted,
+                part.calibration.realised,
+                part.calibration.error,
+                part.calibration.rows,
+                strict=True,
+            ),
+            start=1,
+        )
+    )
+
+
+def _importance_table(importance: Sequence[Importance]) -> _Table:
+    header = ("feature", "gain, %", "splits")
+    return header, _rows((each.name, f"{100 * each.gain_share:.2f}", str(each.splits)) for each in importance)
+
+
+def _rows(rows: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(rows)
+
+
+def _mark(part: Part) -> str:
+    return " (in sample)" if part.seen else ""

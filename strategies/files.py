@@ -1,0 +1,96 @@
+"""Files: YAML read within bounds, and writes that survive a power cut.
+
+Owns: the bound on a file's size, refusal of duplicate keys and of aliases, how values are quoted in errors, fsync.
+Must not know: what the files contain, or when they are renamed into place.
+Invariant: nothing is built that is much larger than the file, nothing in a file is ignored silently; what a caller
+renames after `write_synced` and `sync` is never empty or half written.
+"""
+
+import os
+from collections.abc import Hashable
+from pathlib import Path
+from typing import TypeGuard
+
+import yaml
+
+#: Largest file, in bytes.
+MAX_BYTES = 1_000_000
+#: Longest whole number, in bits, and how much of a value an error shows, in characters.
+_MOST_BITS, _SHOWN = 64, 160
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, of which YAML keeps the last one and says nothing, and aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Return the next node; an alias is none, as a few of them nested stand for more text than memory holds."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it open
+            line = event.start_mark.line + 1
+            raise yaml.YAMLError(
+                f"the alias *{event.anchor} in line {line} is not allowed: write out what it stands for"
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:  # noqa: FBT001, FBT002
+        """Return the mapping of a node, in order."""
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable) or key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.YAMLError(f"the key {shown(key)} is given twice or is no text, in line {line}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> object:
+    """Return what a file says.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is too large, no UTF-8, nested too deep, or no YAML.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"has more than {MAX_BYTES} bytes")
+    try:
+        content: object = yaml.load(data.decode(), UniqueKeys)  # noqa: S506 - PyYAML's safe loader
+    except (RecursionError, yaml.YAMLError) as error:
+        raise ValueError(first_line(error)) from error
+    return content
+
+
+def shown(value: object) -> str:
+    """Return a value as a sentence shows it, cut where it is long."""
+    # Python refuses to spell numbers of more than 4300 digits.
+    text = f"a number of {value.bit_length()} bits" if is_long(value) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def is_long(value: object) -> TypeGuard[int]:
+    """Return whether this is a whole number beyond 64 bits."""
+    return isinstance(value, int) and value.bit_length() > _MOST_BITS
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says on one line, its name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file, and return when the disk has it; its name lasts once its folder is synced too."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Return when the disk has what was written to a file, or which names a folder holds."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

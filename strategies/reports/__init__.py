@@ -1,1 +1,0 @@
-"""Reports of models that people read: what a bundle was worth, as a page."""

@@ -42,7 +42,7 @@ check:
 
 bench:
 	@deploy/venv.sh bench
-	@$(python) -m worker bench --output docs/benchmarks.md
+	@$(python) -m tests.benchmarks --output docs/benchmarks.md
 
 constraints:
 	@head=$$(grep '^#' deploy/constraints.txt); echo "$$head" > deploy/constraints.txt

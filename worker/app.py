@@ -11,46 +11,48 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 
 import structlog
 
 from contracts import FleetEventType, StreamNames
+from worker.clock import utc_now
 from worker.embedded import Endpoints
-from worker.errors import StreamUnavailable
-from worker.fleet.departure import Departure, HandBack, Orders
+from worker.errors import SettingsError, StreamUnavailable
+from worker.events import Events
 from worker.fleet.drift import DriftThread, DriftWatch
-from worker.fleet.facts import Backlog, Facts
 from worker.fleet.health import Conditions, Liveness, Readiness
 from worker.fleet.health_port import HealthPort, pages
 from worker.fleet.heartbeat import HeartbeatThread
-from worker.fleet.lifeline import Lifeline
+from worker.fleet.janitor import Janitor, JanitorThread, retentions
+from worker.fleet.liveness_pipe import Lifeline
 from worker.fleet.metrics import metrics_registry
-from worker.fleet.retention import Janitor, JanitorThread, retentions
-from worker.fleet.signals import hearing
-from worker.fleet.tracing import open_tracing
+from worker.fleet.os_signals import hearing
+from worker.fleet.status import Backlog, Facts
+from worker.fleet.watchdog import Departure, HandBack, Orders
 from worker.lifecycle.candidates import Candidates
 from worker.lifecycle.control import ControlListener
-from worker.lifecycle.events import Events
+from worker.lifecycle.failure_reporter import Refusals
+from worker.lifecycle.loader import Sources
+from worker.lifecycle.peer_heartbeats import Witnesses
 from worker.lifecycle.reconciler import Reconciler
-from worker.lifecycle.refusals import Refusals
-from worker.lifecycle.registry import Registry
-from worker.lifecycle.sources import Sources
-from worker.lifecycle.witnesses import Witnesses
 from worker.parts import limits_of, rules_of, sources_of
-from worker.server import Client, Outage, Patience, connect
-from worker.serving.answers import Answers, Identity
-from worker.serving.consumer import Consumer, utc_now
-from worker.serving.entries import RequestStream
+from worker.registry.registry import Registry
+from worker.retry import Outage, Patience
+from worker.serving.committer import Results
+from worker.serving.consumer import Consumer
 from worker.serving.failpoints import failpoints
+from worker.serving.intake import RequestStream
 from worker.serving.leases import Leases
-from worker.serving.results import Results
+from worker.serving.processor import Answers, Identity
 from worker.serving.shadow import Shadower, Shadows, ShadowThread
 from worker.serving.slots import Slots
 from worker.settings import Settings
 from worker.telemetry import Counters, Pulse
+from worker.tracing import Tracing, no_tracing
+from worker.transport.client import Client, connect
 
 #: Connections whose outages are told apart.
 _OUTAGES = ("requests", "control", "heartbeat", "leases", "janitor", "shadow")
@@ -61,6 +63,29 @@ _log = structlog.get_logger()
 def code_version() -> str:
     """Return the version of this code."""
     return metadata.version("signal-worker")
+
+
+def open_tracing(exporter: str, *, stream: str, worker: str, version: str) -> tuple[Tracing, Callable[[], None]]:
+    """Return what traces each entry, and what to call at the end.
+
+    Args:
+        exporter: Registered name of the exporter; empty: nothing is traced.
+        stream: Key of the requests.
+        worker: Name of the worker.
+        version: Version of the code.
+
+    Raises:
+        SettingsError: OpenTelemetry or the exporter is not installed.
+    """
+    if not exporter:
+        return no_tracing, lambda: None
+    try:
+        from worker.spans import Spans, find_exporter  # noqa: PLC0415 - an extra, not a dependency
+    except ModuleNotFoundError as error:
+        sentence = f"trace_exporter was {exporter!r}, but {error.name} is not installed: signal-worker[otel]"
+        raise SettingsError(sentence) from error
+    spans = Spans(find_exporter(exporter), stream=stream, worker=worker, version=version)
+    return spans.process, spans.close
 
 
 class Worker:

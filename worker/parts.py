@@ -8,8 +8,8 @@ Invariant: nothing is connected, read or started here but the exchange's session
 from strategies.errors import DataError
 from strategies.market.calendar import SessionCalendar
 from worker.errors import SettingsError
-from worker.lifecycle.proven import ProvenModels
-from worker.lifecycle.sources import Sources
+from worker.lifecycle.last_known_good import ProvenModels
+from worker.lifecycle.loader import Sources
 from worker.serving.consumer import Limits
 from worker.serving.pipeline import Rules
 from worker.settings import Settings

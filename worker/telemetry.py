@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 
 from contracts import Rejection, SignalVector
-from worker.serving.results import CommitStatus
+from worker.transport.scripts import CommitStatus
 
 #: Requests whose latency the quantiles speak of.
 LATENCY_WINDOW = 1000

@@ -18,7 +18,7 @@ from tests.support.attribution import Verdict, judge
 from tests.support.campaign import RECONCILE_SECONDS, STRATEGIES, Campaign, Outcome, Plan, build_campaign
 from tests.support.servers import PrivateServers, short_lived_directory
 from tests.support.serving import Streams
-from worker.lifecycle.migrations import migrate
+from worker.registry.migrations import migrate
 
 PAGE = Path(__file__).parents[2] / "docs" / "activations.md"
 

@@ -25,8 +25,8 @@ from tests.support.chaos import PEAK_BYTES, Chaos, Outcome, Plan
 from tests.support.servers import PrivateServers, copy_prepared, prepare, short_lived_directory
 from tests.support.world import STRATEGY, build_world, catalogue, register
 from worker.embedded.identity import FILE_NAME, Identity, read_identity, write_identity
-from worker.lifecycle.migrations import migrate
-from worker.lifecycle.registry import Registry
+from worker.registry.migrations import migrate
+from worker.registry.registry import Registry
 
 PAGE = Path(__file__).parents[2] / "docs" / "soak.md"
 GUARANTEES = PAGE.with_name("guarantees.md")

@@ -5,7 +5,7 @@ import pytest
 from tests.support.attribution import judge
 from tests.support.campaign import Campaign, Plan, build_campaign
 from tests.support.serving import Streams
-from worker.lifecycle.migrations import migrate
+from worker.registry.migrations import migrate
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 

@@ -11,9 +11,9 @@ from tests.support.checker import Ledger
 from tests.support.servers import PrivateServers, copy_prepared, short_lived_directory
 from tests.support.serving import NOW, Streams
 from tests.support.world import STRATEGY, build_world, catalogue, register
-from worker.lifecycle.migrations import migrate
-from worker.lifecycle.registry import Registry
-from worker.server import say
+from worker.registry.migrations import migrate
+from worker.registry.registry import Registry
+from worker.transport.client import say
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 

@@ -21,8 +21,8 @@ from tests.support.world import STRATEGY
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.errors import IllegalTransition, UnknownVersion
-from worker.lifecycle.migrations import migrate
-from worker.lifecycle.registry import Registration, Registry
+from worker.registry.migrations import migrate
+from worker.registry.registry import Registration, Registry
 
 pytestmark = pytest.mark.timeout(300)
 

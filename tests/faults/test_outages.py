@@ -6,7 +6,7 @@ from contracts import GROUP, RejectionCode
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.serving import Streams
 from worker.embedded.processes import wait_until
-from worker.lifecycle.migrations import migrate
+from worker.registry.migrations import migrate
 
 #: Nobody registered this strategy, so each request has an outcome without a model.
 REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}

@@ -9,7 +9,7 @@ from tests.support.market import make_bars, write_snapshot
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
-from worker.lifecycle.registry import Registry
+from worker.registry.registry import Registry
 
 REQUEST = {"strategy": STRATEGY, "symbols": ",".join(SYMBOLS)}
 

@@ -11,8 +11,8 @@ from contracts.codec import decode, encode
 from tests.support.published import command_line
 from tests.support.serving import Streams
 from tests.support.wire import make_rejection, make_vector
-from worker.archive import Archive, ArchiveUnusable, archive_stream
 from worker.embedded.files import take_lock
+from worker.operations.archive import Archive, ArchiveUnusable, archive_stream
 
 #: The last instant of one UTC day, and the first of the next.
 MIDNIGHT = datetime(2024, 1, 3, tzinfo=UTC)

@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 from tests.support.registry import register, sql
 from worker.cli import models
 from worker.errors import IllegalTransition, ImpossibleShare, ReasonMissing, UnknownVersion
-from worker.lifecycle.outbox import Outbox
-from worker.lifecycle.registry import Registry
+from worker.registry.outbox import Outbox
+from worker.registry.registry import Registry
 
 
 @pytest.fixture

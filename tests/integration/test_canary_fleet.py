@@ -12,9 +12,9 @@ from tests.support.published import command_line
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
-from worker.lifecycle.registry import Registry
-from worker.server import pairs_of, say
-from worker.serving.choice import chosen
+from worker.registry.registry import Registry
+from worker.serving.traffic_split import chosen
+from worker.transport.client import pairs_of, say
 
 SHARE = 0.4
 

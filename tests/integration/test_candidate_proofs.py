@@ -11,17 +11,17 @@ from strategies.market.calendar import SessionCalendar
 from strategies.models.bundle_files import digest
 from tests.support.serving import make_active
 from tests.support.world import STRATEGY, build_world
+from worker.events import Events
 from worker.lifecycle.candidates import Candidates
-from worker.lifecycle.events import Events
-from worker.lifecycle.proven import ProvenModels
+from worker.lifecycle.failure_reporter import Refusals
+from worker.lifecycle.last_known_good import ProvenModels
+from worker.lifecycle.loader import Sources
+from worker.lifecycle.peer_heartbeats import Witnesses
 from worker.lifecycle.reconciler import Reconciler
-from worker.lifecycle.refusals import Refusals
-from worker.lifecycle.registry import Registration, Registry
-from worker.lifecycle.sources import Sources
-from worker.lifecycle.witnesses import Witnesses
-from worker.server import connect, pairs_of
+from worker.registry.registry import Registration, Registry
 from worker.serving.shadow import Shadows
 from worker.serving.slots import Slots
+from worker.transport.client import connect, pairs_of
 
 VERSIONS = ("v1", "v2", "v3", "v4")
 

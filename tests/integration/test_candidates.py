@@ -14,12 +14,13 @@ from tests.support.fleet import PATIENCE
 from tests.support.market import make_panel
 from tests.support.serving import NOW, Bench, Streams, make_active
 from worker.embedded.processes import wait_until
-from worker.server import Outage, connect, pairs_of
+from worker.retry import Outage
 from worker.serving import shadow as module
-from worker.serving.choice import chosen
 from worker.serving.pipeline import Rules
 from worker.serving.shadow import Shadower, Shadows, ShadowThread
 from worker.serving.slots import Candidate
+from worker.serving.traffic_split import chosen
+from worker.transport.client import connect, pairs_of
 
 STRATEGY = "alpha_baseline"
 SYMBOLS = ("AAPL", "GOOG", "IBM", "MSFT")

@@ -12,11 +12,11 @@ from tests.support.fleet import PATIENCE
 from tests.support.market import make_panel
 from tests.support.proxy import Proxy
 from tests.support.serving import NOW, Bench, make_active, make_limits
-from worker import server
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
 from worker.serving.failpoints import Step
 from worker.serving.pipeline import Rules
+from worker.transport import client as server
 
 SYMBOLS = ("AAPL", "BF.B", "GOOG", "IBM", "MSFT", "NEW")
 REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,IBM,MSFT", "as_of": "2013-02-01"}

@@ -13,9 +13,9 @@ from tests.support.published import command_line
 from tests.support.world import STRATEGY, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
-from worker.lifecycle.commands import BLOCK_MS, Commander
-from worker.lifecycle.registry import Registry
-from worker.server import connect, pairs_of
+from worker.operations.commands import BLOCK_MS, Commander
+from worker.registry.registry import Registry
+from worker.transport.client import connect, pairs_of
 
 VERBS = {
     "reload": ControlType.RELOAD,

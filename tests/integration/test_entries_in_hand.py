@@ -14,9 +14,9 @@ from tests.support.market import make_panel
 from tests.support.serving import Bench, make_active, make_limits
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
-from worker.server import connect
-from worker.serving.entries import RequestStream
+from worker.serving.intake import RequestStream
 from worker.serving.pipeline import Rules
+from worker.transport.client import connect
 
 SYMBOLS = ("AAPL", "IBM", "MSFT")
 REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,IBM,MSFT", "as_of": "2013-02-01"}

@@ -14,11 +14,11 @@ from tests.support.market import make_bars, make_panel, write_snapshot
 from tests.support.published import command_line
 from tests.support.serving import Bench, make_active
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
-from worker.archive import Archive, archive_stream
 from worker.client import AsyncSignalClient, SignalClient
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
-from worker.lifecycle.registry import Registry
+from worker.operations.archive import Archive, archive_stream
+from worker.registry.registry import Registry
 from worker.serving.pipeline import Rules
 
 pytestmark = pytest.mark.timeout(180)

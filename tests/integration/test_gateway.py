@@ -13,7 +13,7 @@ from tests.support.wire import make_vector
 from worker.client import Disposition, Gateway, GatewayOptions, PaperBroker, SignalClient, order_key, paper_gateway
 from worker.client.inbox import Inbox
 from worker.embedded.processes import wait_until
-from worker.server import connect
+from worker.transport.client import connect
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 OPTIONS = GatewayOptions(block_ms=20)

@@ -13,7 +13,7 @@ from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.fleet.health import Liveness
-from worker.lifecycle.registry import Registry
+from worker.registry.registry import Registry
 from worker.serving.failpoints import Step
 from worker.serving.pipeline import Rules
 

@@ -14,9 +14,9 @@ from tests.support.registry import register, sql
 from tests.support.schema import SNAPSHOT, describe_schema
 from worker.embedded.processes import wait_until
 from worker.errors import MigrationFailed, RegistryUnavailable
-from worker.lifecycle import migrations as module
-from worker.lifecycle.migrations import migrate, migrations, migrations_directory
-from worker.lifecycle.registry import Registry
+from worker.registry import migrations as module
+from worker.registry.migrations import migrate, migrations, migrations_directory
+from worker.registry.registry import Registry
 
 NAMES = tuple(sorted(path.stem for path in migrations_directory().iterdir()))
 

@@ -24,9 +24,9 @@ from tests.support.world import STRATEGY, SYMBOLS, build_world
 from worker.cli import models
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
-from worker.lifecycle.proving import prove
-from worker.lifecycle.registry import Registration, Registry
-from worker.replay.lineage import Lineage
+from worker.lifecycle.loader import prove
+from worker.operations.replay.lineage import Lineage
+from worker.registry.registry import Registration, Registry
 
 AWAY = "http://127.0.0.1:9"
 

@@ -11,7 +11,7 @@ from tests.support.market import make_panel
 from tests.support.registry import register, sql
 from tests.support.serving import make_active
 from worker.cli import db, models
-from worker.lifecycle.registry import Registry
+from worker.registry.registry import Registry
 
 
 @pytest.fixture(scope="module")

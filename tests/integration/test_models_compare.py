@@ -13,10 +13,10 @@ from strategies.market.snapshots import latest_snapshot, load_panel
 from tests.support.evidence import Shadowing
 from tests.support.published import Press, command_line
 from tests.support.world import STRATEGY, register
-from worker.archive import Archive, archive_stream
 from worker.cli import models_compare
-from worker.evidence import published
-from worker.lifecycle.registry import Registry
+from worker.operations.archive import Archive, archive_stream
+from worker.operations.comparison import published
+from worker.registry.registry import Registry
 
 DAY = datetime(2024, 1, 3, 12, tzinfo=UTC)
 #: The last sessions of the world; none of them was trained on, of the last two the returns are not known yet.

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from tests.support.market import make_bars, write_snapshot
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.cli.main import app
-from worker.lifecycle.registry import Registry
+from worker.registry.registry import Registry
 
 #: All of the world.
 SESSIONS = "300"

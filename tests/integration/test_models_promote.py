@@ -13,9 +13,9 @@ from tests.support.registry import sql
 from tests.support.world import STRATEGY, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
-from worker.evidence import gate
-from worker.lifecycle.promotion import RegistryChanged, promote, standing
-from worker.lifecycle.registry import Registry
+from worker.operations.comparison import gate
+from worker.operations.promotion import RegistryChanged, promote, standing
+from worker.registry.registry import Registry
 
 DAY = datetime(2024, 1, 3, 12, tzinfo=UTC)
 #: The last sessions of the world; of the last two the returns are not known yet.

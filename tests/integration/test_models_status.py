@@ -9,8 +9,8 @@ from tests.support.published import command_line
 from tests.support.serving import Streams
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.embedded.processes import wait_until
-from worker.lifecycle.migrations import migrate
-from worker.lifecycle.registry import Registry
+from worker.registry.migrations import migrate
+from worker.registry.registry import Registry
 
 REQUEST = {"strategy": STRATEGY, "symbols": ",".join(SYMBOLS)}
 

@@ -17,11 +17,11 @@ from tests.support.fleet import PATIENCE
 from tests.support.registry import as_login, publishing, register, sql
 from worker.cli.publish import publish_registry
 from worker.embedded.processes import wait_until
-from worker.lifecycle import postgres
-from worker.lifecycle.migrations import migrate
-from worker.lifecycle.outbox import Outbox
-from worker.lifecycle.publisher import Publisher, PublisherOptions
-from worker.lifecycle.registry import Registry
+from worker.registry import postgres
+from worker.registry.migrations import migrate
+from worker.registry.outbox import Outbox
+from worker.registry.publisher import Publisher, PublisherOptions
+from worker.registry.registry import Registry
 from worker.settings import inherited_environment
 
 UNPUBLISHED = "SELECT count(*) FROM registry_outbox WHERE published_at IS NULL"

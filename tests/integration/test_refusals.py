@@ -8,11 +8,11 @@ from strategies.errors import BundleError, BundleNotFound, BundleUnavailable
 from tests.support.registry import register
 from tests.support.serving import NOW
 from worker.errors import RegistryUnavailable
-from worker.lifecycle.events import Events
-from worker.lifecycle.refusals import Refusals
-from worker.lifecycle.registry import Registry
-from worker.lifecycle.witnesses import Witnesses
-from worker.server import connect
+from worker.events import Events
+from worker.lifecycle.failure_reporter import Refusals
+from worker.lifecycle.peer_heartbeats import Witnesses
+from worker.registry.registry import Registry
+from worker.transport.client import connect
 
 WRONG = BundleError("model.txt has SHA-256 1, the bundle states 2")
 

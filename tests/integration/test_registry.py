@@ -14,7 +14,7 @@ from worker.errors import (
     UnknownVersion,
     VersionExists,
 )
-from worker.lifecycle.registry import Registration, Registry
+from worker.registry.registry import Registration, Registry
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ import pytest
 
 from tests.support.registry import register, sql
 from worker.errors import RegistryUnavailable
-from worker.lifecycle import postgres
-from worker.lifecycle.migrations import migrate
-from worker.lifecycle.registry import Registry
+from worker.registry import postgres
+from worker.registry.migrations import migrate
+from worker.registry.registry import Registry
 
 
 def test_server_that_is_away_is_named_and_asked_again(private_servers):

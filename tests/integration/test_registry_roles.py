@@ -9,8 +9,8 @@ from tests.support.world import STRATEGY, SYMBOLS
 from tests.support.world import register as register_bundle
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
-from worker.lifecycle.outbox import Outbox
-from worker.lifecycle.registry import Registration, Registry
+from worker.registry.outbox import Outbox
+from worker.registry.registry import Registration, Registry
 
 INSERT = "INSERT INTO model_registry (strategy_name, version, model_path) VALUES ('alpha', 'v9', 'models/x')"
 

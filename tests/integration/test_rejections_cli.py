@@ -13,11 +13,12 @@ from tests.support.serving import Streams as ServedStreams
 from tests.support.wire import make_rejection, make_vector
 from worker.cli.main import app
 from worker.client.errors import RedriveRefused
-from worker.client.rejections import Filter, Rejections
-from worker.server import connect
-from worker.serving.entries import RequestStream
+from worker.operations.redrive import Filter, Rejections
+from worker.serving.committer import Results
+from worker.serving.intake import RequestStream
 from worker.serving.pipeline import Rules
-from worker.serving.results import CommitStatus, Results
+from worker.transport.client import connect
+from worker.transport.scripts import CommitStatus
 
 REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,MSFT", "request_id": "r-1"}
 

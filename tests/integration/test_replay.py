@@ -14,10 +14,10 @@ from tests.support.models import make_bare_model
 from tests.support.published import Press, command_line
 from tests.support.serving import NOW
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
-from worker.archive import Archive, archive_stream
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
-from worker.lifecycle.registry import Registry
+from worker.operations.archive import Archive, archive_stream
+from worker.registry.registry import Registry
 from worker.serving.slots import ActiveBundle
 
 #: The UTC day that vectors are published on, unless a test says otherwise.

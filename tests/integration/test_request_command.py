@@ -9,7 +9,7 @@ from tests.support.serving import Streams
 from tests.support.world import STRATEGY, build_world, register
 from worker.cli.main import app
 from worker.embedded import Endpoints
-from worker.lifecycle.registry import Registry
+from worker.registry.registry import Registry
 
 
 @pytest.fixture(scope="module")

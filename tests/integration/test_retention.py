@@ -9,10 +9,11 @@ from tests.support.fleet import Fleet
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
-from worker.fleet import retention
-from worker.fleet.retention import Janitor, JanitorThread, Retention, retentions
-from worker.lifecycle.events import Events
-from worker.server import Outage, Patience, connect, pairs_of
+from worker.events import Events
+from worker.fleet import janitor as retention
+from worker.fleet.janitor import Janitor, JanitorThread, Retention, retentions
+from worker.retry import Outage, Patience
+from worker.transport.client import connect, pairs_of
 
 HOUR_MS = 3_600_000
 

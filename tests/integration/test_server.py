@@ -5,7 +5,9 @@ import pytest
 import structlog
 
 from worker.errors import GroupVanished, StreamUnavailable
-from worker.server import Outage, Patience, connect, say, script, translated
+from worker.retry import Outage, Patience
+from worker.transport.client import connect, say, translated
+from worker.transport.scripts import script
 
 #: Seconds of silence, seconds between two questions, questions: a peer is given up after six.
 KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
@@ -128,7 +130,7 @@ def test_patience_tries_until_the_server_is_back():
 
 def test_outage_that_lasts_is_said_again_once_a_minute(monkeypatch):
     clock = iter([0.0, 1.0, 59.0, 61.0, 90.0, 120.0, 122.0])
-    monkeypatch.setattr("worker.server.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("worker.retry.time.monotonic", lambda: next(clock))
     outage = Outage("requests")
 
     with structlog.testing.capture_logs() as logs:
@@ -140,7 +142,7 @@ def test_outage_that_lasts_is_said_again_once_a_minute(monkeypatch):
 
 def test_pauses_between_tries_grow_to_their_cap_and_differ(monkeypatch):
     pauses = []
-    monkeypatch.setattr("worker.server.sleep_using_event", lambda _stop: pauses.append)
+    monkeypatch.setattr("worker.retry.sleep_using_event", lambda _stop: pauses.append)
     answers = iter([StreamUnavailable("ConnectionError", "refused")] * 400 + ["done"])
 
     def command():

@@ -16,8 +16,8 @@ from tests.support.serving import Streams
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
-from worker.lifecycle.migrations import migrate
-from worker.server import connect, translated
+from worker.registry.migrations import migrate
+from worker.transport.client import connect, translated
 
 REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}
 #: Far more than four connections do that wait up to half a second between two tries; a hot loop does thousands.

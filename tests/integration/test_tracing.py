@@ -13,10 +13,10 @@ from strategies.market.calendar import SessionCalendar
 from tests.support.market import make_panel
 from tests.support.serving import Bench, make_active
 from worker.errors import SettingsError
-from worker.fleet.spans import Spans
-from worker.fleet.tracing import open_tracing
 from worker.serving.failpoints import failpoints
 from worker.serving.pipeline import Rules
+from worker.spans import Spans
+from worker.tracing import open_tracing
 
 SYMBOLS = ("AAPL", "IBM", "MSFT")
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -162,9 +162,7 @@ def run_python(code: str) -> str:
 
 
 def test_no_span_is_loaded_without_an_exporter():
-    code = (
-        "import sys, worker.app; print('worker.fleet.spans' in sys.modules, 'opentelemetry.sdk.trace' in sys.modules)"
-    )
+    code = "import sys, worker.app; print('worker.spans' in sys.modules, 'opentelemetry.sdk.trace' in sys.modules)"
 
     assert run_python(code) == "False False"
 
@@ -175,7 +173,7 @@ import sys
 sys.modules["opentelemetry"] = None
 import worker.app
 from worker.errors import SettingsError
-from worker.fleet.tracing import open_tracing
+from worker.tracing import open_tracing
 try:
     open_tracing("console", stream="s", worker="w", version="1")
 except SettingsError as error:

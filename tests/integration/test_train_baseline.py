@@ -24,7 +24,7 @@ from tests.support.market import make_bars, write_snapshot
 from tests.support.models import SMALL, make_bundle, make_model
 from worker.cli import train as command
 from worker.cli.main import app as main
-from worker.lifecycle.registry import Registry
+from worker.registry.registry import Registry
 
 app = typer.Typer()
 app.command()(command.train)

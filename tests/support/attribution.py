@@ -17,12 +17,12 @@ from strategies.models.bundle_files import digest
 from tests.support.registry import sql
 from tests.support.serving import Streams
 from worker.app import code_version
-from worker.archive import stream_entries
-from worker.lifecycle.models import Activation
-from worker.lifecycle.registry import Registry
-from worker.replay.audit import Outcome, audit
-from worker.replay.lineage import Lineage
-from worker.replay.published import Published
+from worker.operations.archive import stream_entries
+from worker.operations.replay.audit import Outcome, audit
+from worker.operations.replay.lineage import Lineage
+from worker.operations.replay.published import Published
+from worker.registry.models import Activation
+from worker.registry.registry import Registry
 
 _UNPUBLISHED = "SELECT id FROM registry_outbox WHERE published_at IS NULL"
 

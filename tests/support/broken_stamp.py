@@ -13,8 +13,8 @@ from typing import Any
 from contracts import SignalVector
 from worker.cli.main import main
 from worker.lifecycle.reconciler import Reconciler
-from worker.serving.entries import Entry
-from worker.serving.results import Commit, Outcome, Results
+from worker.serving.committer import Commit, Outcome, Results
+from worker.serving.intake import Entry
 
 Change = Callable[[SignalVector], dict[str, object]]
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from contracts import GROUP, SignalVector
 from contracts.codec import encode
 from worker.cli.main import main
-from worker.server import translated
-from worker.serving import results
-from worker.serving.entries import Entry
-from worker.serving.results import Commit, CommitStatus, Outcome, Results
+from worker.serving import committer as results
+from worker.serving.committer import Commit, Outcome, Results
+from worker.serving.intake import Entry
+from worker.transport.client import translated
+from worker.transport.scripts import CommitStatus
 
 #: Share of the commits that lose their outcome.
 LOSSES = 0.02

@@ -27,8 +27,8 @@ from tests.support.serving import Streams
 from worker.client import SignalClient
 from worker.embedded.processes import wait_until
 from worker.errors import RegistryUnavailable, StreamUnavailable
-from worker.lifecycle.registry import Registry
-from worker.server import pairs_of, say
+from worker.registry.registry import Registry
+from worker.transport.client import pairs_of, say
 
 STRATEGIES = ("alpha_baseline", "beta")
 SYMBOLS = ("AAPL", "IBM", "MSFT", "ORCL")

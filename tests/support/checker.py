@@ -14,7 +14,7 @@ from typing import Any
 from contracts import GROUP, Rejection, SignalVector, weights_digest
 from contracts.codec import decode
 from tests.support.serving import Streams
-from worker.server import pairs_of, say
+from worker.transport.client import pairs_of, say
 
 #: Entries asked for at once.
 _PIECE = 1000

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 
 from contracts.streams import StreamNames
-from worker.lifecycle.publisher import Publisher, PublisherOptions
-from worker.lifecycle.registry import Registration, Registry
+from worker.registry.publisher import Publisher, PublisherOptions
+from worker.registry.registry import Registration, Registry
 
 
 def register(registry: Registry, strategy: str, *versions: str) -> None:

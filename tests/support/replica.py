@@ -16,7 +16,7 @@ import redis
 from tests.support.servers import connect_redis
 from worker.embedded.identity import free_port
 from worker.embedded.processes import Launch, launch, wait_until
-from worker.server import say
+from worker.transport.client import say
 
 #: Time that a server has to start, or to copy what the other has, in seconds.
 _PATIENCE = 60.0

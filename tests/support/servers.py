@@ -28,7 +28,7 @@ from worker.embedded import Endpoints, LocalStack, valkey
 from worker.embedded.files import take_lock
 from worker.embedded.processes import wait_until
 from worker.embedded.servers import find_servers
-from worker.lifecycle.migrations import migrate
+from worker.registry.migrations import migrate
 from worker.settings import load_settings
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - private folders are made in it, none is shared

@@ -15,18 +15,19 @@ from strategies.construction import Construction
 from strategies.expressions.feature_sets import feature_set
 from strategies.market.bars import Panel
 from strategies.models.bundle import ALPHA158_LABEL, Bundle
-from worker.fleet.tracing import no_tracing
-from worker.server import Client, Outage, Patience, connect, pairs_of, say
-from worker.serving.answers import Answers, Identity
+from worker.retry import Outage, Patience
+from worker.serving.committer import Results
 from worker.serving.consumer import Consumer, Limits
-from worker.serving.entries import RequestStream
 from worker.serving.failpoints import failpoints
+from worker.serving.intake import RequestStream
 from worker.serving.leases import Leases
 from worker.serving.pipeline import Rules
-from worker.serving.results import Results
+from worker.serving.processor import Answers, Identity
 from worker.serving.shadow import Shadows
 from worker.serving.slots import ActiveBundle, Slots
 from worker.telemetry import Counters, Pulse
+from worker.tracing import no_tracing
+from worker.transport.client import Client, connect, pairs_of, say
 
 #: Well after the close of the last session that the builders make.
 NOW = datetime(2013, 3, 2, 12, 0, tzinfo=UTC)

@@ -8,7 +8,7 @@ Invariant: monotonic clocks stay as they are, as no machine's own setting change
 import sys
 from datetime import UTC, datetime, timedelta
 
-from worker.serving import consumer
+from worker import clock
 
 _HOURS = timedelta(hours=float(sys.argv.pop(1)))
 
@@ -19,7 +19,7 @@ def shifted_now() -> datetime:
 
 
 # Before any other module takes it from there.
-consumer.utc_now = shifted_now
+clock.utc_now = shifted_now
 
 from worker.cli.main import main  # noqa: E402 - it imports what was just replaced
 

@@ -17,7 +17,7 @@ from strategies.models.bundle_store import load_bundle
 from strategies.models.configuration import TrainingConfig
 from tests.support.market import make_bars, write_snapshot
 from tests.support.serving import NOW
-from worker.lifecycle.registry import Registration, Registry
+from worker.registry.registry import Registration, Registry
 from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
 from worker.serving.slots import ActiveBundle
 

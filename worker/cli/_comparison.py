@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from strategies.analysis.comparison import Comparison, SessionComparison
-    from worker.evidence.gathering import Evidence, Sources
-    from worker.lifecycle.models import ModelVersion
+    from worker.operations.comparison.gathering import Evidence, Sources
+    from worker.registry.models import ModelVersion
     from worker.settings import Settings
 
 #: Sessions that a table shows, the latest ones; JSON has all.
@@ -56,7 +56,7 @@ class EvidenceSource:
 def gathered(settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", source: EvidenceSource) -> "Evidence":
     """Return the evidence on two versions, or end with a sentence."""
     from contracts import StreamNames
-    from worker.evidence.gathering import Sources, recomputed
+    from worker.operations.comparison.gathering import Sources, recomputed
 
     sources = Sources(
         names=StreamNames(settings.namespace),
@@ -76,8 +76,8 @@ def _from_streams(
     settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", sources: "Sources", source: EvidenceSource
 ) -> "Evidence":
     from worker.embedded import StackNotRunning, resolve_redis_url
-    from worker.evidence.gathering import from_streams
-    from worker.server import connect
+    from worker.operations.comparison.gathering import from_streams
+    from worker.transport.client import connect
 
     try:
         url = resolve_redis_url(settings.redis_url, settings.local_dir)

@@ -32,7 +32,7 @@ from worker.errors import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from worker.lifecycle.registry import Registry
+    from worker.registry.registry import Registry
 
 FAILED, NOT_FOUND, CONFLICT = 1, 3, 4
 _CODES: dict[type[WorkerError], int] = {
@@ -68,7 +68,7 @@ def refusals() -> Iterator[None]:
 @contextmanager
 def registry() -> Iterator["Registry"]:
     """Give the registry to one verb."""
-    from worker.lifecycle.registry import Registry
+    from worker.registry.registry import Registry
 
     with refusals(), Registry(database_url(), name="signal-worker models") as client:
         yield client

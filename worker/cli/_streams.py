@@ -17,8 +17,8 @@ from worker.cli._common import endpoints_of, refuse, settings_of
 
 if TYPE_CHECKING:
     from contracts import StreamNames
-    from worker.server import Client
     from worker.settings import Settings
+    from worker.transport.client import Client
 
 FAILED, NOT_FOUND = 1, 3
 #: Most rows of a table that is shown beside an action; JSON has them all.
@@ -35,7 +35,7 @@ def stream_server(namespace: str | None) -> "Iterator[tuple[Client, StreamNames,
     """Give a connection to one verb; an outage ends it with one sentence."""
     from contracts import StreamNames
     from worker.errors import StreamUnavailable
-    from worker.server import connect
+    from worker.transport.client import connect
 
     settings = settings_of(namespace=namespace)
     client = connect(endpoints_of(settings).redis_url, "signal-worker-operator")

@@ -12,7 +12,7 @@ import typer
 from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
-    from worker.archive import Archived
+    from worker.operations.archive import Archived
     from worker.settings import Settings
 
 
@@ -23,8 +23,8 @@ def archive(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Add new vectors, shadow vectors and rejections to data/archive, a file a day; streams stay as they are."""
-    from worker.archive import ArchiveUnusable
     from worker.errors import StreamUnavailable
+    from worker.operations.archive import ArchiveUnusable
 
     settings = settings_of(namespace=namespace)
     try:
@@ -41,9 +41,9 @@ def archive(
 
 def _archive(settings: "Settings", *, whole: bool) -> "list[Archived]":
     from contracts import Rejection, SignalVector, StreamNames
-    from worker.archive import Archive, archive_stream
     from worker.embedded import StackNotRunning, resolve_redis_url
-    from worker.server import connect
+    from worker.operations.archive import Archive, archive_stream
+    from worker.transport.client import connect
 
     names = StreamNames(settings.namespace)
     try:

@@ -15,7 +15,7 @@ from worker.cli._common import refuse, settings_of
 from worker.cli._registry import operator
 
 if TYPE_CHECKING:
-    from worker.lifecycle.commands import Answer
+    from worker.operations.commands import Answer
     from worker.settings import Settings
 
 app = typer.Typer(help="Send commands to workers, and show which of them carried them out.", no_args_is_help=True)
@@ -89,8 +89,8 @@ def _answers(event: ControlEvent, settings: "Settings", timeout: float | None) -
     from contracts import StreamNames
     from worker.client import SignalClient
     from worker.embedded import StackNotRunning, resolve_redis_url
-    from worker.lifecycle.commands import BLOCK_MS, Commander
-    from worker.server import connect
+    from worker.operations.commands import BLOCK_MS, Commander
+    from worker.transport.client import connect
 
     try:
         url = resolve_redis_url(settings.redis_url, settings.local_dir)

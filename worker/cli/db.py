@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def migrate() -> None:
     """Apply the migrations that the database lacks; a second call changes nothing."""
-    from worker.lifecycle.migrations import migrate as apply
+    from worker.registry.migrations import migrate as apply
 
     with refusals():
         applied = apply(database_url())
@@ -30,7 +30,7 @@ def status(*, as_json: Json = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from worker.lifecycle.migrations import migrations
+    from worker.registry.migrations import migrations
 
     with refusals():
         found = migrations(database_url())

@@ -9,7 +9,6 @@ import typer
 
 from worker.cli import control, data, db, features, local, models, rejections, requests
 from worker.cli.archive import archive
-from worker.cli.bench import bench
 from worker.cli.demo import demo
 from worker.cli.publish import publish_registry
 from worker.cli.replay import replay
@@ -30,7 +29,6 @@ app.command()(request)
 app.command("publish-registry")(publish_registry)
 app.command()(train)
 app.command()(demo)
-app.command()(bench)
 app.command()(settings)
 app.command()(replay)
 app.command()(report)
@@ -47,7 +45,7 @@ app.add_typer(requests.app, name="requests")
 
 def main() -> None:
     """Run the command line."""
-    from worker.logs import configure_logs
+    from worker.runtime import configure_logs
 
     configure_logs("INFO", "auto")  # verbs that run for long set their own
     app()

@@ -20,7 +20,7 @@ from worker.cli.models_status import status
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from worker.lifecycle.models import Activation, ModelVersion, Registration
+    from worker.registry.models import Activation, ModelVersion, Registration
 
 app = typer.Typer(help="Model versions: register, activate, roll back.", no_args_is_help=True)
 app.command()(status)
@@ -55,7 +55,7 @@ def register(
     as_json: Json = False,
 ) -> None:
     """Register a bundle or a bare LightGBM file, from disk or MLflow, in testing: once it has proven itself here."""
-    from worker.lifecycle.models import Registration
+    from worker.registry.models import Registration
 
     stated = Registration(
         strategy=strategy or "",
@@ -206,7 +206,7 @@ def _read(bundle: Path | None, path: Path | None, stated: "Registration") -> "Re
         )
 
     from strategies.errors import BundleError, BundleNotFound
-    from worker.lifecycle.registration import registration_of_bare_model, registration_of_bundle
+    from worker.operations.registration import registration_of_bare_model, registration_of_bundle
 
     artifacts_dir = settings_of().artifacts_dir
     try:

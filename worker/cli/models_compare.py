@@ -16,7 +16,7 @@ from worker.cli._comparison import EvidenceSource, Json, Last, Namespace, Recomp
 from worker.cli._registry import FAILED, NOT_FOUND, registry
 
 if TYPE_CHECKING:
-    from worker.evidence.gathering import Evidence
+    from worker.operations.comparison.gathering import Evidence
 
 
 def compare(
@@ -62,7 +62,7 @@ def compare(
 
 def _check_plot(plot: Path) -> None:
     """End before anything is computed where it could not be drawn."""
-    from worker.evidence.drawing import FORMATS
+    from worker.operations.comparison.drawing import FORMATS
 
     if plot.suffix[1:] not in FORMATS:
         refuse(f"--plot draws .png and .svg, was {plot}")
@@ -71,7 +71,7 @@ def _check_plot(plot: Path) -> None:
 
 
 def _draw(evidence: "Evidence", plot: Path) -> None:
-    from worker.evidence.drawing import draw
+    from worker.operations.comparison.drawing import draw
 
     image = draw(evidence, plot.suffix[1:])
     try:

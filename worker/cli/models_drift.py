@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from strategies.analysis.drift import ColumnDrift, DriftReport
     from strategies.market.bars import Panel
     from strategies.models.bundle import Bundle
-    from worker.lifecycle.models import ActiveModel
+    from worker.registry.models import ActiveModel
     from worker.settings import Settings
 
 DRIFTED = 5
@@ -51,7 +51,7 @@ def drift(
 
 def _model(strategy: str, version: str | None) -> "ActiveModel":
     """Return the version as it is registered."""
-    from worker.lifecycle.models import ActiveModel
+    from worker.registry.models import ActiveModel
 
     with registry() as models:
         if version is None:
@@ -86,7 +86,7 @@ def _measured(settings: "Settings", model: "ActiveModel", snapshot: str | None, 
 
 
 def _bundle(settings: "Settings", model: "ActiveModel") -> "Bundle":
-    from worker.lifecycle.proving import prove
+    from worker.lifecycle.loader import prove
 
     return prove(model, settings.artifacts_dir, allow_unproven=True)
 

@@ -16,7 +16,7 @@ from worker.cli._registry import FAILED, NOT_FOUND, registry
 
 if TYPE_CHECKING:
     from strategies.models.mlflow_models import Fetched
-    from worker.lifecycle.models import ModelVersion, Registration
+    from worker.registry.models import ModelVersion, Registration
 
 
 def fetch(
@@ -46,7 +46,7 @@ def read_uri(uri: str, stated: "Registration") -> "Registration":
     """Return the registration of what MLflow has at an address, or end with a sentence."""
     from strategies.models.bundle_store import MANIFEST_FILE
     from strategies.models.manifest import decode_manifest
-    from worker.lifecycle.registration import Origin, registration_out_of_mlflow
+    from worker.operations.registration import Origin, registration_out_of_mlflow
 
     artifacts_dir = settings_of().artifacts_dir
     with _refusals():
@@ -72,7 +72,7 @@ def _fetch(uri: str) -> "Fetched":
 
 
 def _pinned(row: "ModelVersion") -> tuple[str, str]:
-    from worker.lifecycle.proving import is_mlflow_uri
+    from worker.lifecycle.loader import is_mlflow_uri
 
     sha256 = row.config.get("bundle_sha256")
     if not is_mlflow_uri(row.model_path) or not isinstance(sha256, str):

@@ -17,9 +17,9 @@ from worker.cli._comparison import EvidenceSource, Json, Last, Namespace, Recomp
 from worker.cli._registry import CONFLICT, database_url, operator, refusals, registry
 
 if TYPE_CHECKING:
-    from worker.evidence.gate import Criterion
-    from worker.evidence.gathering import Evidence
-    from worker.lifecycle.promotion import Standing
+    from worker.operations.comparison.gate import Criterion
+    from worker.operations.comparison.gathering import Evidence
+    from worker.operations.promotion import Standing
 
 REFUSED = 5
 
@@ -48,7 +48,7 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Let a version serve if the evidence on it holds; refuse and change nothing if not (exit code 5)."""
-    from worker.evidence.gate import Candidacy, Limits, judge
+    from worker.operations.comparison.gate import Candidacy, Limits, judge
 
     limits = Limits(
         sessions=sessions,
@@ -77,7 +77,7 @@ def promote(
 
 
 def _standing(strategy: str, version: str) -> "Standing":
-    from worker.lifecycle.promotion import NothingActive, standing
+    from worker.operations.promotion import NothingActive, standing
 
     with registry() as models:
         try:
@@ -90,8 +90,8 @@ def _standing(strategy: str, version: str) -> "Standing":
 
 
 def _activate(before: "Standing", reason: str, by: str | None) -> int:
-    from worker.lifecycle.promotion import RegistryChanged
-    from worker.lifecycle.promotion import promote as activate
+    from worker.operations.promotion import RegistryChanged
+    from worker.operations.promotion import promote as activate
 
     with refusals():
         try:
@@ -101,7 +101,7 @@ def _activate(before: "Standing", reason: str, by: str | None) -> int:
 
 
 def _reason(evidence: "Evidence", criteria: "Sequence[Criterion]", stated: str | None) -> str:
-    from worker.evidence.gate import reason
+    from worker.operations.comparison.gate import reason
 
     found = reason(criteria, f"{evidence.basis}, against {evidence.left.version}")
     return f"{stated.strip()} ({found})" if stated and stated.strip() else found

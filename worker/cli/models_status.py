@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from contracts import Heartbeat, StandingCandidate
-    from worker.lifecycle.convergence import Standing
-    from worker.lifecycle.models import ActiveModel
+    from worker.operations.fleet_status import Standing
+    from worker.registry.models import ActiveModel
     from worker.settings import Settings
 
 
@@ -29,7 +29,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what each living worker serves, and whether it is what the registry says (exit code 1 if not)."""
-    from worker.lifecycle.convergence import standings
+    from worker.operations.fleet_status import standings
 
     settings = settings_of(namespace=namespace)
     beats, active = _beats(settings), _active()
@@ -61,7 +61,7 @@ def _beats(settings: "Settings") -> "list[Heartbeat]":
 
 def _active() -> "Mapping[str, ActiveModel] | None":
     from worker.errors import RegistryUnavailable
-    from worker.lifecycle.registry import Registry
+    from worker.registry.registry import Registry
 
     try:
         with Registry(database_url(), name="signal-worker models") as registry:

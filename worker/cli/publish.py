@@ -28,8 +28,8 @@ def publish_registry(
         _check(late_seconds)
         return
     from contracts.streams import StreamNames
-    from worker.lifecycle.publisher import Publisher, PublisherOptions
-    from worker.logs import configure_logs
+    from worker.registry.publisher import Publisher, PublisherOptions
+    from worker.runtime import configure_logs
 
     settings = settings_of(namespace=namespace)
     configure_logs(settings.log_level, settings.log_format)
@@ -47,7 +47,7 @@ def publish_registry(
 
 
 def _check(late_seconds: float) -> None:
-    from worker.lifecycle.outbox import standing
+    from worker.registry.outbox import standing
 
     with refusals():
         found = standing(database_url())

@@ -24,7 +24,7 @@ from worker.cli._streams import (
 )
 
 if TYPE_CHECKING:
-    from worker.client.rejections import Filter, Redrive, Rejected, Rejections
+    from worker.operations.redrive import Filter, Redrive, Rejected, Rejections
 
 app = typer.Typer(help="Rejected requests: list, show, put back, delete.", no_args_is_help=True)
 
@@ -152,7 +152,7 @@ def purge(
 def _refuse_mixed(ids: Sequence[str] | None, wanted: "Filter") -> None:
     from dataclasses import replace
 
-    from worker.client.rejections import Filter
+    from worker.operations.redrive import Filter
 
     if ids and replace(wanted, limit=None) != Filter():
         refuse("ids and filters were both given; name the ids, or select by filters")
@@ -199,7 +199,7 @@ def _redriven(rejections: "Rejections", rejected: "Rejected", *, act: bool) -> d
 
 
 def _sentence(done: "Redrive") -> str:
-    from worker.client.rejections import RedriveStatus
+    from worker.operations.redrive import RedriveStatus
 
     return {
         RedriveStatus.REDRIVEN: f"as entry {done.entry_id}",
@@ -213,7 +213,7 @@ def _filter(
     code: str | None, strategy: str | None, older_than: str | None, newer_than: str | None, limit: int | None
 ) -> "Filter":
     from contracts import RejectionCode
-    from worker.client.rejections import Filter
+    from worker.operations.redrive import Filter
 
     try:
         wanted = None if code is None else RejectionCode(code)
@@ -230,7 +230,7 @@ def _filter(
 
 @contextmanager
 def _rejections(namespace: str | None) -> "Iterator[Rejections]":
-    from worker.client.rejections import Rejections
+    from worker.operations.redrive import Rejections
 
     with stream_server(namespace) as (client, names, settings):
         yield Rejections(client, names, remembered_seconds=settings.dedupe_seconds)

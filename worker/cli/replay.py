@@ -18,8 +18,8 @@ from worker.cli._common import refuse, settings_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from worker.replay.audit import Finding
-    from worker.replay.published import Publications
+    from worker.operations.replay.audit import Finding
+    from worker.operations.replay.published import Publications
     from worker.settings import Settings
 
 DIFFERENT, NOT_REPRODUCIBLE = 1, 3
@@ -54,10 +54,10 @@ def replay(
 
 
 def _replay_one(settings: "Settings", name: str, where: dict[str, bool], *, as_json: bool) -> None:
-    from worker.archive import ArchiveUnusable
     from worker.errors import StreamUnavailable
-    from worker.replay.audit import replay as replay_one
-    from worker.replay.errors import NotPublished
+    from worker.operations.archive import ArchiveUnusable
+    from worker.operations.replay.audit import replay as replay_one
+    from worker.operations.replay.errors import NotPublished
 
     with ExitStack() as stack:
         try:
@@ -80,10 +80,10 @@ def _replay_one(settings: "Settings", name: str, where: dict[str, bool], *, as_j
 def _audit(
     settings: "Settings", period: tuple[date, date], draw: tuple[int, int], where: dict[str, bool], *, as_json: bool
 ) -> None:
-    from worker.archive import ArchiveUnusable
     from worker.errors import StreamUnavailable
-    from worker.replay.audit import audit
-    from worker.replay.errors import NotPublished
+    from worker.operations.archive import ArchiveUnusable
+    from worker.operations.replay.audit import audit
+    from worker.operations.replay.errors import NotPublished
 
     with ExitStack() as stack:
         try:
@@ -105,10 +105,10 @@ def _audit(
 
 def _publications(settings: "Settings", stack: ExitStack, *, offline: bool, shadow: bool) -> "Publications":
     from contracts import SignalVector, StreamNames
-    from worker.archive import Archive
     from worker.embedded import StackNotRunning, resolve_redis_url
-    from worker.replay.published import Publications
-    from worker.server import connect
+    from worker.operations.archive import Archive
+    from worker.operations.replay.published import Publications
+    from worker.transport.client import connect
 
     names = StreamNames(settings.namespace)
     archive = Archive(settings.data_dir, names.shadow if shadow else names.results, SignalVector)
@@ -124,7 +124,7 @@ def _publications(settings: "Settings", stack: ExitStack, *, offline: bool, shad
 
 
 def _lineage(settings: "Settings") -> Any:  # noqa: ANN401 - imported late
-    from worker.replay.lineage import Lineage
+    from worker.operations.replay.lineage import Lineage
 
     return Lineage(settings.artifacts_dir, settings.data_dir)
 
@@ -136,7 +136,7 @@ def _code_version() -> str:
 
 
 def _end(findings: "Sequence[Finding]") -> None:
-    from worker.replay.audit import Outcome
+    from worker.operations.replay.audit import Outcome
 
     outcomes = {finding.outcome for finding in findings}
     if Outcome.DIFFERENT in outcomes:
@@ -194,7 +194,7 @@ def _show_audit(findings: "Sequence[Finding]", total: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from worker.replay.audit import Outcome, tally
+    from worker.operations.replay.audit import Outcome, tally
 
     console, counts = Console(), tally(findings)
     table = Table("strategy", "version", "snapshot", *(outcome.value for outcome in Outcome))

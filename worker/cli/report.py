@@ -93,7 +93,7 @@ def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scop
 def _load(settings: "Settings", folder: Path) -> "Bundle":
     from strategies.errors import BundleError
     from strategies.models.bundle_store import load_bundle
-    from worker.lifecycle.proving import artifact_path
+    from worker.lifecycle.loader import artifact_path
 
     # As given from here, or as the registry would spell it.
     path = artifact_path(str(folder.absolute() if folder.exists() else folder), settings.artifacts_dir)

@@ -13,7 +13,7 @@ from worker.cli._common import refuse
 from worker.cli._streams import NOT_FOUND, Json, Namespace, print_json, print_table, span_text, stream_server
 
 if TYPE_CHECKING:
-    from worker.client.pending import PendingRequest, RequestRecord, Requests
+    from worker.operations.pending import PendingRequest, RequestRecord, Requests
 
 app = typer.Typer(help="Requests: who works on what, what became of one.", no_args_is_help=True)
 
@@ -101,7 +101,7 @@ def _row(one: "PendingRequest") -> dict[str, Any]:
 
 @contextmanager
 def _requests(namespace: str | None) -> "Iterator[Requests]":
-    from worker.client.pending import Requests
+    from worker.operations.pending import Requests
 
     with stream_server(namespace) as (client, names, _):
         yield Requests(client, names)

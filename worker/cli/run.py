@@ -33,10 +33,10 @@ def run(
 ) -> None:
     """Answer signal requests until SIGTERM."""
     if lifeline is not None:
-        from worker.fleet.lifeline import die_with_parent
+        from worker.fleet.liveness_pipe import die_with_parent
 
         die_with_parent()
-    from worker.logs import configure_logs
+    from worker.runtime import configure_logs
 
     settings = settings_of(namespace=namespace, worker_name=name, strategies=strategies, health_port=health_port)
     configure_logs(settings.log_level, settings.log_format)

@@ -1,4 +1,4 @@
-"""For producers, gateways and operators: send requests, wait for outcomes, follow signal vectors."""
+"""For producers and gateways: send requests, wait for outcomes, follow signal vectors."""
 
 from worker.client.asynchronous import AsyncSignalClient, AsyncSignalFeed
 from worker.client.errors import OutcomeGone, RedriveRefused, SubmitInterrupted

@@ -23,11 +23,12 @@ from worker.client.conversations import Conversation, Pause, Result, Say, Step
 from worker.client.feeds import Delivery, Feed, RefusedEntry
 from worker.client.synchronous import BACKOFF_MAX_SECONDS
 from worker.errors import WorkerError
-from worker.server import Outage, connection_options, keep_raw, translated
+from worker.retry import Outage
+from worker.transport.client import connection_options, keep_raw, translated
 
 
 def connect_async(url: str, name: str, *, block_ms: int = 0) -> redis.asyncio.Redis:
-    """Return a client for one role of one task; like `worker.server.connect`, it never says a command twice."""
+    """Return a client for one role of one task; as of `connect`, it never repeats a command."""
     retry = Retry(NoBackoff(), 0)
     client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, retry=retry, **connection_options(name, block_ms))
     keep_raw(client)

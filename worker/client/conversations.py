@@ -20,7 +20,8 @@ from contracts import ContractError, Heartbeat, Rejection, SignalRequest, Signal
 from contracts.codec import decode, encode
 from worker.client.errors import OutcomeGone, SubmitInterrupted
 from worker.errors import RequestTimeout, StreamUnavailable
-from worker.server import Outage, pairs_of
+from worker.retry import Outage
+from worker.transport.client import pairs_of
 
 Word: TypeAlias = str | int | bytes
 Command: TypeAlias = tuple[Word, ...]

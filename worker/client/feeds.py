@@ -16,7 +16,7 @@ from contracts import ContractError, SignalVector, StreamNames
 from contracts.codec import decode
 from worker.client.conversations import Conversation, Say
 from worker.errors import GroupVanished, StreamUnavailable
-from worker.server import pairs_of, text_of
+from worker.transport.client import pairs_of, text_of
 
 #: Refused entries that a feed remembers; each is also logged when it is met.
 REFUSED_KEPT = 1000

@@ -22,7 +22,8 @@ from worker.client.feeds import Delivery
 from worker.client.inbox import Disposition, Inbox, Permission
 from worker.client.synchronous import BACKOFF_MAX_SECONDS, SignalClient
 from worker.errors import GroupVanished
-from worker.server import Outage, Patience, connect
+from worker.retry import Outage, Patience
+from worker.transport.client import connect
 
 #: Longest pause before a vector whose application failed is tried again, in seconds.
 RETRY_MAX_SECONDS = 5.0

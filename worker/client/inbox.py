@@ -11,7 +11,8 @@ from enum import StrEnum
 
 from contracts import SignalVector, StreamNames
 from worker.client.feeds import Delivery
-from worker.server import Client, script, translated
+from worker.transport.client import Client, translated
+from worker.transport.scripts import script
 
 
 class Disposition(StrEnum):

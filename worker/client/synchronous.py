@@ -17,7 +17,8 @@ from worker.client import conversations, feeds
 from worker.client.conversations import Conversation, Pause, Result, Say, Step
 from worker.client.feeds import Delivery, Feed, RefusedEntry
 from worker.errors import WorkerError
-from worker.server import Outage, connect, say, translated
+from worker.retry import Outage
+from worker.transport.client import connect, say, translated
 
 #: Longest pause between two tries to reach a server that is away, in seconds.
 BACKOFF_MAX_SECONDS = 5.0

@@ -1,1 +1,1 @@
-"""The life of processes: heartbeat, health, metrics, retention."""
+"""The life of processes: heartbeat, health, metrics, retention, supervision."""

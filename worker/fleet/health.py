@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from contracts import WorkerState
-from worker.server import Outage
+from worker.retry import Outage
 from worker.serving.pipeline import Rules
 from worker.serving.slots import Slots
 from worker.telemetry import Pulse

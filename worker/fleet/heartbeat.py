@@ -17,10 +17,11 @@ import structlog
 from contracts import GROUP, Heartbeat, ServedModel, StreamNames
 from contracts.codec import encode
 from worker.errors import StreamUnavailable
-from worker.fleet.facts import Facts
-from worker.server import Client, Outage, translated
+from worker.fleet.status import Facts
+from worker.retry import Outage
 from worker.serving.slots import Slots
 from worker.telemetry import Pulse
+from worker.transport.client import Client, translated
 
 _log = structlog.get_logger()
 

@@ -22,10 +22,10 @@ from prometheus_client.registry import Collector
 
 from contracts import RejectionCode, ServedAs
 from strategies.analysis.drift import DriftLevel, DriftReport
-from worker.fleet.facts import Facts
-from worker.serving.results import CommitStatus
+from worker.fleet.status import Facts
 from worker.serving.shadow import ShadowResult
 from worker.telemetry import BOUNDS, Histogram
+from worker.transport.scripts import CommitStatus
 
 _P = "signal_worker_"
 _DROPS = (CommitStatus.DUPLICATE, CommitStatus.CONFLICT, CommitStatus.FENCED)

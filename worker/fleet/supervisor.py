@@ -19,7 +19,7 @@ from types import FrameType
 
 import structlog
 
-from worker.fleet.lifeline import HUNG
+from worker.fleet.liveness_pipe import HUNG
 
 #: First pause before a restart, doubled with each that follows soon, in seconds.
 FIRST_PAUSE_SECONDS = 0.5

@@ -1,1 +1,1 @@
-"""Which model serves: registry, control channel, proof, publisher."""
+"""Which model serves in this worker: control channel, registry compared, bundles proven."""

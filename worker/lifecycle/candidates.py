@@ -16,12 +16,11 @@ import structlog
 from contracts import FleetEventType, ServedAs, StandingCandidate
 from strategies.errors import BundleError, BundleUnavailable
 from strategies.models.bundle import Bundle
-from worker.lifecycle.events import Events
-from worker.lifecycle.models import ActiveModel, CandidateModel
-from worker.lifecycle.proving import UnprovenRefused
-from worker.lifecycle.refusals import Refusals
-from worker.lifecycle.sources import Sources
-from worker.serving.consumer import utc_now
+from worker.clock import utc_now
+from worker.events import Events
+from worker.lifecycle.failure_reporter import Refusals
+from worker.lifecycle.loader import Sources, UnprovenRefused
+from worker.registry.models import ActiveModel, CandidateModel
 from worker.serving.shadow import Shadows
 from worker.serving.slots import Candidate, Slots
 

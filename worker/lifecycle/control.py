@@ -17,9 +17,10 @@ from contracts.codec import decode
 from contracts.control import ANSWERS
 from contracts.errors import ContractError
 from worker.errors import StreamUnavailable
-from worker.lifecycle.events import Events
+from worker.events import Events
 from worker.lifecycle.reconciler import Reconciler
-from worker.server import Client, Patience, pairs_of, say, translated
+from worker.retry import Patience
+from worker.transport.client import Client, pairs_of, say, translated
 
 Rows = list[tuple[str, tuple[tuple[bytes, bytes], ...]]]
 

@@ -16,13 +16,13 @@ from contracts import FleetEventType
 from strategies.errors import BundleError, DataError, SnapshotNotFound
 from strategies.market.snapshots import latest_snapshot, load_panel
 from strategies.models.bundle import Bundle
+from worker.clock import utc_now
 from worker.errors import RegistryUnavailable
+from worker.events import Events
 from worker.lifecycle.candidates import Candidates
-from worker.lifecycle.events import Events
-from worker.lifecycle.refusals import Refusals
-from worker.lifecycle.registry import ActiveModel, Registry
-from worker.lifecycle.sources import Sources
-from worker.serving.consumer import utc_now
+from worker.lifecycle.failure_reporter import Refusals
+from worker.lifecycle.loader import Sources
+from worker.registry.registry import ActiveModel, Registry
 from worker.serving.slots import ActiveBundle, Slots
 
 _log = structlog.get_logger()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypeVar
 
 import structlog
@@ -19,18 +19,18 @@ import structlog
 from contracts import Rejection, SignalRequest, SignalVector, StreamNames
 from contracts.codec import decode_request, printable, request_id_of
 from worker.errors import DeadlineExceeded, DeliveriesExhausted, GroupVanished, StreamUnavailable
-from worker.fleet.tracing import Tracing, trace_fields, trace_id
-from worker.server import Patience
-from worker.serving.answers import Answers
-from worker.serving.entries import Entry, RequestStream
+from worker.retry import Patience
+from worker.serving.committer import Commit, Outcome, Results
 from worker.serving.failpoints import Reach, Step
-from worker.serving.journal import log_dropped, log_published
+from worker.serving.intake import Entry, Prefetch, RequestStream
 from worker.serving.leases import Leases
-from worker.serving.prefetch import Prefetch
+from worker.serving.processor import Answers
 from worker.serving.rejections import REJECTED, code_of
-from worker.serving.results import Commit, CommitStatus, Outcome, Results
+from worker.serving.request_log import log_dropped, log_published
 from worker.serving.shadow import Shadows, ShadowTask
 from worker.telemetry import Counters, Pulse, Timing
+from worker.tracing import Tracing, trace_fields, trace_id
+from worker.transport.scripts import CommitStatus
 
 Result = TypeVar("Result")
 
@@ -386,11 +386,6 @@ class Consumer:
             log_published(entry, outcome, timing.total_ms)
         else:
             log_dropped(entry, outcome.request_id, commit, outcome.traceparent)
-
-
-def utc_now() -> datetime:
-    """Return the instant of now, UTC."""
-    return datetime.now(UTC)
 
 
 def _epoch_ms(instant: datetime | None) -> int | None:

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import structlog
 
 from contracts import GROUP, StreamNames
-from worker.server import Client, script, translated
+from worker.transport.client import Client, translated
+from worker.transport.scripts import script
 
 _log = structlog.get_logger()
 

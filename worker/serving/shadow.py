@@ -21,11 +21,12 @@ from contracts import ServedAs, SignalRequest, SignalVector, StreamNames
 from contracts.codec import encode
 from strategies.market.bars import Panel
 from worker.errors import StreamUnavailable, WorkerError
-from worker.server import Client, Outage, translated
-from worker.serving.choice import chosen
+from worker.retry import Outage
 from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
 from worker.serving.rejections import REJECTED
 from worker.serving.slots import ActiveBundle, Candidate, Slots
+from worker.serving.traffic_split import chosen
+from worker.transport.client import Client, translated
 
 #: Pause between two looks whether the consumer has anything in hand, in seconds.
 _LOOK_SECONDS = 0.002

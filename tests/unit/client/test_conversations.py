@@ -5,7 +5,7 @@ from contracts import StreamNames
 from worker.client import conversations
 from worker.client.conversations import Pause, Say
 from worker.errors import RequestTimeout, StreamUnavailable
-from worker.server import Outage
+from worker.retry import Outage
 
 
 def test_looks_for_an_outcome_grow_ever_rarer(monkeypatch):

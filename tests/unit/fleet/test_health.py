@@ -9,7 +9,7 @@ from tests.support.market import make_panel
 from tests.support.serving import make_active
 from worker.errors import StreamUnavailable
 from worker.fleet.health import Conditions, Liveness, Readiness
-from worker.server import Outage
+from worker.retry import Outage
 from worker.serving.pipeline import Rules
 from worker.serving.slots import Slots
 from worker.telemetry import Pulse

@@ -13,18 +13,18 @@ from tests.support.serving import NOW, make_active
 from tests.support.wire import make_rejection, make_vector
 from tests.unit.fleet.test_health import World
 from worker.errors import StreamUnavailable
+from worker.events import Events
 from worker.fleet.drift import DriftWatch
-from worker.fleet.facts import Backlog, Facts
 from worker.fleet.health import Liveness
+from worker.fleet.janitor import Janitor
 from worker.fleet.metrics import DRIFT_FEATURES_SHOWN, WorkerMetrics, metrics_registry
-from worker.fleet.retention import Janitor
-from worker.lifecycle.events import Events
-from worker.server import connect
-from worker.serving.entries import RequestStream
+from worker.fleet.status import Backlog, Facts
+from worker.serving.intake import RequestStream
 from worker.serving.leases import Leases
-from worker.serving.results import CommitStatus
 from worker.serving.shadow import ShadowResult, Shadows
 from worker.telemetry import Counters, Timing
+from worker.transport.client import connect
+from worker.transport.scripts import CommitStatus
 
 CANDIDATES = (
     StandingCandidate(strategy="alpha_baseline", version="v2", part="canary", share=0.05, since=NOW, proven=True),

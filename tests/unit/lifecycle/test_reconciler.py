@@ -4,7 +4,7 @@ import pytest
 
 from strategies.errors import BundleError
 from tests.support.serving import make_active
-from worker.lifecycle.sources import require_calendar
+from worker.lifecycle.loader import require_calendar
 
 
 def test_bundle_of_another_exchange_is_refused():

@@ -8,8 +8,8 @@ from contracts import SignalRequest
 from strategies.market.calendar import SessionCalendar
 from strategies.models.bundle_files import SIZE_LIMITS
 from strategies.models.bundle_store import load_bundle
+from tests.benchmarks.swap import save_large_bundle
 from tests.support.models import SYMBOLS, make_bundle, make_training_panel
-from worker.benchmarks.swap import save_large_bundle
 from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
 from worker.serving.slots import ActiveBundle
 

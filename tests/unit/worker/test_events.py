@@ -4,7 +4,7 @@ import structlog
 
 from contracts import FleetEvent, FleetEventType, StreamNames
 from contracts.codec import decode
-from worker.lifecycle.events import Events
+from worker.events import Events
 
 NAMES = StreamNames("t")
 

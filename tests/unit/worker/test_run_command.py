@@ -28,7 +28,7 @@ def test_worker_runs_with_threads_that_take_short_turns(monkeypatch):
 
     monkeypatch.setattr(app, "Worker", Watched)
     # What they do to this process, later tests would find.
-    monkeypatch.setattr("worker.logs.configure_logs", lambda *_: None)
+    monkeypatch.setattr("worker.runtime.configure_logs", lambda *_: None)
     monkeypatch.setattr("worker.cli.run._import_lightgbm", lambda: None)
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nothing")

@@ -1,7 +1,7 @@
 from contracts import RejectionCode
 from tests.support.wire import make_rejection, make_vector
-from worker.serving.results import CommitStatus
 from worker.telemetry import Counters
+from worker.transport.scripts import CommitStatus
 
 
 def test_counters_tell_outcomes_apart():

@@ -1,0 +1,68 @@
+"""A registry row that points anywhere is refused as a bundle error, never as another one."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from strategies.errors import BundleError, BundleNotFound
+from tests.support.models import make_bundle
+from worker.lifecycle import loader as proving
+from worker.lifecycle.loader import artifact_path, prove
+from worker.registry.models import ActiveModel
+
+
+def test_links_in_a_circle_and_names_too_long_are_refused(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+
+    for model_path in ("circle", "circle/v1", "a" * 300, "a\0b"):
+        with pytest.raises(BundleError, match=r"cannot be followed|nothing stands at"):
+            artifact_path(model_path, tmp_path)
+
+
+def test_absent_bundle_is_not_found(tmp_path):
+    with pytest.raises(BundleNotFound):
+        artifact_path("models/s/v1", tmp_path)
+
+
+def make_row(model_path: str) -> ActiveModel:
+    return ActiveModel(
+        strategy="alpha_baseline",
+        version="v1",
+        activation=1,
+        model_path=model_path,
+        mlflow_run_id=None,
+        config={},
+        metrics={},
+        activated_at=datetime(2026, 1, 5, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["bundle", "bare"])
+def test_link_swapped_in_between_the_look_at_a_path_and_its_reading_leads_nowhere(tmp_path, monkeypatch, bare):
+    root, outside = tmp_path / "artifacts", tmp_path / "outside"
+    folder = make_bundle(root).parent
+    model_path = "models/alpha_baseline/v1/model.txt" if bare else "models/alpha_baseline/v1"
+    look = proving.artifact_path
+
+    def swap_after(path, artifacts_dir):
+        found = look(path, artifacts_dir)
+        folder.rename(outside)
+        folder.symlink_to(outside)
+        return found
+
+    monkeypatch.setattr(proving, "artifact_path", swap_after)
+
+    with pytest.raises(BundleError, match="cannot be opened"):
+        prove(make_row(model_path), root, allow_unproven=True)
+
+
+def test_whatever_a_bundle_raises_is_its_refusal(tmp_path, monkeypatch):
+    def explode(*_args, **_kwargs):
+        raise ZeroDivisionError("deep inside")
+
+    monkeypatch.setattr(proving, "load_bundle", explode)
+    (tmp_path / "v1").mkdir()
+    model = make_row("v1")
+
+    with pytest.raises(BundleError, match="v1 cannot be proven: ZeroDivisionError: deep inside"):
+        prove(model, tmp_path, allow_unproven=False)

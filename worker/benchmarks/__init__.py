@@ -1,1 +1,0 @@
-"""Measurements of this machine: the engine, its rivals, the worker. Nothing here serves."""

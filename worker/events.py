@@ -1,0 +1,37 @@
+"""What this worker did, said on the events stream.
+
+Owns: appending to the events stream.
+Must not know: why things happened.
+Invariant: an event that cannot be said is logged and forgotten; saying something never stops the work.
+"""
+
+import structlog
+
+from contracts import FleetEvent, FleetEventType, StreamNames
+from contracts.codec import encode
+from worker.clock import utc_now
+from worker.errors import StreamUnavailable
+from worker.transport.client import Client, translated
+
+_log = structlog.get_logger()
+
+
+class Events:
+    """The voice of one worker; not safe to share between threads."""
+
+    def __init__(self, commands: Client, names: StreamNames, worker: str) -> None:
+        """Take the connection of the thread that speaks."""
+        self._commands, self._names, self._worker = commands, names, worker
+
+    def say(self, kind: FleetEventType, **facts: str | float | None) -> bool:
+        """Append one event, and return whether the server took it."""
+        event = FleetEvent(type=kind, worker=self._worker, at=utc_now(), **facts)
+        _log.info("fleet_event", kind=kind.value, **{name: value for name, value in facts.items() if value is not None})
+        try:
+            with translated():
+                # Not cut here: a length knows nothing of groups. The janitor cuts by age.
+                self._commands.xadd(self._names.events, encode(event))  # type: ignore[arg-type]  # invariant dict
+        except StreamUnavailable as error:
+            _log.warning("fleet_event_lost", kind=kind.value, reason=error.reason)
+            return False
+        return True

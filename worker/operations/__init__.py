@@ -1,0 +1,1 @@
+"""What an operator looks at and does, from a shell of one's own."""

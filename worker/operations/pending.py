@@ -1,0 +1,176 @@
+"""Requests that are being worked on, and what is remembered of a request id.
+
+Owns: one row a pending entry, beside the heartbeat of who holds it; one page a request id.
+Must not know: how they are shown.
+Invariant: only reads; looking never changes who owns what.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from contracts import GROUP, ContractError, Heartbeat, Rejection, SignalVector, StreamNames
+from contracts.codec import decode, request_id_of
+from worker.errors import GroupVanished, StreamUnavailable
+from worker.transport.client import Client, pairs_of, say, text_of, translated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """One consumer, and its life sign."""
+
+    name: str
+    #: State of its heartbeat; `gone` where it beats no more.
+    state: str
+    #: Milliseconds since its last heartbeat, by the server's clock.
+    beaten_ms_ago: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRequest:
+    """One entry that was delivered and has no outcome yet."""
+
+    entry_id: str
+    request_id: str
+    holder: Holder
+    #: Milliseconds since it was delivered, or its lease renewed.
+    idle_ms: int
+    #: Milliseconds since its producer added it.
+    age_ms: int
+    #: How often it was delivered.
+    deliveries: int
+    last_error: str
+    #: Whether the entry was cut from the stream while it was pending.
+    trimmed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingList:
+    """What is pending, longest idle first."""
+
+    #: All of it, also what is not among `requests`.
+    total: int
+    #: Entries that nobody has read yet; None where the server cannot say.
+    unread: int | None
+    requests: tuple[PendingRequest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """All that is known of one request id."""
+
+    request_id: str
+    #: The remembered hash; empty where nothing is remembered.
+    remembered: dict[str, str]
+    #: Milliseconds until it is forgotten; None where nothing is remembered, or nothing is ever forgotten.
+    forgotten_in_ms: int | None
+    outcome: SignalVector | Rejection | None
+
+
+class Requests:
+    """The requests stream of one namespace as an operator sees it; not safe to share between threads."""
+
+    def __init__(self, client: Client, names: StreamNames) -> None:
+        """Take a connection that does not block."""
+        self._client, self._names = client, names
+
+    def pending(self, *, limit: int = 100) -> PendingList:
+        """Return what is pending.
+
+        Args:
+            limit: Most entries looked at, the oldest first.
+
+        Raises:
+            StreamUnavailable: The server is away.
+        """
+        unread = self._unread()
+        try:
+            with translated():
+                rows = self._client.xpending_range(self._names.requests, GROUP, min="-", max="+", count=limit)
+                total = int(self._client.xpending(self._names.requests, GROUP)["pending"])
+        except GroupVanished:
+            return PendingList(total=0, unread=unread, requests=())
+        now = self._now()
+        holders = {name: self._holder(name, now) for name in sorted({text_of(row["consumer"]) for row in rows})}
+        found = [self._pending(row, holders, now) for row in rows]
+        return PendingList(total=total, unread=unread, requests=tuple(sorted(found, key=lambda one: -one.idle_ms)))
+
+    def record(self, request_id: str) -> RequestRecord:
+        """Return all that is known of a request id.
+
+        Raises:
+            StreamUnavailable: The server is away.
+        """
+        key = self._names.request(request_id)
+        with translated():
+            fields = say(self._client, "HGETALL", key)
+            left = int(self._client.pttl(key))
+        remembered = {text_of(name): _shown(value) for name, value in fields.items()}
+        return RequestRecord(
+            request_id=request_id,
+            remembered=remembered,
+            forgotten_in_ms=left if left >= 0 else None,
+            outcome=self._outcome(remembered),
+        )
+
+    def _pending(self, row: dict[str, Any], holders: dict[str, Holder], now: int) -> PendingRequest:
+        entry_id = text_of(row["message_id"])
+        with translated():
+            entries = say(self._client, "XRANGE", self._names.requests, entry_id, entry_id, "COUNT", 1)
+            request_id = request_id_of(pairs_of(entries[0][1]), entry_id) if entries else entry_id
+            error = say(self._client, "HGET", self._names.request(request_id), "last_error")
+        return PendingRequest(
+            entry_id=entry_id,
+            request_id=request_id,
+            holder=holders[text_of(row["consumer"])],
+            idle_ms=int(row["time_since_delivered"]),
+            age_ms=max(0, now - int(entry_id.split("-", 1)[0])),
+            deliveries=int(row["times_delivered"]),
+            last_error=_shown(error) if error else "",
+            trimmed=not entries,
+        )
+
+    def _holder(self, name: str, now: int) -> Holder:
+        with translated():
+            fields = say(self._client, "HGETALL", self._names.worker(name))
+        if not fields:
+            return Holder(name=name, state="gone")
+        try:
+            beat = decode(Heartbeat, tuple(fields.items()))
+        except ContractError as error:
+            return Holder(name=name, state="unreadable", reason=str(error))
+        ago = max(0, now - int(beat.beaten_at.timestamp() * 1000))
+        return Holder(name=name, state=beat.state.value, beaten_ms_ago=ago, reason=beat.reason)
+
+    def _unread(self) -> int | None:
+        try:
+            with translated():
+                groups = self._client.xinfo_groups(self._names.requests)
+                length = int(self._client.xlen(self._names.requests))
+        except StreamUnavailable as error:
+            if error.reason != "ResponseError":  # "no such key": nothing was ever requested
+                raise
+            return 0
+        mine = [group for group in groups if text_of(group["name"]) == GROUP]
+        lag = mine[0].get("lag") if mine else length
+        return None if lag is None else int(lag)
+
+    def _outcome(self, remembered: dict[str, str]) -> SignalVector | Rejection | None:
+        stream, entry = remembered.get("stream"), remembered.get("entry")
+        if stream is None or entry is None:
+            return None
+        with translated():
+            rows = say(self._client, "XRANGE", stream, entry, entry, "COUNT", 1)
+        if not rows:
+            return None
+        pairs = pairs_of(rows[0][1])
+        return decode(SignalVector, pairs) if remembered["state"] == "done" else decode(Rejection, pairs)
+
+    def _now(self) -> int:
+        with translated():
+            seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _shown(raw: bytes) -> str:
+    return raw.decode("utf-8", errors="backslashreplace")

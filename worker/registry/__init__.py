@@ -1,0 +1,1 @@
+"""The model registry in PostgreSQL: its client, its outbox, its migrations."""

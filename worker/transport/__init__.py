@@ -1,0 +1,1 @@
+"""Connections to the stream server and the scripts that run on it."""

@@ -5,7 +5,15 @@ from worker.client.errors import OutcomeGone, RedriveRefused, SubmitInterrupted
 from worker.client.feeds import Delivery, RefusedEntry
 from worker.client.gateway import Application, Gateway, GatewayOptions, order_key
 from worker.client.inbox import Disposition
-from worker.client.orders import Order, OrderPlan, RefusedOrder, application_orders, weights_to_orders
+from worker.client.orders import (
+    LimitedOrder,
+    Order,
+    OrderPlan,
+    OrderRules,
+    RefusedOrder,
+    application_orders,
+    weights_to_orders,
+)
 from worker.client.paper import PaperBroker, paper_gateway
 from worker.client.synchronous import SignalClient, SignalFeed
 
@@ -17,8 +25,10 @@ __all__ = [
     "Disposition",
     "Gateway",
     "GatewayOptions",
+    "LimitedOrder",
     "Order",
     "OrderPlan",
+    "OrderRules",
     "OutcomeGone",
     "PaperBroker",
     "RedriveRefused",

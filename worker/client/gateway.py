@@ -29,6 +29,7 @@ from worker.transport.client import connect
 RETRY_MAX_SECONDS = 5.0
 #: Makes order keys of this program differ from anyone else's.
 _ORDER_KEYS = uuid.UUID("6f1d3c52-6a0e-5d0c-9a55-1f2f0f5f7b10")
+_CLOSING_KEYS = uuid.uuid5(_ORDER_KEYS, "closing")
 
 _ALARMS = frozenset({Disposition.CONFLICT, Disposition.OVERTAKEN, Disposition.SHADOW})
 _log = structlog.get_logger()
@@ -52,6 +53,11 @@ class Application:
 def order_key(request_id: str, symbol: str) -> str:
     """Return the idempotency key of the order that a request's vector means in a symbol."""
     return str(uuid.uuid5(_ORDER_KEYS, f"{request_id}/{symbol}"))
+
+
+def closing_key(request_id: str, symbol: str) -> str:
+    """Return the key of the order that closes a position before the other side is opened under `order_key`."""
+    return str(uuid.uuid5(_CLOSING_KEYS, f"{request_id}/{symbol}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

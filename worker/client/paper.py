@@ -6,11 +6,12 @@ Invariant: an order key is filled once, however often it is placed; a broker for
 """
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 
 import structlog
 
 from worker.client.gateway import Application, Gateway, GatewayOptions
-from worker.client.orders import Order, application_orders
+from worker.client.orders import Number, Order, OrderRules, application_orders
 from worker.client.synchronous import SignalClient
 
 _log = structlog.get_logger()
@@ -19,9 +20,9 @@ _log = structlog.get_logger()
 class PaperBroker:
     """Fills every market order at once, each key once."""
 
-    def __init__(self, positions: Mapping[str, int] | None = None) -> None:
+    def __init__(self, positions: Mapping[str, int | Decimal] | None = None) -> None:
         """Start with these shares."""
-        self.positions: dict[str, int] = dict(positions or {})
+        self.positions: dict[str, Decimal] = {symbol: Decimal(held) for symbol, held in (positions or {}).items()}
         #: By key, in the order of filling.
         self.filled: dict[str, Order] = {}
 
@@ -30,7 +31,7 @@ class PaperBroker:
         if order.key in self.filled:
             return
         self.filled[order.key] = order
-        held = self.positions.get(order.symbol, 0) + order.quantity
+        held = self.positions.get(order.symbol, Decimal(0)) + order.quantity
         self.positions[order.symbol] = held
         if not held:
             del self.positions[order.symbol]
@@ -40,9 +41,10 @@ def paper_gateway(
     client: SignalClient,
     broker: PaperBroker,
     *,
-    equity: float,
-    prices: Callable[[], Mapping[str, float]],
+    equity: Number,
+    prices: Callable[[], Mapping[str, Number]],
     name: str = "paper",
+    rules: OrderRules | None = None,
     options: GatewayOptions | None = None,
 ) -> Gateway:
     """Return a gateway that turns each vector into orders of the broker.
@@ -53,13 +55,16 @@ def paper_gateway(
         equity: Capital of one leg, in the prices' currency.
         prices: Asked for the prices of one share by symbol, at each application.
         name: Of the gateway.
+        rules: What the broker accepts and the desk allows.
         options: How it reads and remembers.
     """
 
     def apply(application: Application) -> None:
-        plan = application_orders(application, equity, prices(), broker.positions)
+        plan = application_orders(application, equity, prices(), broker.positions, rules)
         for refused in plan.refused:
             _log.warning("order_refused", symbol=refused.symbol, reason=refused.reason)
+        for limited in plan.limited:
+            _log.warning("order_limited", symbol=limited.symbol, wanted=str(limited.wanted), reason=limited.reason)
         for order in plan.orders:
             broker.place(order)
 

@@ -5,8 +5,7 @@ import signal
 import pytest
 import structlog
 
-from strategies.expressions.feature_sets import feature_set
-from tests.support.market import make_panel
+from tests.support.market import load_kernels
 from tests.support.servers import (
     Databases,
     PrivateServers,
@@ -33,8 +32,7 @@ structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _pla
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_kernels():
     """Machine code of the kernels in its cache, before a test times a worker that would compile them first."""
-    panel = make_panel(sessions=70)
-    feature_set("alpha158").evaluate(panel.window(panel.symbols, panel.sessions[-1].astype(object), 61))
+    load_kernels()
 
 
 @pytest.fixture(scope="session")

@@ -297,7 +297,7 @@ def test_workers_whose_clocks_are_hours_off_lose_and_misattribute_nothing(publis
     fleet, registry, worker, streams = published
     worker.end()
     skewed = [
-        fleet.start(hours, "run", module="tests.support.skewed_worker", worker_name=f"w{place}")
+        fleet.execute(hours, "run", module="tests.support.skewed_worker", worker_name=f"w{place}")
         for place, hours in enumerate(("6", "-6"))
     ]
     for one in skewed:

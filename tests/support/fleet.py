@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.fork_server import ForkedChild, fork_server
 from worker.embedded import Endpoints
 from worker.embedded.processes import Launch, launch, wait_until
 from worker.settings import inherited_environment
@@ -25,9 +26,17 @@ PATIENCE = 40.0
 class Process:
     """One verb of `signal-worker`, running."""
 
-    def __init__(self, verb: list[str], environment: Mapping[str, str], log: Path, module: str = "worker") -> None:
+    def __init__(
+        self, verb: list[str], environment: Mapping[str, str], log: Path, module: str = "worker", *, warm: bool = True
+    ) -> None:
+        """Start it: `warm` forks it from a parent that has imported the command line, else a new interpreter does."""
         self.log = log
-        self._child: subprocess.Popen[bytes] = launch(
+        self._child: subprocess.Popen[bytes] | ForkedChild
+        if warm and sys.platform == "linux":
+            server = fork_server(measured="COVERAGE_PROCESS_CONFIG" in environment)
+            self._child = server.start(module, verb, environment, log)
+            return
+        self._child = launch(
             Launch(
                 command=(sys.executable, "-m", module, *verb),
                 log=log,
@@ -114,10 +123,11 @@ class Fleet:
 
     def start(self, *verb: str, module: str = "worker", **settings: object) -> Process:
         """Start a verb of the command line, or of another module that ends in it."""
-        environment = self.environment | {f"SIGNALS_{name.upper()}": str(value) for name, value in settings.items()}
-        process = Process(list(verb), environment, self.folder / f"{len(self._processes)}-{verb[-1]}.log", module)
-        self._processes.append(process)
-        return process
+        return self._start(verb, module, settings, warm=True)
+
+    def execute(self, *verb: str, module: str = "worker", **settings: object) -> Process:
+        """Start it in a new interpreter, as modules need that replace something before the command line imports it."""
+        return self._start(verb, module, settings, warm=False)
 
     def worker(self, **settings: object) -> Process:
         """Start a worker and wait until it serves."""
@@ -129,3 +139,10 @@ class Fleet:
         """End every process."""
         for process in self._processes:
             process.end()
+
+    def _start(self, verb: tuple[str, ...], module: str, settings: Mapping[str, object], *, warm: bool) -> Process:
+        environment = self.environment | {f"SIGNALS_{name.upper()}": str(value) for name, value in settings.items()}
+        log = self.folder / f"{len(self._processes)}-{verb[-1]}.log"
+        process = Process(list(verb), environment, log, module, warm=warm)
+        self._processes.append(process)
+        return process

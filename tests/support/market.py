@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from strategies.expressions.feature_sets import feature_set
 from strategies.market.bars import FloatArray, Panel, SessionArray
 from strategies.market.calendar import SessionCalendar
 from strategies.market.importing import ImportOptions, import_bars
@@ -83,6 +84,12 @@ def make_panel(
         last=np.full(len(names), sessions - 1, dtype=np.int64),
         snapshot_id=f"{seed:064x}",
     )
+
+
+def load_kernels() -> None:
+    """Load the machine code of the kernels, or compile it into its cache."""
+    panel = make_panel(sessions=70)
+    feature_set("alpha158").evaluate(panel.window(panel.symbols, panel.sessions[-1].astype(object), 61))
 
 
 def _field(frames: Sequence[pd.DataFrame], name: str, listed: np.ndarray) -> FloatArray:

@@ -210,7 +210,6 @@ CREATE OR REPLACE FUNCTION public.switch_active(
 ) RETURNS bigint
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET signal_registry.transition = 'on'
 AS $$
 DECLARE
     target public.model_registry%ROWTYPE;
@@ -224,11 +223,13 @@ BEGIN
         RETURN number;
     END IF;
     before := public.active_version(strategy);
+    PERFORM set_config('signal_registry.transition', 'on', true);
     UPDATE public.model_registry AS r SET status = 'inactive', deactivated_at = clock_timestamp()
     WHERE r.strategy_name = strategy AND r.status = 'active';
     UPDATE public.model_registry AS r
     SET status = 'active', activated_at = clock_timestamp(), deactivated_at = NULL
     WHERE r.id = target.id;
+    PERFORM set_config('signal_registry.transition', '', true);
     RETURN public.record_transition(target, action, 'active', before, reason, actor);
 END
 $$;
@@ -253,7 +254,6 @@ CREATE OR REPLACE FUNCTION public.deactivate_model(
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET signal_registry.transition = 'on'
 AS $$
 DECLARE
     target public.model_registry%ROWTYPE;
@@ -265,8 +265,10 @@ BEGIN
         PERFORM public.require_strategy(strategy);
         RAISE EXCEPTION 'strategy % has no active version to deactivate', strategy USING ERRCODE = 'SW002';
     END IF;
+    PERFORM set_config('signal_registry.transition', 'on', true);
     UPDATE public.model_registry AS r SET status = 'inactive', deactivated_at = clock_timestamp()
     WHERE r.id = target.id;
+    PERFORM set_config('signal_registry.transition', '', true);
     RETURN public.record_transition(target, 'deactivated', 'inactive', target.version, reason, actor);
 END
 $$;
@@ -344,7 +346,6 @@ RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET signal_registry.transition = 'on'
 AS $$
 DECLARE
     target public.model_registry%ROWTYPE;
@@ -360,10 +361,12 @@ BEGIN
         RETURN number;
     END IF;
     before := public.active_version(strategy);
+    PERFORM set_config('signal_registry.transition', 'on', true);
     UPDATE public.model_registry AS r
     SET status = 'failed',
         deactivated_at = CASE r.status WHEN 'active' THEN clock_timestamp() ELSE r.deactivated_at END
     WHERE r.id = target.id;
+    PERFORM set_config('signal_registry.transition', '', true);
     RETURN public.record_transition(target, 'failed', 'failed', before, reason, actor);
 END
 $$;
@@ -373,7 +376,6 @@ RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET signal_registry.transition = 'on'
 AS $$
 DECLARE
     target public.model_registry%ROWTYPE;
@@ -384,7 +386,9 @@ BEGIN
         RAISE EXCEPTION '% % is %, only a failed version can be retried', strategy, version, target.status
             USING ERRCODE = 'SW002';
     END IF;
+    PERFORM set_config('signal_registry.transition', 'on', true);
     UPDATE public.model_registry AS r SET status = 'testing' WHERE r.id = target.id;
+    PERFORM set_config('signal_registry.transition', '', true);
     RETURN public.record_transition(
         target, 'retried', 'testing', public.active_version(strategy), reason, actor);
 END

@@ -12,8 +12,12 @@ BEGIN
         IF NOT EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = wanted) THEN
             BEGIN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
-            -- Roles belong to the whole server: a migration of another database may have been faster.
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+            EXCEPTION
+                -- Roles belong to the whole server: a migration of another database may have been faster.
+                WHEN duplicate_object OR unique_violation THEN NULL;
+                -- A plain owner without CREATEROLE goes on without them; who may creates them, and the grants follow.
+                WHEN insufficient_privilege THEN
+                    RAISE WARNING 'role % does not exist and % may not create it', wanted, current_user;
             END;
         END IF;
     END LOOP;
@@ -37,23 +41,34 @@ REVOKE ALL ON FUNCTION
     public.retry_model(text, text, text, text)
     FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA public TO signal_reader, signal_publisher, signal_admin;
-
-GRANT SELECT ON public.model_registry, public.model_activations, public.active_models
-    TO signal_reader, signal_admin;
-GRANT EXECUTE ON FUNCTION public.fail_model(text, text, text, text) TO signal_reader, signal_admin;
-
-GRANT SELECT ON public.model_activations, public.registry_outbox TO signal_publisher;
-GRANT UPDATE (published_at), DELETE ON public.registry_outbox TO signal_publisher;
-
--- No status, no times: those are the functions' alone.
-GRANT INSERT (strategy_name, version, mlflow_run_id, mlflow_experiment_id, model_path, performance_metrics, config,
-    created_by, notes) ON public.model_registry TO signal_admin;
-GRANT UPDATE (notes) ON public.model_registry TO signal_admin;
-GRANT SELECT ON public.registry_outbox TO signal_admin;
-GRANT EXECUTE ON FUNCTION
-    public.activate_model(text, text, text, text),
-    public.deactivate_model(text, text, text),
-    public.rollback_model(text, text, text),
-    public.retry_model(text, text, text, text)
-    TO signal_admin;
+-- To the roles that exist.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT * FROM (VALUES
+            ('signal_reader', 'USAGE ON SCHEMA public'),
+            ('signal_publisher', 'USAGE ON SCHEMA public'),
+            ('signal_admin', 'USAGE ON SCHEMA public'),
+            ('signal_reader', 'SELECT ON public.model_registry, public.model_activations, public.active_models'),
+            ('signal_admin', 'SELECT ON public.model_registry, public.model_activations, public.active_models'),
+            ('signal_reader', 'EXECUTE ON FUNCTION public.fail_model(text, text, text, text)'),
+            ('signal_admin', 'EXECUTE ON FUNCTION public.fail_model(text, text, text, text)'),
+            ('signal_publisher', 'SELECT ON public.model_activations, public.registry_outbox'),
+            ('signal_publisher', 'UPDATE (published_at), DELETE ON public.registry_outbox'),
+            -- No status, no times: those are the functions' alone.
+            ('signal_admin', 'INSERT (strategy_name, version, mlflow_run_id, mlflow_experiment_id, model_path, '
+                'performance_metrics, config, created_by, notes) ON public.model_registry'),
+            ('signal_admin', 'UPDATE (notes) ON public.model_registry'),
+            ('signal_admin', 'SELECT ON public.registry_outbox'),
+            ('signal_admin', 'EXECUTE ON FUNCTION public.activate_model(text, text, text, text)'),
+            ('signal_admin', 'EXECUTE ON FUNCTION public.deactivate_model(text, text, text)'),
+            ('signal_admin', 'EXECUTE ON FUNCTION public.rollback_model(text, text, text)'),
+            ('signal_admin', 'EXECUTE ON FUNCTION public.retry_model(text, text, text, text)')
+        ) AS v (role, privilege) JOIN pg_catalog.pg_roles AS r ON r.rolname = v.role
+    LOOP
+        EXECUTE format('GRANT %s TO %I', given.privilege, given.role);
+    END LOOP;
+END
+$$;

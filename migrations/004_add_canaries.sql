@@ -120,11 +120,23 @@ REVOKE ALL ON FUNCTION
     public.stop_canary(text, text, text)
     FROM PUBLIC;
 
-GRANT SELECT ON public.canaries TO signal_reader, signal_admin;
-GRANT EXECUTE ON FUNCTION
-    public.set_canary(text, text, double precision, text, text),
-    public.stop_canary(text, text, text)
-    TO signal_admin;
+-- To the roles that exist; see 003.
+DO $$
+DECLARE
+    given record;
+BEGIN
+    FOR given IN
+        SELECT * FROM (VALUES
+            ('signal_reader', 'SELECT ON public.canaries'),
+            ('signal_admin', 'SELECT ON public.canaries'),
+            ('signal_admin', 'EXECUTE ON FUNCTION public.set_canary(text, text, double precision, text, text)'),
+            ('signal_admin', 'EXECUTE ON FUNCTION public.stop_canary(text, text, text)')
+        ) AS v (role, privilege) JOIN pg_catalog.pg_roles AS r ON r.rolname = v.role
+    LOOP
+        EXECUTE format('GRANT %s TO %I', given.privilege, given.role);
+    END LOOP;
+END
+$$;
 
 COMMENT ON VIEW public.canaries IS
     'The version in testing that answers a share of a strategy''s requests; by set_canary() and stop_canary() alone.';

@@ -10,7 +10,6 @@ RETURNS bigint
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET signal_registry.transition = 'on'
 AS $$
 DECLARE
     target public.model_registry%ROWTYPE;
@@ -27,10 +26,12 @@ BEGIN
         RETURN number;
     END IF;
     before := public.active_version(strategy);
+    PERFORM set_config('signal_registry.transition', 'on', true);
     UPDATE public.model_registry AS r
     SET status = 'failed',
         deactivated_at = CASE r.status WHEN 'active' THEN clock_timestamp() ELSE r.deactivated_at END
     WHERE r.id = target.id;
+    PERFORM set_config('signal_registry.transition', '', true);
     number := public.record_transition(target, 'failed', 'failed', before, reason, actor);
     IF target.status = 'active' THEN
         fallback := public.version_before(strategy);

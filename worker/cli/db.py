@@ -15,13 +15,22 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def migrate() -> None:
     """Apply the migrations that the database lacks; a second call changes nothing."""
     from worker.registry.migrations import migrate as apply
+    from worker.registry.migrations import missing_roles
 
     with refusals():
         applied = apply(database_url())
+        missing = missing_roles(database_url())
     for name in applied:
         typer.echo(f"applied {name}")
     if not applied:
         typer.echo("nothing to apply")
+    if missing:
+        statements = "; ".join(f"CREATE ROLE {role} NOLOGIN" for role in missing)
+        typer.echo(
+            f"skipped the roles {', '.join(missing)}: this login may not create roles. To run workers with less "
+            f"than an owner's rights, let a login that may run: {statements}; then `signal-worker db migrate` again",
+            err=True,
+        )
 
 
 @app.command()

@@ -18,7 +18,7 @@ from worker.client.gateway import Application, closing_key, order_key, targets_o
 #: A number as a broker's API or a price file gives it; what it must be is checked symbol by symbol.
 Number = int | float | str | Decimal
 
-#: Part of a lot forgiven when rounding towards zero, so that a third of 30,000 buys 100 shares at 100, not 99.
+#: Part of a lot forgiven when a weight becomes shares, so that a third of 30,000 buys 100 shares at 100, not 99.
 _FORGIVEN = Decimal("1e-9")
 #: No broker takes more of anything; larger results come from prices that are none.
 _MOST_SHARES = Decimal(10) ** 15
@@ -26,6 +26,8 @@ _MOST_SHARES = Decimal(10) ** 15
 _LARGEST = 30
 #: Longest text that is read as a number.
 _MOST_CHARACTERS = 64
+#: Whole numbers beyond it are not even written as text.
+_MOST_BITS = 100
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _PRECISION = Context(prec=60)
 _NOTHING = Decimal(0)
@@ -244,7 +246,7 @@ def _line(
     position = _number("the position", positions.get(symbol, 0))
     price = _price(symbol, prices, needed=share != 0)
     lot = rules.lot_of(symbol)
-    wanted = _rounded(share * capital / price, lot) if share and price else _NOTHING
+    wanted = _rounded(share * capital / price, lot, forgiven=_FORGIVEN) if share and price else _NOTHING
     for name, shares in (("the position", position), (f"the price was {price}, the target", wanted)):
         if abs(shares) > _MOST_SHARES:
             raise ValueError(f"{name} was {shares:.3E} shares, the limit is {_MOST_SHARES:.0E}")
@@ -316,9 +318,9 @@ def _leg(
     )
 
 
-def _rounded(shares: Decimal, lot: Decimal) -> Decimal:
+def _rounded(shares: Decimal, lot: Decimal, *, forgiven: Decimal = _NOTHING) -> Decimal:
     """Return the multiple of a lot next to a number of shares, towards zero."""
-    lots = (abs(shares) / lot + _FORGIVEN).to_integral_value(rounding=ROUND_FLOOR)
+    lots = (abs(shares) / lot + forgiven).to_integral_value(rounding=ROUND_FLOOR)
     return (lots * lot).copy_sign(shares) if lots else _NOTHING
 
 
@@ -373,5 +375,5 @@ def _numeric(value: object) -> bool:
     if isinstance(value, bool):
         return False
     if isinstance(value, numbers.Integral):
-        return int(value).bit_length() < 100  # the text of a larger one would be long
+        return int(value).bit_length() < _MOST_BITS
     return isinstance(value, numbers.Real | Decimal)

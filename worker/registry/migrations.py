@@ -30,6 +30,8 @@ _LOCK_WAIT_SECONDS = 60
 _TABLE_WAIT_MS = 2000
 _TRIES = 20
 _PAUSE_SECONDS = (0.5, 1.5)
+#: What `003_add_roles` creates where it may.
+_ROLES = ("signal_reader", "signal_publisher", "signal_admin")
 #: yoyo's default name: its own commands work on the database too.
 _TABLE = "_yoyo_migration"
 
@@ -70,7 +72,22 @@ def migrate(database_url: str) -> tuple[str, ...]:
         for migration in backend.to_apply(_files()):
             _apply(backend, migration)
             applied.append(migration.id)
-        return tuple(applied)
+    with connect(database_url, "signal-worker db migrate") as connection, translated():
+        # Roles that were created since the migrations get their privileges now.
+        connection.execute("SELECT public.grant_registry_roles()")
+    return tuple(applied)
+
+
+def missing_roles(database_url: str) -> tuple[str, ...]:
+    """Return the roles of the registry that the server does not have: the migrating login may not create roles.
+
+    Raises:
+        RegistryUnavailable: The server is unavailable.
+    """
+    with connect(database_url, "signal-worker db migrate") as connection, translated():
+        rows = connection.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(_ROLES),)).fetchall()
+    present = {row["rolname"] for row in rows}
+    return tuple(role for role in _ROLES if role not in present)
 
 
 def migrations(database_url: str) -> tuple[Migration, ...]:
@@ -91,10 +108,19 @@ def migrations(database_url: str) -> tuple[Migration, ...]:
 
 @contextmanager
 def _lock(database_url: str) -> Iterator[None]:
+    """Hold the lock of all migrators; refuse a login that cannot migrate before anything is changed."""
     # yoyo's own lock is a row, which a killed migrator leaves behind for ever.
     with connect(database_url, "signal-worker db migrate", statement_ms=_LOCK_WAIT_SECONDS * 1000) as connection:
         with translated():
             connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+            login = connection.execute(
+                "SELECT current_user AS name, has_schema_privilege('public', 'CREATE') AS may_create"
+            ).fetchone()
+        if login and not login["may_create"]:
+            raise MigrationFailed(
+                f"permission denied for schema public: {login['name']} may not create tables there; connect as the "
+                f"owner of the database, or let the owner run GRANT CREATE ON SCHEMA public TO {login['name']}"
+            )
         yield
 
 

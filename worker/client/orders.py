@@ -285,7 +285,10 @@ def _limit_gross(lines: list[_Line], kept: Mapping[str, Number], prices: Mapping
         factor = max(room, _NOTHING) / gross
         for line in lines:
             if line.target:
-                line.limit(_rounded(line.target * factor, line.lot), f"all positions are worth {limit} at most")
+                line.limit(
+                    _rounded(line.target * factor, line.lot, forgiven=_FORGIVEN),
+                    f"all positions are worth {limit} at most",
+                )
 
 
 def _orders(line: _Line, request_id: str, rules: OrderRules) -> list[Order]:

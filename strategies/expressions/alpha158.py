@@ -3,7 +3,7 @@
 Owns: the list, in Qlib's order: 9 of one bar, 4 prices, 29 families over 5, 10, 20, 30 and 60 sessions.
 Must not know: how expressions are computed.
 Invariant: name for name and character for character what Qlib 0.9.7 generates
-(tests/parity/test_expression_lists.py).
+(tests/parity/test_recorded_definitions.py).
 """
 
 COLUMNS: tuple[tuple[str, str], ...] = (

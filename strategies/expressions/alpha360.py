@@ -3,7 +3,7 @@
 Owns: the list, in Qlib's order, oldest session first.
 Must not know: how expressions are computed.
 Invariant: name for name and character for character what Qlib 0.9.7 generates
-(tests/parity/test_expression_lists.py).
+(tests/parity/test_recorded_definitions.py).
 """
 
 COLUMNS: tuple[tuple[str, str], ...] = (

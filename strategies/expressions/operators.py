@@ -2,8 +2,8 @@
 
 Owns: one row an operator, and NumPy's rules for the type of a result.
 Must not know: graphs, kernels, columns.
-Invariant: an operator's result has the type Qlib's own gives on float32 bars (tests/parity/test_expression_types.py);
-what Qlib refuses, is refused.
+Invariant: an operator's result has the type Qlib's own gives on float32 bars
+(tests/parity/test_recorded_definitions.py); what Qlib refuses, is refused.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def _window(meaning: str, arguments: str = "xN", least_window: int = 1) -> Opera
 #: Windows count sessions of the exchange calendar. Rows before a symbol's first bar do not exist; a missing bar is a
 #: row of NaN. Infinities count as missing, as in pandas, unless said otherwise. Every window with at least one value
 #: has a result (min_periods 1). Windows are float64. What differs from Qlib is pinned in
-#: tests/parity/test_expression_operators.py and test_expression_types.py, the warm-up of EMA in
+#: tests/parity/expressions.py and test_recorded_operators.py, the warm-up of EMA in
 #: tests/unit/expressions/test_accuracy.py.
 OPERATORS: dict[str, Operator] = {
     "Abs": _element("x", "Magnitude."),

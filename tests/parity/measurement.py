@@ -5,7 +5,7 @@ Must not know: how a page looks, command lines.
 Invariant: the engine and Qlib see the same snapshot and the same expressions, the stand-in for vwap included.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,11 +101,7 @@ def compare_cells(panel: Panel, features: FeatureSet, *, progress: Progress | No
     tally = Tally(features.names, scales_of(ours, listed(panel)))
     for block in oracle_blocks(panel, features.expressions):
         qlib[:, block.rows], exists[:, block.rows] = block.features, block.exists
-        truth = np.full(block.features.shape, np.nan, np.float32)
-        for column, row in enumerate(range(*block.rows.indices(len(panel.symbols)))):
-            first = int(panel.first[row])
-            bars = {name: values[row, first:] for name, values in panel.fields.items()}
-            truth[first:, column] = reference(features.expressions, bars, exact=False)
+        truth = reference_of(features.expressions, panel, block.rows)
         tally.add(block.features, ours[:, block.rows], truth, block.exists)
         report(features.name, block.rows.stop, len(panel.symbols))
     cells = SetParity(name=features.name, identity=features.sha256, cells=tally.result())
@@ -144,6 +140,17 @@ def whole_range(features: FeatureSet, panel: Panel, *, threads: int = 2) -> Floa
     """Return the engine's features of every session of the panel, `[sessions, symbols, features]`."""
     first, last = panel.sessions[[0, -1]]
     return features.evaluate_range(panel, first.astype(object), last.astype(object), threads=threads)
+
+
+def reference_of(expressions: Sequence[str], panel: Panel, symbols: slice) -> Float32Array:
+    """Return the reference's values of some symbols, `[sessions, symbols, expressions]`; see `reference`."""
+    rows = range(*symbols.indices(len(panel.symbols)))
+    truth = np.full((panel.sessions.size, len(rows), len(expressions)), np.nan, np.float32)
+    for column, row in enumerate(rows):
+        first = int(panel.first[row])
+        bars = {name: values[row, first:] for name, values in panel.fields.items()}
+        truth[first:, column] = reference(expressions, bars, exact=False)
+    return truth
 
 
 def listed(panel: Panel) -> BoolArray:

@@ -68,6 +68,8 @@ _RULES = (
 _HELD = (
     "Tests in `tests/parity/` and `tests/unit/expressions/` hold these rows; `strategies/expressions/operators.py` says"
     " it operator by operator."
+    " `tests/parity/recordings/` holds what Qlib computes (`python -m tests.parity.record`), so that every Python is"
+    " compared with it, also where pyqlib has no wheel."
 )
 
 

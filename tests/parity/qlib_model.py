@@ -107,11 +107,13 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _recorder() -> Iterator[None]:
-    """Give Qlib, which logs every loss, a store that goes away."""
-    from qlib.workflow import R  # noqa: PLC0415 - slow, and only research has it
+    """Give Qlib, which logs every loss and the work tree's changes, a store that goes away."""
+    from mlflow import MlflowClient  # noqa: PLC0415 - slow, and only research has it
+    from qlib.workflow import R  # noqa: PLC0415
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        R.start(experiment_name="parity", uri=f"sqlite:///{Path(folder) / 'mlflow.db'}"),
-    ):
-        yield
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"sqlite:///{Path(folder) / 'mlflow.db'}"
+        # Without a place of their own, artifacts of a database go to ./mlruns.
+        MlflowClient(uri).create_experiment("parity", artifact_location=Path(folder).as_uri())
+        with R.start(experiment_name="parity", uri=uri):
+            yield

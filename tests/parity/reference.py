@@ -1,12 +1,13 @@
 """An independent reference of the expressions: plain NumPy, one symbol at a time, every window on its own.
 
-Owns: evaluating an expression's text with Qlib's parser and the operators below, each written from its definition.
-Must not know: the engine under test, pandas' rolling sums.
+Owns: evaluating an expression's text as Python, as Qlib does, with operators each written from its definition.
+Must not know: the engine under test, Qlib, pandas' rolling sums.
 Invariant: windows are float64, centred on their own mean (two passes), and see their own rows alone. `exact` computes
 all else in float64 too; without it, bars and element-wise arithmetic are float32 as in Qlib.
 """
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import CodeType
@@ -82,9 +83,7 @@ def reference(expressions: Sequence[str], bars: Mapping[str, NDArray[np.float64]
 
 @lru_cache(maxsize=4096)
 def _code(expression: str) -> CodeType:
-    from qlib.utils import parse_field  # noqa: PLC0415 - slow, and only research has it
-
-    return compile(parse_field(expression).replace("Operators.", ""), expression, "eval")
+    return compile(re.sub(r"\$(\w+)", r'Feature("\1")', expression), expression, "eval")
 
 
 def _windows(values: Array, length: int) -> NDArray[np.float64]:

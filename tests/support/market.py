@@ -122,8 +122,13 @@ def write_snapshot(
     return find_snapshot(data_dir, report.run_date.isoformat())
 
 
+def has_us500() -> bool:
+    """Return whether the shared daily bars of 505 US symbols are here."""
+    return _US500.is_dir()
+
+
 def us500() -> Path:
     """Return the folder of the shared daily bars of 505 US symbols; skip the test where it is absent."""
-    if not _US500.is_dir():
+    if not has_us500():
         pytest.skip("the shared bars of 505 symbols are not here")
     return _US500.resolve()

@@ -54,3 +54,13 @@ def qlib_panel(expression: str, panel: Panel) -> NDArray[np.float32]:
         if panel.sessions.size > first:
             out[first:, row] = qlib_values(expression, bars)
     return out
+
+
+def qlib_type(expression: str, panel: Panel) -> str:
+    """Return the NumPy type that Qlib gives an expression, or `refused` where Qlib or NumPy below it has none."""
+    bars = {name: np.abs(values[0]) for name, values in panel.fields.items()}
+    try:
+        with np.errstate(all="ignore"):
+            return str(qlib_series(expression, bars).dtype)
+    except (TypeError, NotImplementedError):
+        return "refused"

@@ -34,7 +34,7 @@ def rough_panel(
         values[missing] = np.nan
         values[np.arange(sessions) < first[:, None]] = np.nan
         fields[name] = np.ascontiguousarray(values)
-    return _panel(fields, first)
+    return made_panel(fields, first)
 
 
 def _spoil(fields: dict[str, FloatArray], random: np.random.Generator, symbols: int) -> None:
@@ -55,10 +55,11 @@ def plain_panel(close: Sequence[Sequence[float]], first: Sequence[int] | None = 
     """Return a panel of which only the closes matter, `[symbols][sessions]`."""
     values = np.array(close, dtype=np.float64).reshape(len(close), -1)
     fields = {name: values.copy() for name in ("open", "high", "low", "close", "volume")}
-    return _panel(fields, np.array(first or [0] * len(close), dtype=np.int64))
+    return made_panel(fields, np.array(first or [0] * len(close), dtype=np.int64))
 
 
-def _panel(fields: dict[str, FloatArray], first: IntArray) -> Panel:
+def made_panel(fields: dict[str, FloatArray], first: IntArray) -> Panel:
+    """Return a panel of these bars, `[symbols, sessions]` each, on made-up days and names."""
     symbols, sessions = fields["close"].shape
     return Panel(
         symbols=tuple(f"S{number:03d}" for number in range(symbols)),

@@ -1,11 +1,15 @@
-"""The shipped feature sets and the books of a model trained in Qlib, beside Qlib's own operators."""
+"""The shipped feature sets and the books of a model trained in Qlib, beside Qlib's own operators, live."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from strategies.expressions.feature_sets import feature_set
+from tests.parity.comparing import differences
+from tests.parity.expressions import tolerance
 from tests.parity.measurement import compare_cells, compare_models
-from tests.support.market import us500
+from tests.parity.recording import RECORDINGS, load
+from tests.support.market import has_us500, us500
 from tests.support.parity import demo_file, qlib_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -26,7 +30,8 @@ def bars_of(request, folder):
     return qlib_on(subset, folder / "data")
 
 
-@pytest.fixture(scope="module", params=["demo", "us500"])
+# The recordings cover the demo bars everywhere; the shared bars of 505 symbols are beside some clones only.
+@pytest.fixture(scope="module", params=["demo", *(["us500"] if has_us500() else [])])
 def panel(request, tmp_path_factory):
     return bars_of(request, tmp_path_factory.mktemp("bars"))
 
@@ -34,6 +39,11 @@ def panel(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def alpha158(panel):
     return compare_cells(panel, feature_set("alpha158"))
+
+
+@pytest.fixture(scope="module")
+def alpha360(panel):
+    return compare_cells(panel, feature_set("alpha360"))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +76,8 @@ def test_ours_is_nearer_where_qlib_is_inaccurate(alpha158):
     assert max(cell.largest for cell in differing) < QLIB_ERROR
 
 
-def test_alpha360_has_qlibs_bits_but_for_nothing(panel):
-    parity = compare_cells(panel, feature_set("alpha360")).parity
+def test_alpha360_has_qlibs_bits_but_for_nothing(alpha360):
+    parity = alpha360.parity
 
     assert len(parity.cells) == 360
     assert [cell.name for cell in parity.cells if cell.equal_to_qlib < cell.cells] == []
@@ -92,3 +102,19 @@ def test_predictions_of_the_compared_model_really_vary(models):
 
     assert books["qlib", "test"].spread > 0.01
     assert np.isfinite(books["qlib", "test"].spread)
+
+
+@pytest.mark.parametrize("panel", ["demo"], indirect=True, scope="module")
+def test_qlibs_data_interface_gives_what_was_recorded(panel, alpha158, alpha360):
+    for compared in (alpha158, alpha360):
+        recorded = load(RECORDINGS / f"demo-{compared.parity.name}.parquet")
+        assert differences(recorded, compared.qlib, panel, tolerance) == {}
+
+
+@pytest.mark.parametrize("panel", ["demo"], indirect=True, scope="module")
+def test_qlib_trains_the_recorded_model(panel, alpha158, models):
+    priced = ~np.isnan(panel.fields["close"].T)
+    predictions = models[0].booster.predict(alpha158.qlib[priced], num_threads=1)
+
+    recorded = pq.read_table(RECORDINGS / "model-predictions.parquet").column("prediction").to_numpy()
+    np.testing.assert_allclose(predictions, recorded, rtol=1e-9, atol=1e-12)

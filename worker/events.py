@@ -26,12 +26,15 @@ class Events:
     def say(self, kind: FleetEventType, **facts: str | float | None) -> bool:
         """Append one event, and return whether the server took it."""
         event = FleetEvent(type=kind, worker=self._worker, at=utc_now(), **facts)
-        _log.info("fleet_event", kind=kind.value, **{name: value for name, value in facts.items() if value is not None})
+        lost: StreamUnavailable | None = None
         try:
             with translated():
                 # Not cut here: a length knows nothing of groups. The janitor cuts by age.
                 self._commands.xadd(self._names.events, encode(event))  # type: ignore[arg-type]  # invariant dict
         except StreamUnavailable as error:
-            _log.warning("fleet_event_lost", kind=kind.value, reason=error.reason)
-            return False
-        return True
+            lost = error
+        # After the entry: whoever reads the log finds it on the stream.
+        _log.info("fleet_event", kind=kind.value, **{name: value for name, value in facts.items() if value is not None})
+        if lost is not None:
+            _log.warning("fleet_event_lost", kind=kind.value, reason=lost.reason)
+        return lost is None

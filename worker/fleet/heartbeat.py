@@ -47,7 +47,9 @@ class HeartbeatThread(threading.Thread):
         self._started_at = clock()
         # Apart from the beat's: a full server renews leases and refuses beats, which is not a change at each turn.
         self._outage, self._renewals = facts.outages["heartbeat"], facts.outages["leases"]
-        self._end = threading.Event()
+        self._end, self._wake = threading.Event(), threading.Event()
+        #: Set once the heartbeat that somebody waits for was tried.
+        self._wanted: threading.Event | None = None
         self.pulse = Pulse()
         self.error: Exception | None = None
 
@@ -57,11 +59,16 @@ class HeartbeatThread(threading.Thread):
         try:
             while True:
                 self.pulse.beat()
-                ending = self._end.wait(min(self._renew_seconds, self._beat_seconds) if next_beat else 0.0)
+                self._wake.wait(min(self._renew_seconds, self._beat_seconds) if next_beat else 0.0)
+                self._wake.clear()
+                ending = self._end.is_set()
                 self._quietly(self._facts.leases.renew, self._renewals)
-                if time.monotonic() >= next_beat:
+                wanted, self._wanted = self._wanted, None
+                if wanted is not None or time.monotonic() >= next_beat:
                     self._quietly(self._beat, self._outage)
                     next_beat = time.monotonic() + self._beat_seconds
+                if wanted is not None:
+                    wanted.set()
                 if ending:
                     self._quietly(self._farewell, self._outage)
                     return
@@ -73,7 +80,15 @@ class HeartbeatThread(threading.Thread):
     def end(self) -> None:
         """Stop beating, after the last commit."""
         self._end.set()
+        self._wake.set()
         self.join()
+
+    def beat_now(self, stop: threading.Event) -> None:
+        """Return once a heartbeat of what is true now was sent, or the worker is stopped."""
+        self._wanted = wanted = threading.Event()
+        self._wake.set()
+        while not wanted.wait(0.1) and self.error is None and not stop.is_set():
+            pass
 
     def _quietly(self, act: Callable[[], None], outage: Outage) -> None:
         try:

@@ -104,6 +104,14 @@ class Consumer:
         #: Entry that is being answered, empty between two.
         self.in_work = ""
 
+    def join_group(self) -> None:
+        """Make sure of the consumer group, which must exist before the worker is announced as started.
+
+        Raises:
+            StreamUnavailable: The server was still unavailable when the worker was stopped.
+        """
+        self._patiently(self._stream.ensure_group)
+
     def run(self, stop: threading.Event) -> None:
         """Answer requests until told to stop, then finish or give back what was read.
 
@@ -143,8 +151,10 @@ class Consumer:
             entries = self._read_new(1)
 
     def _start(self, stop: threading.Event) -> None:
-        self._stream.ensure_group()
-        self._resume(stop, count_again=True)
+        try:
+            self._resume(stop, count_again=True)
+        except GroupVanished as error:
+            self._recreate_group(error)
 
     def _resume(self, stop: threading.Event, *, count_again: bool = False) -> None:
         """Answer what is pending under this name: of a former process, or of a reply that was lost."""
@@ -163,18 +173,21 @@ class Consumer:
             claimed = self._claim_when_due()
             return [claimed] if claimed else self._read_new(self._block_ms())
         except GroupVanished as error:
-            self._recover = True
-            # At the stream's beginning: remembered ids absorb what was answered before.
-            if not self._stream.ensure_group():
-                # Another worker was faster, or the connections lead to two servers: with a pause, and not in a loop.
-                self._stream.reconnect()
-                raise StreamUnavailable(error.reason, str(error)) from error
-            _log.warning("group_recreated", detail=str(error))
+            self._recreate_group(error)
             return []
         except StreamUnavailable:
             # Its reply may have been lost with entries in it.
             self._recover = True
             raise
+
+    def _recreate_group(self, error: GroupVanished) -> None:
+        """Create the group again at the stream's beginning: remembered ids absorb what was answered before."""
+        self._recover = True
+        if not self._stream.ensure_group():
+            # Another worker was faster, or the connections lead to two servers: with a pause, and not in a loop.
+            self._stream.reconnect()
+            raise StreamUnavailable(error.reason, str(error)) from error
+        _log.warning("group_recreated", detail=str(error))
 
     def _block_ms(self) -> int:
         """Return how long to wait for what is new: no longer than until leases are looked at again."""
@@ -291,10 +304,11 @@ class Consumer:
     def _commit(self, entry: Entry, outcome: Outcome, deadline_ms: int | None) -> Commit:
         try:
             return self._results.commit(entry, outcome, deadline_ms=deadline_ms)
-        except GroupVanished:
+        except GroupVanished as error:
             # The entry is delivered again from the new group; whoever reads it then commits.
-            self._stream.ensure_group()
             self._recover = True
+            if self._stream.ensure_group():
+                _log.warning("group_recreated", detail=str(error))
             return Commit(CommitStatus.FENCED, "")
 
     def _outcome(self, entry: Entry, read_at: float) -> tuple[Outcome, int | None, ShadowTask | None]:

@@ -132,7 +132,7 @@ def _asking(uri: str) -> Iterator[None]:
 def _resolve(uri: str, connection: Connection) -> _Source:
     client = connection.client
     if (run := _RUN.fullmatch(uri)) and ".." not in PurePosixPath(run["path"]).parts:
-        return _Source(pinned_uri=uri, files_uri=uri, run_id=run["run"])
+        return _of_run(uri, run["run"], run["path"], connection)
     if logged := _LOGGED.fullmatch(uri):
         return _logged(uri, logged["model"], connection)
     if not (registered := _REGISTERED.fullmatch(uri)):
@@ -150,6 +150,21 @@ def _resolve(uri: str, connection: Connection) -> _Source:
     if model := _LOGGED.fullmatch(files):
         files = _logged(files, model["model"], connection).files_uri
     return _Source(pinned_uri=pinned, files_uri=files, run_id=version.run_id or None)
+
+
+def _of_run(uri: str, run_id: str, path: str, connection: Connection) -> _Source:
+    """Resolve a path of a run: MLflow 3 keeps models that a run logged apart from the run's other files.
+
+    Its own resolution of such a path asks the global tracking URI, whatever store it was given.
+    """
+    outputs = connection.client.get_run(run_id).outputs
+    name, _, rest = path.partition("/")
+    for output in outputs.model_outputs if outputs else ():
+        model = connection.client.get_logged_model(output.model_id)
+        if model.name == name:
+            location = f"{model.artifact_location.rstrip('/')}/{rest}".rstrip("/")
+            return _Source(pinned_uri=uri, files_uri=location, run_id=run_id)
+    return _Source(pinned_uri=uri, files_uri=uri, run_id=run_id)
 
 
 def _logged(uri: str, model_id: str, connection: Connection) -> _Source:

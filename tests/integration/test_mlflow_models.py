@@ -216,6 +216,20 @@ def test_lightgbm_flavour_is_a_bare_model_that_serves_only_where_that_is_allowed
     np.testing.assert_array_equal(bundle.predict(rows), make_booster().predict(rows, num_threads=1))
 
 
+def test_model_of_a_run_is_found_in_the_store_that_was_named(call, flavour, store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_id = store.client.get_logged_model(flavour.removeprefix("models:/")).source_run_id
+    named = ("--strategy", "plain", "--version", "of-a-run", "--json")
+
+    result = call("register", "--uri", f"runs:/{run_id}/model", *named)
+    other = call("register", "--uri", f"runs:/{run_id}/another", *named)
+
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["mlflow_run_id"] == run_id
+    assert "neither bundle.json nor MLmodel" in other.stderr
+    assert list(tmp_path.glob("*.db")) == []
+
+
 def test_bare_model_with_another_digest_is_refused(call, activated, flavour, artifacts):
     row = json.loads(call("register", "--uri", flavour, "--strategy", "plain", "--version", "v1", "--json").stdout)
     name = f"mlflow-{row['config']['bundle_sha256']}.txt"

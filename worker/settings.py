@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.errors import SettingsError
+from worker.server_urls import registry_url, stream_url
 
 PREFIX = "SIGNALS_"
 
@@ -27,9 +28,9 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, use_attribute_docstrings=True
     )
 
-    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL", repr=False)
     """Redis or Valkey; unset: the embedded one of `local_dir`."""
-    database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    database_url: str | None = Field(default=None, validation_alias="DATABASE_URL", repr=False)
     """PostgreSQL; unset: the embedded one of `local_dir`."""
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     """MLflow tracking store; unset: a local file store under the artifacts directory."""
@@ -141,6 +142,20 @@ class Settings(BaseSettings):
     """Least severe line that is logged."""
     log_format: LogFormat = "auto"
     """`auto`: coloured on a terminal, JSON elsewhere."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _read_by_the_driver(cls, url: str | None) -> str | None:
+        if url is not None:
+            stream_url(url)
+        return url
+
+    @field_validator("database_url")
+    @classmethod
+    def _read_by_libpq(cls, url: str | None) -> str | None:
+        if url is not None:
+            registry_url(url)
+        return url
 
     @field_validator("strategies", mode="before")
     @classmethod

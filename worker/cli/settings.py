@@ -1,12 +1,12 @@
 """`signal-worker settings`: every setting, its value in force, its default and its meaning."""
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli._common import settings_of
+from worker.server_urls import without_password
 
 if TYPE_CHECKING:
     from worker.settings import Settings
@@ -60,5 +60,4 @@ def _shown(value: object) -> str:
     if value is None or value == ():
         return ""
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    # URLs hold passwords.
-    return re.sub(r"://([^:/@]*):[^@]*@", r"://\1:…@", text)
+    return without_password(text)

@@ -24,13 +24,16 @@ from worker.client.feeds import Delivery, Feed, RefusedEntry
 from worker.client.synchronous import BACKOFF_MAX_SECONDS
 from worker.errors import WorkerError
 from worker.retry import Outage
+from worker.server_urls import stream_url
 from worker.transport.client import connection_options, keep_raw, translated
 
 
 def connect_async(url: str, name: str, *, block_ms: int = 0) -> redis.asyncio.Redis:
     """Return a client for one role of one task; as of `connect`, it never repeats a command."""
     retry = Retry(NoBackoff(), 0)
-    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(url, retry=retry, **connection_options(name, block_ms))
+    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+        stream_url(url), retry=retry, **connection_options(name, block_ms)
+    )
     keep_raw(client)
     return client
 

@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 import worker
 from worker.errors import MigrationFailed, RegistryUnavailable
 from worker.registry.postgres import connect, translated
+from worker.server_urls import registry_url
 
 #: Any number, the same in every release: the advisory lock of migrators.
 _LOCK = 7_265_001
@@ -140,7 +141,9 @@ def _backend(database_url: str) -> Iterator[Any]:
             # yoyo's own asks for a login name and a host name: a container's user may have none, a resolver be slow.
             return _log_entry(migration, operation)
 
-    given = {name: str(value) for name, value in conninfo_to_dict(database_url).items() if value is not None}
+    given = {
+        name: str(value) for name, value in conninfo_to_dict(registry_url(database_url)).items() if value is not None
+    }
     # Every part as the driver's own parser reads it: yoyo's knows neither sockets in the host nor service files.
     uri = DatabaseURI(
         scheme="postgresql+psycopg",

@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 import structlog
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import DictRow, dict_row
 
 from worker.errors import (
@@ -24,10 +25,12 @@ from worker.errors import (
     ReasonMissing,
     RegistryRefusal,
     RegistryUnavailable,
+    SettingsError,
     UnknownVersion,
     VersionExists,
     WorkerError,
 )
+from worker.server_urls import registry_url
 
 Connection = psycopg.Connection[DictRow]
 
@@ -63,10 +66,12 @@ def connect(database_url: str, name: str, *, statement_ms: int = STATEMENT_MS) -
 
     Raises:
         RegistryUnavailable: The server is away, starting, full, or refuses the login.
+        SettingsError: The URL cannot be read.
     """
+    conninfo = _readable(database_url)
     with translated():
         connection = psycopg.connect(
-            database_url,
+            conninfo,
             autocommit=True,
             row_factory=dict_row,
             application_name=name,
@@ -85,6 +90,18 @@ def connect(database_url: str, name: str, *, statement_ms: int = STATEMENT_MS) -
             connection.close()
             raise
     return connection
+
+
+def _readable(database_url: str) -> str:
+    """Return the URL as libpq reads it; its own error would quote it, password included."""
+    conninfo, readable = registry_url(database_url), True
+    try:
+        conninfo_to_dict(conninfo)
+    except psycopg.ProgrammingError:
+        readable = False
+    if not readable:
+        raise SettingsError("DATABASE_URL is no URL and no connection string that libpq can read")
+    return conninfo
 
 
 @contextmanager

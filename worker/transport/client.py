@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.errors import GroupVanished, StreamUnavailable
+from worker.server_urls import stream_url
 
 Client = redis.Redis
 
@@ -51,12 +52,17 @@ def connect(url: str, name: str, *, block_ms: int = 0) -> Client:
     """Return a client of its own connection, for one role of one thread.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`.
+        url: As `worker.server_urls` reads it.
         name: Shown by `CLIENT LIST`.
         block_ms: Longest block of its reads; the socket waits longer than that.
+
+    Raises:
+        SettingsError: The URL cannot be read.
     """
     retry = Retry(NoBackoff(), 0)
-    client: Client = redis.Redis.from_url(url, retry=retry, max_connections=2, **connection_options(name, block_ms))
+    client: Client = redis.Redis.from_url(
+        stream_url(url), retry=retry, max_connections=2, **connection_options(name, block_ms)
+    )
     keep_raw(client)
     return client
 

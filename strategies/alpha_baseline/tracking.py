@@ -1,8 +1,8 @@
-"""MLflow: the notebook of training runs.
+"""MLflow: the log of training runs.
 
 Owns: what is logged of a run.
 Must not know: how models are trained, which one serves.
-Invariant: a bundle is whole and proven before it is logged, and does not depend on MLflow in any way.
+Invariant: a bundle is complete and verified before it is logged, and does not depend on MLflow in any way.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from strategies.models.mlflow_connection import Connection, connect, failures, q
 
 
 class TrackingFailed(TrainingError):
-    """MLflow could not be told of a run; the bundle itself is unharmed."""
+    """A run could not be logged to MLflow; the bundle itself is unaffected."""
 
 
 def log_run(bundle: Bundle, path: Path, trained: TrainedModel, *, tracking_uri: str | None) -> str:
@@ -54,9 +54,9 @@ def _log(connection: Connection, manifest: BundleManifest, bundle: Bundle, path:
     from strategies.analysis.plots import draw_figures  # noqa: PLC0415 - matplotlib comes with MLflow, not with serving
 
     client = connection.client
-    known = client.get_experiment_by_name(bundle.strategy)
+    existing = client.get_experiment_by_name(bundle.strategy)
     experiment = (
-        known.experiment_id if known else client.create_experiment(bundle.strategy, connection.artifact_location)
+        existing.experiment_id if existing else client.create_experiment(bundle.strategy, connection.artifact_location)
     )
     run_id: str = client.create_run(experiment, run_name=bundle.version, tags=_tags(bundle, manifest)).info.run_id
     for name, value in _parameters(manifest).items():
@@ -64,20 +64,20 @@ def _log(connection: Connection, manifest: BundleManifest, bundle: Bundle, path:
     for name, metric, step in _metrics(manifest, trained):
         client.log_metric(run_id, name, metric, step=step)
     client.log_artifacts(run_id, str(path), "bundle")
-    for name, figure in draw_figures(bundle, trained.judged, trained.validation_loss).items():
+    for name, figure in draw_figures(bundle, trained.evaluation, trained.validation_loss).items():
         client.log_figure(run_id, figure, f"plots/{name}.png")
     client.set_terminated(run_id)
     return run_id
 
 
 def _metrics(manifest: BundleManifest, trained: TrainedModel) -> list[tuple[str, float, int]]:
-    found = [(name, value, 0) for name, value in manifest.metrics.items()]
+    metrics = [(name, value, 0) for name, value in manifest.metrics.items()]
     if manifest.walk_forward:
         for step, fold in enumerate(manifest.walk_forward.folds, start=1):
-            found += [(f"fold_{name}", value, step) for name, value in fold.metrics.items()]
-        found += [(f"final_{name}", value, 0) for name, value in manifest.walk_forward.final_metrics.items()]
-    found += [("validation_loss", loss, step) for step, loss in enumerate(trained.validation_loss, start=1)]
-    return [(name, value, step) for name, value, step in found if value is not None]
+            metrics += [(f"fold_{name}", value, step) for name, value in fold.metrics.items()]
+        metrics += [(f"final_{name}", value, 0) for name, value in manifest.walk_forward.final_metrics.items()]
+    metrics += [("validation_loss", loss, step) for step, loss in enumerate(trained.validation_loss, start=1)]
+    return [(name, value, step) for name, value, step in metrics if value is not None]
 
 
 def _tags(bundle: Bundle, manifest: BundleManifest) -> dict[str, str]:

@@ -11,23 +11,29 @@ from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from strategies.analysis.evaluation import HeldOut, judge
-from strategies.analysis.walk_forward import OutOfSample, record_of, walk_forward
+from strategies.analysis.evaluation import EvaluationResult, EvaluationSpec, evaluate
+from strategies.analysis.walk_forward import WalkForwardResult, walk_forward, walk_forward_record
 from strategies.errors import BundleExists
 from strategies.expressions.feature_set_files import load_feature_set
 from strategies.expressions.feature_sets import FeatureSet, feature_set
-from strategies.market.bars import Float32Array, Panel, SessionArray
+from strategies.market.bars import Float32Array, Panel
 from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
 from strategies.models.bundle import Bundle, Scorer
 from strategies.models.bundle_store import BundleContent, bundle_path, load_bundle, next_version, save_bundle
 from strategies.models.configuration import TrainingConfig, load_training_config
-from strategies.models.folds import Plan, plan_folds
+from strategies.models.folds import Fold, period_of, plan_folds
 from strategies.models.golden import GoldenSample, choose_rows, most_rows, replay_golden, take_golden
-from strategies.models.manifest import CostsRecord, FeatureSetRecord, Lineage, SettingsRecord, TrainingRecord
-from strategies.models.periods import Split, period_of
+from strategies.models.manifest import (
+    CostsRecord,
+    FeatureSetRecord,
+    Lineage,
+    SettingsRecord,
+    TrainingRecord,
+    WalkForwardRecord,
+)
 from strategies.models.reference import Distribution, describe
-from strategies.models.samples import Progress, Samples, compute_samples
+from strategies.models.samples import Progress, Samples, SampleSpec, compute_samples
 from strategies.models.training import Fit, Rows, fit_model, scorer_of
 
 LIBRARIES = ("lightgbm", "numba", "numpy", "pandas", "pyarrow", "scipy")
@@ -35,30 +41,13 @@ LIBRARIES = ("lightgbm", "numba", "numpy", "pandas", "pyarrow", "scipy")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What a training run is told of its surroundings, as it cannot know them."""
+    """What the lineage states of a training run's surroundings."""
 
     #: Version that the bundle will have.
     version: str
-    #: Code of the exchange calendar that the panel stands on.
+    #: Code of the exchange calendar of the panel.
     calendar: str = "XNYS"
     git_revision: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedModel:
-    """A model that can be saved as a bundle."""
-
-    content: BundleContent
-    test: HeldOut
-    #: Loss on the validation period after each round, `[rounds]`.
-    validation_loss: tuple[float, ...]
-    #: What models of earlier sessions were worth on later ones; None without walk-forward folds.
-    out_of_sample: OutOfSample | None = None
-
-    @property
-    def judged(self) -> HeldOut:
-        """Return the sessions that the bundle's metrics stand on: the folds' where there are any."""
-        return self.out_of_sample.stitched if self.out_of_sample else self.test
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +58,24 @@ class Places:
     data_dir: Path
     #: Above `models/`.
     artifacts_dir: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """A model that can be saved as a bundle."""
+
+    content: BundleContent
+    #: Of the final model on its own test period.
+    test: EvaluationResult
+    #: Loss on the validation period after each round, `[rounds]`.
+    validation_loss: tuple[float, ...]
+    #: What models of earlier sessions were worth on later ones; None without walk-forward folds.
+    walk_forward: WalkForwardResult | None = None
+
+    @property
+    def evaluation(self) -> EvaluationResult:
+        """Return the evaluation that the bundle's metrics come from: the folds' where there are any."""
+        return self.walk_forward.stitched if self.walk_forward else self.test
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +92,7 @@ class TrainingRun:
 
 
 def baseline_config() -> TrainingConfig:
-    """Return the configuration that `alpha_baseline` is trained with unless told otherwise."""
+    """Return the configuration that `alpha_baseline` is trained with by default."""
     return load_training_config(Path(__file__).with_name("training.yaml"))
 
 
@@ -102,16 +109,16 @@ def train_baseline(
 
     Args:
         config: What to train.
-        places: Where bars and bundles lie.
+        places: Folders of bars and bundles.
         version: Of the bundle; default `v<N>`, the next free one.
         snapshot: Id or run date; default the latest.
         git_revision: Of the code, for the bundle.
-        progress: Told `bars` and the stages of `strategies.alpha_baseline.train.train`.
+        progress: Called with `bars` and the stages of `train`.
 
     Raises:
         BundleExists: The version is taken; nothing was trained.
         SnapshotNotFound: No such snapshot.
-        TrainingError: See `strategies.alpha_baseline.train.train`.
+        TrainingError: See `train`.
     """
     version = version or next_version(places.artifacts_dir, config.strategy)
     target = bundle_path(places.artifacts_dir, config.strategy, version)
@@ -133,7 +140,7 @@ def train_baseline(
 def train(
     panel: Panel, config: TrainingConfig, provenance: Provenance, *, progress: Progress | None = None
 ) -> TrainedModel:
-    """Train a model on the panel's earlier sessions and judge it on the last ones, and on those of each fold.
+    """Train a model on the panel's earlier sessions and evaluate it on the last ones, and on those of each fold.
 
     Rows are trained on if their symbol may be priced there (see `Samples`), a feature has a value and the label is
     known. The golden sample is replayed before anything is returned, so that features computed for a range of
@@ -143,7 +150,7 @@ def train(
         panel: Bars; symbols outside the configuration's universe are ignored.
         config: What to train.
         provenance: Written into the bundle.
-        progress: Told `features` (sessions), `folds`, `rounds` (boosting rounds), `evaluation` (steps).
+        progress: Called with `features` (sessions), `folds`, `rounds` (boosting rounds), `evaluation` (steps).
 
     Raises:
         TrainingError: A period has no session or no row, no fold fits, or the bars lack a field.
@@ -151,53 +158,48 @@ def train(
         MalformedModel: A prediction is not finite.
         ExpressionError: The configuration's own feature set cannot be read.
     """
-    report = progress or _silent
+    report = progress or _no_progress
     plan = plan_folds(panel.sessions, config)
-    features = _features(config)
-    samples = compute_samples(panel, features, config, plan.span, report)
-    walked = walk_forward(samples, features, plan, config, panel.sessions, report) if plan.folds else None
+    features = _feature_set(config)
+    samples = compute_samples(panel, features, SampleSpec.of(config), plan.span, report)
+    walked = walk_forward(samples, features, plan, config, report) if plan.folds else None
     rows = Rows.of(samples, plan.final, config)
     fit = fit_model(samples, rows, config, features.names, report)
-    report("evaluation", 0, 2)
     scorer = scorer_of(fit, features)
-    split = plan.final.split
-    test = judge(scorer, samples, samples.within(split.test), config, panel.sessions[split.test])
+    report("evaluation", 0, 2)
+    test = evaluate(scorer, samples, plan.final.split.test, EvaluationSpec.of(config))
     report("evaluation", 1, 2)
     lineage = _lineage(
-        config, provenance, features, fit, _training_record(panel, samples, split, config, provenance, fit)
+        config,
+        provenance,
+        features=features,
+        fit=fit,
+        training=_training_record(panel, samples, plan.final, config, provenance, fit),
+        metrics=(walked.stitched if walked else test).metrics,
+        walk_forward=walk_forward_record(walked, plan, config, test, samples) if walked else None,
     )
     content = BundleContent(
-        lineage=lineage.model_copy(update=_worth(config, plan, test, walked, panel.sessions)),
+        lineage=lineage,
         model=fit.model,
         golden=_golden(scorer, panel, samples, config.seed),
         reference=_reference(scorer, samples.features[rows.train]),
     )
     report("evaluation", 2, 2)
-    return TrainedModel(content=content, test=test, validation_loss=fit.validation_loss, out_of_sample=walked)
+    return TrainedModel(content=content, test=test, validation_loss=fit.validation_loss, walk_forward=walked)
 
 
-def _worth(
-    config: TrainingConfig, plan: Plan, test: HeldOut, walked: OutOfSample | None, sessions: SessionArray
-) -> dict[str, object]:
-    """Return what the bundle states of the model's worth."""
-    costs = CostsRecord(cost_bps=config.cost_bps, borrow_bps_a_year=config.borrow_bps_a_year)
-    if walked is None:
-        return {"metrics": test.metrics, "costs": costs if config.borrow_bps_a_year else None}
-    return {
-        "metrics": walked.stitched.metrics,
-        "costs": costs,
-        "walk_forward": record_of(walked, plan, config, test, sessions),
-    }
+def _feature_set(config: TrainingConfig) -> FeatureSet:
+    if config.own_feature_set is not None:
+        return load_feature_set(config.own_feature_set)
+    return feature_set(config.feature_set, vwap_stand_in=config.vwap_stand_in, precision=config.precision)
 
 
 def _golden(scorer: Scorer, panel: Panel, samples: Samples, seed: int) -> GoldenSample:
     features = scorer.feature_set
     most = most_rows(len(features.names), len(features.fields) * features.lookback)
     cells = choose_rows(samples.features, samples.listed, seed=seed, most=most)
-    named = [
-        (samples.symbols[symbol], panel.sessions[samples.offset + session].astype(object)) for session, symbol in cells
-    ]
-    golden = take_golden(scorer, panel, named, samples.features[cells[:, 0], cells[:, 1]])
+    rows = [(samples.symbols[symbol], samples.sessions[session].astype(object)) for session, symbol in cells]
+    golden = take_golden(scorer, panel, rows, samples.features[cells[:, 0], cells[:, 1]])
     replay_golden(scorer, golden)
     return golden
 
@@ -206,25 +208,23 @@ def _reference(scorer: Scorer, features: Float32Array) -> tuple[Distribution, ..
     return describe(scorer.feature_set.names, features, scorer.predict(features))
 
 
-def _features(config: TrainingConfig) -> FeatureSet:
-    if config.own_feature_set is not None:
-        return load_feature_set(config.own_feature_set)
-    return feature_set(config.feature_set, vwap_stand_in=config.vwap_stand_in, precision=config.precision)
-
-
 def _lineage(
     config: TrainingConfig,
     provenance: Provenance,
+    *,
     features: FeatureSet,
     fit: Fit,
     training: TrainingRecord,
+    metrics: dict[str, float | None],
+    walk_forward: WalkForwardRecord | None,
 ) -> Lineage:
+    costs = CostsRecord(cost_bps=config.cost_bps, borrow_bps_a_year=config.borrow_bps_a_year)
     return Lineage(
         strategy=config.strategy,
         version=provenance.version,
         feature_set=FeatureSetRecord(
             name=features.name,
-            # A file of one's own says in its expressions what stands in for the vwap.
+            # The expressions of a user's file state themselves what they use for the vwap.
             vwap_stand_in="none" if config.own_feature_set else config.vwap_stand_in,
             names=features.names,
             expressions=features.expressions,
@@ -238,17 +238,19 @@ def _lineage(
         prediction_kind="return" if config.label_processor == "none" else "score",
         construction=config.construction,
         training=training,
-        metrics={},
+        metrics=metrics,
         versions={"python": platform.python_version(), **{name: installed(name) for name in LIBRARIES}},
         git_revision=provenance.git_revision,
+        costs=costs if walk_forward or config.borrow_bps_a_year else None,
+        walk_forward=walk_forward,
         settings=SettingsRecord(**{name: getattr(config, name) for name in SettingsRecord.model_fields}),
     )
 
 
 def _training_record(
-    panel: Panel, samples: Samples, split: Split, config: TrainingConfig, provenance: Provenance, fit: Fit
+    panel: Panel, samples: Samples, fold: Fold, config: TrainingConfig, provenance: Provenance, fit: Fit
 ) -> TrainingRecord:
-    periods = {name: period_of(panel.sessions, period) for name, period in split}
+    periods = {name: period_of(samples.sessions, period) for name, period in fold.split}
     return TrainingRecord(
         snapshot_id=panel.snapshot_id,
         calendar=provenance.calendar,
@@ -265,5 +267,5 @@ def _training_record(
     )
 
 
-def _silent(_stage: str, _done: int, _total: int) -> None:
+def _no_progress(_stage: str, _done: int, _total: int) -> None:
     return

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from strategies.analysis.evaluation import correlations
-from strategies.analysis.outcomes import Outcome, Realised
+from strategies.analysis.outcomes import LabelStatus, Realised
 from strategies.market.bars import FloatArray
 
 #: Symbol to target weight, of held symbols alone.
@@ -24,7 +24,7 @@ Book = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ModelOutput:
     """What one version answered."""
 
     #: Priced symbols, `[symbols]`.
@@ -43,8 +43,8 @@ class Pair:
     #: Equal for requests that differ in their session alone; turnover runs from one of them to the next.
     question: str
     session: date
-    left: Answer
-    right: Answer
+    left: ModelOutput
+    right: ModelOutput
 
 
 class Returns(Protocol):
@@ -56,7 +56,7 @@ class Returns(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Worth:
+class Performance:
     """One version on one session."""
 
     #: Sum of absolute weight changes from the same question's as-of before; NaN = there is none.
@@ -65,13 +65,13 @@ class Worth:
     ic: float
     #: Spearman correlation of predictions and returns.
     rank_ic: float
-    outcome: Outcome
+    outcome: LabelStatus
     #: Symbols whose return is known.
     known_symbols: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Likeness:
+class Similarity:
     """How alike two versions answer, as means over the pairs of a session, or over sessions."""
 
     #: Spearman correlation of predictions, over all symbols that both priced in the session.
@@ -94,9 +94,9 @@ class SessionComparison:
     pairs: int
     #: Symbols that both priced.
     symbols: int
-    likeness: Likeness
-    left: Worth
-    right: Worth
+    similarity: Similarity
+    left: Performance
+    right: Performance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,8 @@ class Total:
     turnover: float
     ic: float
     rank_ic: float
-    #: Outcome to the number of its sessions.
-    sessions: Mapping[Outcome, int]
+    #: Status of the labels to the number of its sessions.
+    sessions: Mapping[LabelStatus, int]
     #: Milliseconds that answers took, over all pairs.
     compute_ms_p50: float
     compute_ms_p99: float
@@ -123,8 +123,8 @@ class Comparison:
     pairs: int
     #: Pairs in which one version priced symbols that the other did not; their predictions are held against each other
     #: on the common symbols, a symbol not priced has weight 0.
-    pairs_of_other_symbols: int
-    likeness: Likeness
+    symbol_mismatches: int
+    similarity: Similarity
     left: Total
     right: Total
 
@@ -153,22 +153,22 @@ def compare(pairs: Iterable[Pair], left: Returns | None, right: Returns | None) 
     days: defaultdict[date, _Day] = defaultdict(_Day)
     books: defaultdict[str, dict[date, tuple[Book, Book]]] = defaultdict(dict)
     timings: tuple[list[float], list[float]] = [], []
-    strangers = 0
+    symbol_mismatches = 0
     for pair in pairs:
-        _note(days[pair.session], pair)
+        _add(days[pair.session], pair)
         books[pair.question][pair.session] = _book(pair.left), _book(pair.right)
         timings[0].append(pair.left.compute_ms)
         timings[1].append(pair.right.compute_ms)
-        strangers += set(pair.left.symbols) != set(pair.right.symbols)
+        symbol_mismatches += set(pair.left.symbols) != set(pair.right.symbols)
     turnovers = _turnovers(books)
     sessions = tuple(_session(day, days[day], turnovers[day], (left, right)) for day in sorted(days))
     return Comparison(
         sessions=sessions,
         pairs=len(timings[0]),
-        pairs_of_other_symbols=strangers,
-        likeness=_mean_likeness([one.likeness for one in sessions]),
-        left=_total([one.left for one in sessions], timings[0]),
-        right=_total([one.right for one in sessions], timings[1]),
+        symbol_mismatches=symbol_mismatches,
+        similarity=_mean_similarity([each.similarity for each in sessions]),
+        left=_total([each.left for each in sessions], timings[0]),
+        right=_total([each.right for each in sessions], timings[1]),
     )
 
 
@@ -183,7 +183,7 @@ def overlap(left: set[str], right: set[str]) -> float:
     return 2 * len(left & right) / held if held else float("nan")
 
 
-def _note(day: _Day, pair: Pair) -> None:
+def _add(day: _Day, pair: Pair) -> None:
     left, right = _book(pair.left), _book(pair.right)
     longs = overlap(_leg(left, 1), _leg(right, 1))
     shorts = overlap(_leg(left, -1), _leg(right, -1))
@@ -198,9 +198,9 @@ def _note(day: _Day, pair: Pair) -> None:
             day.predictions[symbol] = prediction, theirs[symbol]
 
 
-def _book(answer: Answer) -> Book:
+def _book(output: ModelOutput) -> Book:
     return {
-        symbol: weight for symbol, weight in zip(answer.symbols, answer.weights.tolist(), strict=True) if weight != 0
+        symbol: weight for symbol, weight in zip(output.symbols, output.weights.tolist(), strict=True) if weight != 0
     }
 
 
@@ -215,12 +215,12 @@ def _distance(left: Book, right: Book) -> float:
 
 
 def _turnovers(books: Mapping[str, Mapping[date, tuple[Book, Book]]]) -> Mapping[date, tuple[list[float], list[float]]]:
-    found: defaultdict[date, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    turnovers: defaultdict[date, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for by_session in books.values():
         for before, after in pairwise(sorted(by_session)):
             for side in (0, 1):
-                found[after][side].append(_distance(by_session[before][side], by_session[after][side]))
-    return found
+                turnovers[after][side].append(_distance(by_session[before][side], by_session[after][side]))
+    return turnovers
 
 
 def _session(
@@ -228,58 +228,64 @@ def _session(
 ) -> SessionComparison:
     symbols = sorted(day.predictions)
     both = np.array([day.predictions[symbol] for symbol in symbols], dtype=np.float64).reshape(-1, 2)
-    likeness = Likeness(
+    similarity = Similarity(
         rank_correlation=float(correlations(both[None, :, 0], both[None, :, 1]).rank_ic[0]),
         active_share=_mean(day.active_shares),
         long_overlap=_mean(day.long_overlaps),
         short_overlap=_mean(day.short_overlaps),
         agreement=_mean(day.agreements),
     )
-    worths = [
-        _worth(both[:, side], _realised(returns[side], session, symbols), _mean(turnovers[side])) for side in (0, 1)
+    performances = [
+        _performance(both[:, side], _realised(returns[side], session, symbols), _mean(turnovers[side]))
+        for side in (0, 1)
     ]
     return SessionComparison(
-        session=session, pairs=day.pairs, symbols=len(symbols), likeness=likeness, left=worths[0], right=worths[1]
+        session=session,
+        pairs=day.pairs,
+        symbols=len(symbols),
+        similarity=similarity,
+        left=performances[0],
+        right=performances[1],
     )
 
 
 def _realised(returns: Returns | None, session: date, symbols: Sequence[str]) -> Realised:
     if returns is None:
-        return Realised(outcome=Outcome.NOT_MEASURABLE, labels=np.full(len(symbols), np.nan))
+        return Realised(outcome=LabelStatus.NOT_MEASURABLE, labels=np.full(len(symbols), np.nan))
     return returns.of(session, symbols)
 
 
-def _worth(predictions: FloatArray, realised: Realised, turnover: float) -> Worth:
+def _performance(predictions: FloatArray, realised: Realised, turnover: float) -> Performance:
     signal = correlations(predictions[None, :], realised.labels[None, :])
-    unmeasured = realised.outcome is Outcome.KNOWN and not np.isfinite(signal.rank_ic[0])
-    return Worth(
+    unmeasured = realised.outcome is LabelStatus.KNOWN and not np.isfinite(signal.rank_ic[0])
+    return Performance(
         turnover=turnover,
         ic=float(signal.ic[0]),
         rank_ic=float(signal.rank_ic[0]),
-        outcome=Outcome.NOT_MEASURABLE if unmeasured else realised.outcome,
+        outcome=LabelStatus.NOT_MEASURABLE if unmeasured else realised.outcome,
         known_symbols=int(np.isfinite(realised.labels).sum()),
     )
 
 
-def _total(worths: Sequence[Worth], milliseconds: Sequence[float]) -> Total:
+def _total(performances: Sequence[Performance], milliseconds: Sequence[float]) -> Total:
     p50, p99 = np.percentile(milliseconds, (50, 99)).tolist() if milliseconds else (float("nan"),) * 2
     return Total(
-        turnover=_mean([worth.turnover for worth in worths]),
-        ic=_mean([worth.ic for worth in worths]),
-        rank_ic=_mean([worth.rank_ic for worth in worths]),
-        sessions={outcome: sum(worth.outcome is outcome for worth in worths) for outcome in Outcome},
+        turnover=_mean([each.turnover for each in performances]),
+        ic=_mean([each.ic for each in performances]),
+        rank_ic=_mean([each.rank_ic for each in performances]),
+        sessions={status: sum(each.outcome is status for each in performances) for status in LabelStatus},
         compute_ms_p50=p50,
         compute_ms_p99=p99,
     )
 
 
-def _mean_likeness(sessions: Sequence[Likeness]) -> Likeness:
-    return Likeness(
-        rank_correlation=_mean([one.rank_correlation for one in sessions]),
-        active_share=_mean([one.active_share for one in sessions]),
-        long_overlap=_mean([one.long_overlap for one in sessions]),
-        short_overlap=_mean([one.short_overlap for one in sessions]),
-        agreement=_mean([one.agreement for one in sessions]),
+def _mean_similarity(sessions: Sequence[Similarity]) -> Similarity:
+    return Similarity(
+        rank_correlation=_mean([each.rank_correlation for each in sessions]),
+        active_share=_mean([each.active_share for each in sessions]),
+        long_overlap=_mean([each.long_overlap for each in sessions]),
+        short_overlap=_mean([each.short_overlap for each in sessions]),
+        agreement=_mean([each.agreement for each in sessions]),
     )
 
 

@@ -9,6 +9,7 @@ price are not predicted.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from strategies.construction import Construction, construct
 from strategies.market.bars import FloatArray, IntArray, SessionArray
 from strategies.models.bundle import Predictor
 from strategies.models.configuration import TrainingConfig
+from strategies.models.manifest import LabelProcessor
 from strategies.models.samples import Samples, transform_labels
 
 #: Fewest symbols with a prediction and a return from which a correlation is taken; two always correlate perfectly.
@@ -38,7 +40,7 @@ class Correlations:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Performance:
+class PortfolioPerformance:
     """What the top-N/bottom-N portfolio earned, each session's return being that of the book formed on it."""
 
     #: Before costs, as a fraction of the capital of one side (gross exposure is 2), `[sessions]`; NaN = no book.
@@ -52,18 +54,44 @@ class Performance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeldOut:
-    """What the model was worth on sessions that it never saw."""
+class EvaluationSpec:
+    """What predictions are compared with, and the book that is made of them."""
 
+    #: How labels are transformed within each session before they are compared with predictions.
+    label_processor: LabelProcessor
+    construction: Construction
+    #: Basis points of each unit of weight bought or sold.
+    cost_bps: float
+    #: Basis points a year of each unit of weight held short.
+    borrow_bps_a_year: float
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> Self:
+        """Return how a training evaluates its models."""
+        return cls(
+            label_processor=config.label_processor,
+            construction=config.sides,
+            cost_bps=config.cost_bps,
+            borrow_bps_a_year=config.borrow_bps_a_year,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationResult:
+    """What predictions were worth on some sessions."""
+
+    #: `[sessions]`
     sessions: SessionArray
+    #: `[symbols]`
+    symbols: tuple[str, ...]
     #: `[sessions, symbols]`; NaN = not priced.
     predictions: FloatArray
-    #: What predictions are held against by `signal`, transformed as the model's labels were, `[sessions, symbols]`.
+    #: What `signal` compares predictions with, transformed as the spec asks, `[sessions, symbols]`.
     labels: FloatArray
     #: Of holding a symbol for the one session that a book is held, `[sessions, symbols]`; NaN = not known.
     returns: FloatArray
     signal: Correlations
-    performance: Performance
+    performance: PortfolioPerformance
     metrics: dict[str, float | None]
 
 
@@ -87,7 +115,7 @@ def perform(
     construction: Construction,
     cost_bps: float,
     borrow_bps_a_year: float = 0.0,
-) -> Performance:
+) -> PortfolioPerformance:
     """Return what the book of each session earned until the next one.
 
     A book is formed on every session with enough priced symbols, on all of them, known return or not; a session in
@@ -111,7 +139,7 @@ def perform(
     measured = np.isfinite(gross)
     borrowed = -np.minimum(np.nan_to_num(weights), 0.0).sum(axis=1)
     borrowing = borrowed * borrow_bps_a_year * BASIS_POINT / SESSIONS_A_YEAR
-    return Performance(
+    return PortfolioPerformance(
         gross_returns=gross,
         net_returns=gross - turnover * cost_bps * BASIS_POINT - borrowing,
         turnover=turnover,
@@ -119,7 +147,7 @@ def perform(
     )
 
 
-def metrics(signal: Correlations, performance: Performance) -> dict[str, float | None]:
+def metrics(signal: Correlations, performance: PortfolioPerformance) -> dict[str, float | None]:
     """Return the figures that a report shows, in its order; None = cannot be measured from these sessions.
 
     `icir` and `rank_icir` are mean over standard deviation (ddof 1) of the sessions; returns and drawdown are
@@ -161,53 +189,39 @@ def predict_period(predictor: Predictor, samples: Samples, period: slice) -> Flo
     return predictions
 
 
-def judge(
-    predictor: Predictor, samples: Samples, period: slice, config: TrainingConfig, sessions: SessionArray
-) -> HeldOut:
-    """Return what predictions for a range of the samples' sessions were worth.
-
-    Args:
-        predictor: The model.
-        samples: Features, labels and returns.
-        period: Range of the samples' sessions.
-        config: Construction and costs.
-        sessions: Labels of that range, `[sessions]`.
-    """
+def evaluate(predictor: Predictor, samples: Samples, period: slice, spec: EvaluationSpec) -> EvaluationResult:
+    """Return what a model's predictions for a range of the samples' sessions were worth."""
     predictions = predict_period(predictor, samples, period)
-    return judge_predictions(predictions, samples, np.arange(period.start, period.stop), config, sessions)
+    return evaluate_predictions(predictions, samples, np.arange(period.start, period.stop), spec)
 
 
-def judge_predictions(
-    predictions: FloatArray,
-    samples: Samples,
-    at: IntArray,
-    config: TrainingConfig,
-    sessions: SessionArray,
-) -> HeldOut:
+def evaluate_predictions(
+    predictions: FloatArray, samples: Samples, at: IntArray, spec: EvaluationSpec
+) -> EvaluationResult:
     """Return what predictions were worth, whichever models they came from.
 
     Args:
         predictions: `[sessions, symbols]`; NaN = not priced.
         samples: Labels and returns.
         at: Indices of these sessions among the samples', ascending.
-        config: Construction and costs.
-        sessions: Labels of these sessions, `[sessions]`.
+        spec: Transform of labels, construction and costs.
     """
-    labels = transform_labels(samples.labels[at], config.label_processor)
+    labels, returns = transform_labels(samples.labels[at], spec.label_processor), samples.returns[at]
     signal = correlations(predictions, labels)
     performance = perform(
         samples.symbols,
         predictions,
-        samples.returns[at],
-        construction=config.sides,
-        cost_bps=config.cost_bps,
-        borrow_bps_a_year=config.borrow_bps_a_year,
+        returns,
+        construction=spec.construction,
+        cost_bps=spec.cost_bps,
+        borrow_bps_a_year=spec.borrow_bps_a_year,
     )
-    return HeldOut(
-        sessions=sessions,
+    return EvaluationResult(
+        sessions=samples.sessions[at],
+        symbols=samples.symbols,
         predictions=predictions,
         labels=labels,
-        returns=samples.returns[at],
+        returns=returns,
         signal=signal,
         performance=performance,
         metrics=metrics(signal, performance),

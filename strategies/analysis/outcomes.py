@@ -17,7 +17,7 @@ from strategies.market.bars import FloatArray, Panel
 from strategies.models.bundle import Bundle
 
 
-class Outcome(StrEnum):
+class LabelStatus(StrEnum):
     """What is known of a session's returns."""
 
     KNOWN = "known"
@@ -33,7 +33,7 @@ class Outcome(StrEnum):
 class Realised:
     """The returns of one session."""
 
-    outcome: Outcome
+    outcome: LabelStatus
     #: In the order asked for, `[symbols]`; NaN = not known.
     labels: FloatArray
 
@@ -53,23 +53,23 @@ class Outcomes:
         """Return the label of each symbol, as far as it is known and was not learnt from."""
         outcome = self._outcome(session)
         labels = np.full(len(symbols), np.nan)
-        if outcome is Outcome.KNOWN:
+        if outcome is LabelStatus.KNOWN:
             here = [row for row, symbol in enumerate(symbols) if symbol in self.panel.index]
             if here:
                 priced = [symbols[row] for row in here]
                 labels[here] = self._label.evaluate_range(self.panel, session, session, priced)[0]
         return Realised(outcome=outcome, labels=labels)
 
-    def _outcome(self, session: date) -> Outcome:
+    def _outcome(self, session: date) -> LabelStatus:
         sessions, day = self.panel.sessions, np.datetime64(session, "D")
         if day > sessions[-1]:
-            return Outcome.NOT_KNOWN_YET
+            return LabelStatus.NOT_KNOWN_YET
         position = int(np.searchsorted(sessions, day))
         if sessions[position] != day:
-            return Outcome.NOT_MEASURABLE
+            return LabelStatus.NOT_MEASURABLE
         if position < self._first_unseen():
-            return Outcome.SEEN_IN_TRAINING
-        return Outcome.KNOWN if position + self._label.lookahead < len(sessions) else Outcome.NOT_KNOWN_YET
+            return LabelStatus.SEEN_IN_TRAINING
+        return LabelStatus.KNOWN if position + self._label.lookahead < len(sessions) else LabelStatus.NOT_KNOWN_YET
 
     def _first_unseen(self) -> int:
         """Return the first position whose label reads no bar that a label of training has read."""

@@ -8,54 +8,33 @@ Invariant: drawn from the arrays that the metrics were computed from; what could
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from strategies.analysis.evaluation import HeldOut, drawdown
-from strategies.market.bars import FloatArray
+from strategies.analysis.evaluation import EvaluationResult, drawdown
+from strategies.analysis.quantiles import measure_quantiles
+from strategies.analysis.tear_sheet.measures import rolling_mean, rolling_window
 from strategies.models.bundle import Bundle
 
-#: Sessions of the running mean.
-RUNNING_SESSIONS = 20
-MOST_QUANTILES = 5
 #: Features shown, those of most gain first.
 SHOWN_FEATURES = 20
 
 
-def draw_figures(bundle: Bundle, judged: HeldOut, validation_loss: tuple[float, ...]) -> dict[str, Figure]:
+def draw_figures(bundle: Bundle, result: EvaluationResult, validation_loss: tuple[float, ...]) -> dict[str, Figure]:
     """Return the figures by name.
 
     Args:
         bundle: Whose features are shown by gain.
-        judged: The sessions that the bundle's metrics were computed from.
+        result: The sessions that the bundle's metrics were computed from.
         validation_loss: After each boosting round, `[rounds]`.
     """
     return {
-        "ic": _figure(lambda axes: _draw_ic(axes, judged)),
-        "quantile_returns": _figure(lambda axes: _draw_quantiles(axes, judged)),
-        "cumulative_return": _figure(lambda axes: _draw_wealth(axes, judged)),
+        "ic": _figure(lambda axes: _draw_ic(axes, result)),
+        "quantile_returns": _figure(lambda axes: _draw_quantiles(axes, result)),
+        "cumulative_return": _figure(lambda axes: _draw_wealth(axes, result)),
         "feature_importance": _figure(lambda axes: _draw_importance(axes, bundle)),
         "validation_loss": _figure(lambda axes: _draw_loss(axes, validation_loss)),
     }
-
-
-def quantile_returns(predictions: FloatArray, returns: FloatArray) -> FloatArray:
-    """Return the mean return of each quantile of a session's predictions, `[quantiles]`, lowest predictions first.
-
-    There are five, or as many as half of the sessions can fill; a session that cannot is left out, and each other one
-    counts the same. None = `[0]`.
-
-    Args:
-        predictions: `[sessions, symbols]`; NaN = not priced.
-        returns: `[sessions, symbols]`; NaN = not known.
-    """
-    priced = np.isfinite(predictions).sum(axis=1, keepdims=True)
-    count = min(MOST_QUANTILES, int(np.median(priced[priced > 0]))) if priced.any() else 0
-    ranks = pd.DataFrame(predictions).rank(axis=1, method="first").to_numpy()
-    quantile = np.ceil(ranks * count / np.where(priced >= max(count, 1), priced, np.nan))
-    means = [pd.DataFrame(np.where(quantile == at + 1, returns, np.nan)).mean(axis=1).mean() for at in range(count)]
-    return np.array(means, dtype=np.float64)
 
 
 def _figure(draw: Callable[[Axes], None]) -> Figure:
@@ -67,27 +46,27 @@ def _figure(draw: Callable[[Axes], None]) -> Figure:
     return figure
 
 
-def _draw_ic(axes: Axes, judged: HeldOut) -> None:
-    rank_ic = pd.Series(judged.signal.rank_ic)
-    axes.bar(judged.sessions, rank_ic, width=1.0, alpha=0.4, label="rank IC")
-    axes.plot(judged.sessions, rank_ic.rolling(RUNNING_SESSIONS, min_periods=1).mean(), label="mean of 20 sessions")
+def _draw_ic(axes: Axes, result: EvaluationResult) -> None:
+    rank_ic, window = result.signal.rank_ic, rolling_window(len(result.sessions))
+    axes.bar(result.sessions, rank_ic, width=1.0, alpha=0.4, label="rank IC")
+    axes.plot(result.sessions, rolling_mean(rank_ic, window), label=f"mean of {window} sessions")
     axes.set_ylabel("rank IC of a session")
     axes.legend()
 
 
-def _draw_quantiles(axes: Axes, judged: HeldOut) -> None:
-    means = quantile_returns(judged.predictions, judged.returns)
+def _draw_quantiles(axes: Axes, result: EvaluationResult) -> None:
+    means = measure_quantiles(result.sessions, result.symbols, result.predictions, result.returns).mean
     axes.bar([str(at + 1) for at in range(len(means))], 1e4 * means)
     axes.set_xlabel("quantile of predictions, highest last")
-    axes.set_ylabel("mean return of a session, basis points")
+    axes.set_ylabel("return less mean of its session, basis points")
 
 
-def _draw_wealth(axes: Axes, judged: HeldOut) -> None:
-    net = np.nan_to_num(judged.performance.net_returns)
-    gross = np.nan_to_num(judged.performance.gross_returns)
-    axes.plot(judged.sessions, np.cumprod(1 + gross) - 1, label="before costs")
-    axes.plot(judged.sessions, np.cumprod(1 + net) - 1, label="after costs")
-    axes.fill_between(judged.sessions, drawdown(net), 0, alpha=0.3, label="drawdown after costs")
+def _draw_wealth(axes: Axes, result: EvaluationResult) -> None:
+    net = np.nan_to_num(result.performance.net_returns)
+    gross = np.nan_to_num(result.performance.gross_returns)
+    axes.plot(result.sessions, np.cumprod(1 + gross) - 1, label="before costs")
+    axes.plot(result.sessions, np.cumprod(1 + net) - 1, label="after costs")
+    axes.fill_between(result.sessions, drawdown(net), 0, alpha=0.3, label="drawdown after costs")
     axes.set_ylabel("cumulative return of the book")
     axes.legend()
 

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from strategies.errors import ExpressionError
-from strategies.expressions import alpha158, alpha360
+from strategies.expressions.alphas import ALPHA158, ALPHA360
 from strategies.expressions.evaluate import Bars, Features, evaluate
 from strategies.expressions.graph import Meaning, build
 from strategies.expressions.operators import MAX_WINDOW
@@ -33,7 +33,7 @@ Precision = Literal["qlib", "float64"]
 
 #: What `$vwap` becomes where the bars have none.
 VWAP_STAND_INS = {"none": "$vwap", "typical_price": "(($high+$low+$close)/3)", "close": "$close"}
-_SHIPPED = {"alpha158": alpha158.COLUMNS, "alpha360": alpha360.COLUMNS}
+_SHIPPED = {"alpha158": ALPHA158, "alpha360": ALPHA360}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

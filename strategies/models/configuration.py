@@ -34,7 +34,9 @@ Window = Literal["expanding", "rolling"]
 Sessions = Annotated[int, Field(ge=1, le=100_000)]
 
 
-#: A shipped feature set, or a file of one's own.
+#: Basis points of each unit of weight traded that an evaluation assumes by default.
+DEFAULT_COST_BPS = 5.0
+#: A shipped feature set, or a user's file.
 FEATURE_SET_PATTERN = r"^(alpha158|alpha360|[^\x00-\x1f]+\.(yaml|yml|toml))$"
 
 
@@ -181,7 +183,7 @@ class TrainingConfig(BaseModel):
     parameters: Annotated[dict[Name, bool | int | float | str], Field(max_length=100)] = {}
     construction: ConstructionRecord = ConstructionRecord(top_n=3, bottom_n=3)
     #: Basis points of each unit of weight bought or sold, for the evaluation.
-    cost_bps: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 5.0
+    cost_bps: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = DEFAULT_COST_BPS
     #: Basis points a year of each unit of weight held short, for the evaluation.
     borrow_bps_a_year: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = 0.0
     #: None = one model, judged on the test period alone.

@@ -1,4 +1,4 @@
-"""Samples: features and labels of a panel as the rows that a model is trained and judged on.
+"""Samples: features and labels of a panel as the rows that a model is trained and evaluated on.
 
 Owns: which rows exist, which are eligible, how labels are transformed within a session.
 Must not know: boosters, files, periods' meaning.
@@ -8,6 +8,7 @@ Invariant: a row is eligible by the rule of serving: its symbol has a bar on the
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from strategies.errors import TrainingError
 from strategies.expressions.feature_sets import FeatureSet, label
-from strategies.market.bars import Float32Array, FloatArray, IntArray, Panel
+from strategies.market.bars import Float32Array, FloatArray, IntArray, Panel, SessionArray
 from strategies.models.bundle import ALPHA158_LABEL
 from strategies.models.configuration import TrainingConfig
-from strategies.models.manifest import LabelProcessor
+from strategies.models.manifest import LabelProcessor, LabelRecord
 
-#: Told the stage, what is done of it, and of how many.
+#: Called with a stage, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]
 #: Sessions computed between two reports of progress.
 CHUNK_SESSIONS = 128
@@ -29,31 +30,43 @@ RANK_TO_SD = 3.46
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Samples:
-    """Every (session, symbol) of a panel's sessions from `offset` on."""
+class SampleSpec:
+    """Which rows there are, and what their labels are."""
 
+    label: LabelRecord
+    #: None = every symbol of the panel.
+    universe: tuple[str, ...] | None = None
+    #: Leave rows out whose symbol was listed for fewer sessions than the feature set looks back, as serving does.
+    require_full_history: bool = True
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> Self:
+        """Return the rows and labels of a training."""
+        return cls(label=config.label, universe=config.universe, require_full_history=config.require_full_history)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Every (session, symbol) of a range of sessions."""
+
+    #: `[sessions]`
+    sessions: SessionArray
     #: The panel's, or the universe's, ascending, `[symbols]`.
     symbols: tuple[str, ...]
-    #: Index in the panel of the first session.
-    offset: int
     #: `[sessions, symbols, features]`
     features: Float32Array
-    #: As the configuration's label says, `[sessions, symbols]`; NaN = not known.
+    #: The spec's label, `[sessions, symbols]`; NaN = not known.
     labels: FloatArray
-    #: Of holding for one session from the close of T+1, by which books are judged, `[sessions, symbols]`.
+    #: Of holding for one session from the close of T+1, from which books are evaluated, `[sessions, symbols]`.
     returns: FloatArray
     #: Sessions since the symbol's first bar, that one included, `[sessions, symbols]`; below 1 = no row.
     listed: IntArray
     #: Whether a row may be priced, `[sessions, symbols]`.
     eligible: NDArray[np.bool_]
 
-    def within(self, period: slice) -> slice:
-        """Return a range of the panel's sessions as a range of these sessions."""
-        return slice(period.start - self.offset, period.stop - self.offset)
-
 
 def compute_samples(
-    panel: Panel, features: FeatureSet, config: TrainingConfig, sessions: slice, progress: Progress
+    panel: Panel, features: FeatureSet, spec: SampleSpec, sessions: slice, progress: Progress
 ) -> Samples:
     """Return the samples of a range of the panel's sessions.
 
@@ -64,17 +77,19 @@ def compute_samples(
     missing = sorted(features.fields - set(panel.fields))
     if missing:
         raise TrainingError(f"feature set {features.name} needs {', '.join(missing)}, which the snapshot's bars lack")
-    symbols = _universe(panel, config)
-    listed = np.arange(sessions.start, sessions.stop)[:, None] - panel.first[panel.rows(symbols)][None, :] + 1
-    history = features.lookback if config.require_full_history else 1
+    symbols = panel.symbols if spec.universe is None else tuple(sorted(set(spec.universe)))
+    rows = panel.rows(symbols)
+    listed = np.arange(sessions.start, sessions.stop)[:, None] - panel.first[rows][None, :] + 1
+    priced = np.isfinite(panel.fields["close"][rows, sessions]).T
+    history = features.lookback if spec.require_full_history else 1
     return Samples(
+        sessions=panel.sessions[sessions],
         symbols=symbols,
-        offset=sessions.start,
         features=_features(panel, features, symbols, sessions, progress),
-        labels=_labels(panel, config, symbols, sessions),
+        labels=_labels(panel, spec.label, symbols, sessions),
         returns=_evaluate_label(panel, ALPHA158_LABEL.expression, symbols, sessions),
         listed=listed,
-        eligible=_priced(panel, symbols, sessions) & (listed >= history),
+        eligible=priced & (listed >= history),
     )
 
 
@@ -91,13 +106,6 @@ def transform_labels(labels: FloatArray, kind: LabelProcessor) -> FloatArray:
     return frame.to_numpy(dtype=np.float64)
 
 
-def _universe(panel: Panel, config: TrainingConfig) -> tuple[str, ...]:
-    if config.universe is None:
-        return panel.symbols
-    panel.rows(config.universe)
-    return tuple(sorted(set(config.universe)))
-
-
 def _features(
     panel: Panel, features: FeatureSet, symbols: Sequence[str], sessions: slice, progress: Progress
 ) -> Float32Array:
@@ -111,22 +119,17 @@ def _features(
     return values
 
 
-def _labels(panel: Panel, config: TrainingConfig, symbols: Sequence[str], sessions: slice) -> FloatArray:
-    ahead = label(config.label.expression).lookahead
-    if ahead != config.label.sessions_ahead:
+def _labels(panel: Panel, stated: LabelRecord, symbols: Sequence[str], sessions: slice) -> FloatArray:
+    ahead = label(stated.expression).lookahead
+    if ahead != stated.sessions_ahead:
         raise TrainingError(
-            f"label {config.label.expression} looks {ahead} sessions ahead, "
-            f"the configuration says {config.label.sessions_ahead}"
+            f"label {stated.expression} looks {ahead} sessions ahead, the configuration says {stated.sessions_ahead}"
         )
-    return _evaluate_label(panel, config.label.expression, symbols, sessions)
+    return _evaluate_label(panel, stated.expression, symbols, sessions)
 
 
 def _evaluate_label(panel: Panel, expression: str, symbols: Sequence[str], sessions: slice) -> FloatArray:
     return label(expression).evaluate_range(panel, *_dates(panel, sessions), symbols).astype(np.float64)
-
-
-def _priced(panel: Panel, symbols: Sequence[str], sessions: slice) -> NDArray[np.bool_]:
-    return np.isfinite(panel.fields["close"][panel.rows(symbols), sessions]).T
 
 
 def _dates(panel: Panel, sessions: slice) -> tuple[date, date]:

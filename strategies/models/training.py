@@ -1,7 +1,7 @@
-"""Fitting: one booster from the rows of one fold.
+"""Training: one booster from the rows of one fold.
 
 Owns: which rows are learnt from, the call of LightGBM, when boosting stops.
-Must not know: how folds were chosen, what models are worth, bundles.
+Must not know: how folds were chosen, how models are evaluated, bundles on disk.
 Invariant: the same rows and configuration give the same model text, byte for byte; the validation rows alone decide
 when boosting stops.
 """
@@ -43,7 +43,7 @@ class Rows:
         """
         labels = transform_labels(np.where(samples.eligible, samples.labels, np.nan), config.label_processor)
         known = np.isfinite(labels) & ~np.isnan(samples.features).all(axis=2)
-        train, valid = (_only(known, sessions - samples.offset) for sessions in (fold.train, fold.valid))
+        train, valid = (_only(known, sessions) for sessions in (fold.train, fold.valid))
         for name, mask in (("train", train), ("valid", valid)):
             if not mask.any():
                 raise TrainingError(f"the {name} period{fold.place} has no row with a label and full history")
@@ -68,7 +68,7 @@ class Fit:
 def fit_model(
     samples: Samples, rows: Rows, config: TrainingConfig, names: Sequence[str], report: Progress | None = None
 ) -> Fit:
-    """Return the booster of these rows; `report` is told `rounds`."""
+    """Return the booster of these rows; `report` is called with the stage `rounds`."""
     raw = samples.features[rows.train]
     processors = fit_processors(config.processors, raw)
     parameters = config.lightgbm_parameters()
@@ -83,7 +83,7 @@ def fit_model(
         parameters,
         train,
         num_boost_round=config.rounds,
-        # The training rows are not among them: their loss falls for ever and would never stop the boosting.
+        # Without the training rows: their loss never stops falling, so it would never stop the boosting.
         valid_sets=[valid],
         valid_names=["valid"],
         callbacks=[
@@ -122,7 +122,7 @@ def _only(known: NDArray[np.bool_], sessions: IntArray) -> NDArray[np.bool_]:
 
 
 def _rounds(report: Progress, rounds: int) -> Callable[[CallbackEnv], None]:
-    def tell(environment: CallbackEnv) -> None:
+    def after_round(environment: CallbackEnv) -> None:
         report("rounds", environment.iteration + 1, rounds)
 
-    return tell
+    return after_round

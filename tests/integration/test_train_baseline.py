@@ -221,7 +221,7 @@ def test_every_fold_is_logged_as_a_step(tmp_path):
     assert by_fold == {step: pytest.approx(fold.metrics["rank_ic"]) for step, fold in enumerate(folds, start=1)}
     logged = client.get_run(run_id).data
     assert logged.metrics["final_rank_ic"] == pytest.approx(trained.test.metrics["rank_ic"])
-    assert logged.metrics["rank_ic"] == pytest.approx(trained.out_of_sample.stitched.metrics["rank_ic"])
+    assert logged.metrics["rank_ic"] == pytest.approx(trained.walk_forward.stitched.metrics["rank_ic"])
     assert (logged.params["folds"], logged.params["embargo_sessions"]) == (str(len(folds)), "5")
 
 

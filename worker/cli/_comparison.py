@@ -102,11 +102,15 @@ def as_json(evidence: "Evidence") -> dict[str, Any]:
         "source": evidence.source,
         "snapshot_id": evidence.snapshot_id,
         "pairs": comparison.pairs,
-        "pairs_of_other_symbols": comparison.pairs_of_other_symbols,
+        "pairs_of_other_symbols": comparison.symbol_mismatches,
         "left_out": asdict(evidence.counts),
         "notes": list(evidence.notes),
-        "overall": {name: plain[name] for name in ("likeness", "left", "right")},
-        "sessions": plain["sessions"],
+        # `likeness` is what readers of this JSON know the similarity as.
+        "overall": {"likeness": plain["similarity"], "left": plain["left"], "right": plain["right"]},
+        "sessions": [
+            {"likeness" if name == "similarity" else name: value for name, value in session.items()}
+            for session in plain["sessions"]
+        ],
     }
 
 
@@ -120,8 +124,8 @@ def show(evidence: "Evidence") -> None:
         console.print(_sessions_table(evidence), _totals_table(evidence), sep="\n")
     if (hidden := len(comparison.sessions) - SHOWN) > 0:
         console.print(f"{hidden} earlier sessions not shown; --json has them", highlight=False)
-    strangers = comparison.pairs_of_other_symbols
-    below = [f"{strangers} pairs compared on the symbols that both priced, as they differ"] if strangers else []
+    differing = comparison.symbol_mismatches
+    below = [f"{differing} pairs compared on the symbols that both priced, as they differ"] if differing else []
     for line in (*below, *evidence.counts.sentences(), *evidence.notes):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -139,15 +143,17 @@ def _sessions_table(evidence: "Evidence") -> "Table":
 
 
 def _session_cells(one: "SessionComparison") -> list[str]:
-    from strategies.analysis.outcomes import Outcome
+    from strategies.analysis.outcomes import LabelStatus
 
-    likeness = one.likeness
-    cells = [str(one.session), str(one.pairs), str(one.symbols), _number(likeness.rank_correlation)]
-    cells += [_number(likeness.active_share), _number(likeness.long_overlap), _number(likeness.short_overlap)]
-    cells += [_number(likeness.agreement), _number(one.left.turnover), _number(one.right.turnover)]
-    for worth in (one.left, one.right):
-        known = worth.outcome is Outcome.KNOWN
-        cells.append(f"{_number(worth.ic)}, {_number(worth.rank_ic)}" if known else worth.outcome.value)
+    similarity = one.similarity
+    cells = [str(one.session), str(one.pairs), str(one.symbols), _number(similarity.rank_correlation)]
+    cells += [_number(similarity.active_share), _number(similarity.long_overlap), _number(similarity.short_overlap)]
+    cells += [_number(similarity.agreement), _number(one.left.turnover), _number(one.right.turnover)]
+    for performance in (one.left, one.right):
+        known = performance.outcome is LabelStatus.KNOWN
+        cells.append(
+            f"{_number(performance.ic)}, {_number(performance.rank_ic)}" if known else performance.outcome.value
+        )
     return cells
 
 
@@ -161,9 +167,9 @@ def _totals_table(evidence: "Evidence") -> "Table":
 
 
 def _totals(comparison: "Comparison") -> list[tuple[str, str, str, str]]:
-    from strategies.analysis.outcomes import Outcome
+    from strategies.analysis.outcomes import LabelStatus
 
-    both, left, right = comparison.likeness, comparison.left, comparison.right
+    both, left, right = comparison.similarity, comparison.left, comparison.right
     rows = [
         ("rank correlation of predictions", _number(both.rank_correlation), "", ""),
         ("active share (0 to 2)", _number(both.active_share), "", ""),
@@ -176,7 +182,7 @@ def _totals(comparison: "Comparison") -> list[tuple[str, str, str, str]]:
         ("compute ms p50", "", f"{left.compute_ms_p50:.3g}", f"{right.compute_ms_p50:.3g}"),
         ("compute ms p99", "", f"{left.compute_ms_p99:.3g}", f"{right.compute_ms_p99:.3g}"),
     ]
-    counted = [(outcome.value, str(left.sessions[outcome]), str(right.sessions[outcome])) for outcome in Outcome]
+    counted = [(outcome.value, str(left.sessions[outcome]), str(right.sessions[outcome])) for outcome in LabelStatus]
     return [*rows, *((f"sessions: returns {name}", "", one, other) for name, one, other in counted)]
 
 

@@ -14,7 +14,7 @@ import typer
 from worker.cli._common import refuse, settings_of
 
 if TYPE_CHECKING:
-    from strategies.analysis.tear_sheet.data import Scope, Study
+    from strategies.analysis.tear_sheet.data import Scope, TearSheetData
     from strategies.market.bars import Panel
     from strategies.models.bundle import Bundle
     from worker.settings import Settings
@@ -60,14 +60,14 @@ def report(
 
     settings = settings_of(data_dir=data_dir, artifacts_dir=artifacts_dir)
     scope = Scope(first=start, last=end, cost_bps=cost_bps, borrow_bps_a_year=borrow_bps_a_year)
-    study, page = _made(settings, bundle, snapshot, scope)
-    target = output or settings.artifacts_dir / "reports" / study.manifest.strategy / f"{study.manifest.version}.html"
+    data, page = _made(settings, bundle, snapshot, scope)
+    target = output or settings.artifacts_dir / "reports" / data.manifest.strategy / f"{data.manifest.version}.html"
     _write(target, page)
-    _print_summary(study, target, len(page))
+    _print_summary(data, target, len(page))
 
 
-def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scope") -> "tuple[Study, bytes]":
-    from strategies.analysis.tear_sheet.data import study_bundle
+def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scope") -> "tuple[TearSheetData, bytes]":
+    from strategies.analysis.tear_sheet.data import tear_sheet_data
     from strategies.analysis.tear_sheet.page import render_page
     from strategies.errors import (
         BundleError,
@@ -82,8 +82,8 @@ def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scop
 
     try:
         bundle = _load(settings, folder)
-        study = study_bundle(bundle, _bars(settings, bundle, snapshot), scope, code_version=code_version())
-        return study, render_page(study)
+        data = tear_sheet_data(bundle, _bars(settings, bundle, snapshot), scope, code_version=code_version())
+        return data, render_page(data)
     except (BundleNotFound, SnapshotNotFound) as error:
         refuse(error, code=NOT_FOUND)
     except (BundleError, DataError, ExpressionError, StrategyError, TrainingError) as error:
@@ -130,13 +130,13 @@ def _write(target: Path, page: bytes) -> None:
         refuse(f"{target} cannot be written: {error.strerror}", code=FAILED)
 
 
-def _print_summary(study: "Study", target: Path, size_bytes: int) -> None:
-    from strategies.analysis.tear_sheet.captions import judged, readings
+def _print_summary(data: "TearSheetData", target: Path, size_bytes: int) -> None:
+    from strategies.analysis.tear_sheet.captions import captions, main_segment
 
-    part = judged(study)
-    typer.echo(f"{study.manifest.strategy} {study.manifest.version}, {part.period.first} to {part.period.last}")
+    segment = main_segment(data)
+    typer.echo(f"{data.manifest.strategy} {data.manifest.version}, {segment.period.first} to {segment.period.last}")
     for name in ("ic", "cumulative"):
-        typer.echo(readings(study)[name])
+        typer.echo(captions(data)[name])
     typer.echo(f"{target} ({size_bytes / 1e6:.1f} MB)")
 
 

@@ -1,10 +1,10 @@
-"""The study of one bundle: everything that its tear sheet states, computed again from bars.
+"""The data of a tear sheet: everything it states of one bundle, computed again from bars.
 
-Owns: which sessions are judged on which side of the training, the costs and where they come from, the comparison with
-what the bundle states of itself.
-Must not know: where bundles and snapshots lie, plots, pages.
-Invariant: sessions that training has seen are judged apart from the others, with books of their own; no cost is left
-out in silence.
+Owns: which sessions are in sample and which are not, the costs and their source, the comparison with the metrics in the
+bundle's manifest.
+Must not know: where bundles and snapshots are stored, plots, pages.
+Invariant: sessions that training has seen are evaluated apart from the others, with separate books; no cost is omitted
+silently.
 """
 
 from dataclasses import dataclass
@@ -13,33 +13,32 @@ from typing import Literal
 
 import numpy as np
 
-from strategies.analysis.evaluation import HeldOut, judge
+from strategies.analysis.evaluation import EvaluationResult, EvaluationSpec, evaluate
+from strategies.analysis.quantiles import Quantiles, measure_quantiles
 from strategies.analysis.tear_sheet.measures import (
     Calibration,
     Importance,
     calibrate,
-    divide,
     further_figures,
     importances,
     session_range,
+    split_at_test,
 )
-from strategies.analysis.tear_sheet.quantiles import Quantiles, measure_quantiles
+from strategies.construction import Construction
 from strategies.errors import TrainingError
 from strategies.market.bars import Panel
 from strategies.models.bundle import Bundle
-from strategies.models.configuration import TrainingConfig
+from strategies.models.configuration import DEFAULT_COST_BPS
+from strategies.models.folds import period_of
 from strategies.models.manifest import BundleManifest, Period
-from strategies.models.samples import Progress, Samples, compute_samples
-
-#: Basis points of each unit of weight traded where nobody says: those that training assumes unless told otherwise.
-DEFAULT_COST_BPS: float = TrainingConfig.model_fields["cost_bps"].default
+from strategies.models.samples import Progress, Samples, SampleSpec, compute_samples
 
 CostSource = Literal["given", "bundle", "assumed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What trading and borrowing cost, and who says so."""
+    """What trading and borrowing cost, and where the figures come from."""
 
     #: Basis points of each unit of weight bought or sold.
     cost_bps: float
@@ -51,7 +50,7 @@ class Costs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What is asked for; None = what the bundle says."""
+    """Sessions and costs that were asked for; None = those of the bundle."""
 
     first: date | None = None
     last: date | None = None
@@ -60,31 +59,31 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One side of the border: sessions that training has seen, or sessions that it has not."""
+class Segment:
+    """Sessions on one side of the start of the test period."""
 
-    #: Whether training has seen these sessions: what stands here is no evidence.
-    seen: bool
+    #: Whether training has seen these sessions, so that their figures are no evidence.
+    in_sample: bool
     period: Period
-    held: HeldOut
-    #: Those of `evaluation.metrics`, then those of `tear_sheet.further_figures` and `rank_autocorrelation`.
+    result: EvaluationResult
+    #: Those of `evaluation.metrics`, then those of `measures.further_figures` and `rank_autocorrelation`.
     figures: dict[str, float | None]
     quantiles: Quantiles
     calibration: Calibration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Study:
+class TearSheetData:
     """All that a tear sheet states."""
 
     bundle: Bundle
     manifest: BundleManifest
-    #: Of the bars judged on.
+    #: Of the bars that the model was evaluated on.
     snapshot_id: str
     costs: Costs
     code_version: str
-    #: In order of time: seen before unseen; at least one.
-    parts: tuple[Part, ...]
+    #: In order of time, in sample first; at least one.
+    segments: tuple[Segment, ...]
     #: The largest gain first.
     importance: tuple[Importance, ...]
     #: Figures that the bundle states of its test period: name, stated, found here; None = not the same sessions or
@@ -92,9 +91,9 @@ class Study:
     compared: tuple[tuple[str, float | None, float | None], ...] | None
 
 
-def study_bundle(
+def tear_sheet_data(
     bundle: Bundle, panel: Panel, scope: Scope, *, code_version: str, progress: Progress | None = None
-) -> Study:
+) -> TearSheetData:
     """Return what the bundle was worth on these bars.
 
     Features, processors and predictions come from the code that serves; a prediction is made where training made one.
@@ -106,7 +105,7 @@ def study_bundle(
         panel: Bars of its universe at least.
         scope: Sessions and costs that differ from the bundle's own.
         code_version: Written onto the page.
-        progress: Told `features` (sessions).
+        progress: Called with the stage `features` (sessions).
 
     Raises:
         TrainingError: A bare model, no session in the period, or bars without a field that features need.
@@ -120,23 +119,23 @@ def study_bundle(
     test, costs = manifest.training.test, costs_of(manifest, scope)
     first, last = scope.first or test.first, scope.last or test.last
     period = session_range(panel.sessions, np.datetime64(first, "D"), np.datetime64(last, "D"))
-    config = _config(manifest, costs)
-    samples = compute_samples(panel, bundle.feature_set, config, period, progress or _silent)
-    borders = divide(panel.sessions, period, manifest.training)
-    parts = tuple(
-        _part(bundle, samples, panel, config, each, seen=seen)
-        for seen, each in ((True, borders.seen), (False, borders.unseen))
-        if each.stop > each.start
+    rows, spec = _specs(manifest, costs)
+    samples = compute_samples(panel, bundle.feature_set, rows, period, progress or _no_progress)
+    seen, unseen = split_at_test(samples.sessions, manifest.training)
+    segments = tuple(
+        _segment(bundle, samples, spec, sessions, in_sample=in_sample)
+        for in_sample, sessions in ((True, seen), (False, unseen))
+        if sessions.stop > sessions.start
     )
-    return Study(
+    return TearSheetData(
         bundle=bundle,
         manifest=manifest,
         snapshot_id=panel.snapshot_id,
         costs=costs,
         code_version=code_version,
-        parts=parts,
+        segments=segments,
         importance=importances(bundle.booster, bundle.feature_set.names),
-        compared=_compare(manifest, panel.snapshot_id, costs, parts),
+        compared=_compare(manifest, panel.snapshot_id, costs, segments),
     )
 
 
@@ -155,47 +154,47 @@ def costs_of(manifest: BundleManifest, scope: Scope) -> Costs:
     )
 
 
-def _config(manifest: BundleManifest, costs: Costs) -> TrainingConfig:
-    """Return a configuration that judges as the bundle was judged; nothing is trained with it."""
-    settings = manifest.settings
-    told = settings.model_dump(include={"label_processor", "require_full_history"}) if settings else {}
-    return TrainingConfig(
-        **told,
-        strategy=manifest.strategy,
-        universe=manifest.training.universe,
+def _specs(manifest: BundleManifest, costs: Costs) -> tuple[SampleSpec, EvaluationSpec]:
+    """Return rows and evaluation as the bundle's training had them, at these costs."""
+    settings, sides = manifest.settings, manifest.construction
+    samples = SampleSpec(
         label=manifest.label,
-        construction=manifest.construction,
+        universe=manifest.training.universe,
+        require_full_history=settings.require_full_history if settings else True,
+    )
+    return samples, EvaluationSpec(
+        label_processor=settings.label_processor if settings else "none",
+        construction=Construction(top_n=sides.top_n, bottom_n=sides.bottom_n),
         cost_bps=costs.cost_bps,
         borrow_bps_a_year=costs.borrow_bps_a_year,
     )
 
 
-def _part(bundle: Bundle, samples: Samples, panel: Panel, config: TrainingConfig, period: slice, *, seen: bool) -> Part:
-    sessions = panel.sessions[period]
-    held = judge(bundle, samples, samples.within(period), config, sessions)
-    outcomes = samples.labels[samples.within(period)]
-    quantiles = measure_quantiles(sessions, samples.symbols, held.predictions, outcomes)
-    figures = held.metrics | further_figures(held, config.cost_bps)
-    return Part(
-        seen=seen,
-        period=Period(first=sessions[0].astype(object), last=sessions[-1].astype(object)),
-        held=held,
+def _segment(bundle: Bundle, samples: Samples, spec: EvaluationSpec, period: slice, *, in_sample: bool) -> Segment:
+    result = evaluate(bundle, samples, period, spec)
+    outcomes = samples.labels[period]
+    quantiles = measure_quantiles(result.sessions, samples.symbols, result.predictions, outcomes)
+    figures = result.metrics | further_figures(result, spec.cost_bps)
+    return Segment(
+        in_sample=in_sample,
+        period=period_of(samples.sessions, period),
+        result=result,
         figures=figures | {"rank_autocorrelation": quantiles.rank_autocorrelation},
         quantiles=quantiles,
-        calibration=calibrate(held.predictions, outcomes),
+        calibration=calibrate(result.predictions, outcomes),
     )
 
 
 def _compare(
-    manifest: BundleManifest, snapshot_id: str, costs: Costs, parts: tuple[Part, ...]
+    manifest: BundleManifest, snapshot_id: str, costs: Costs, segments: tuple[Segment, ...]
 ) -> tuple[tuple[str, float | None, float | None], ...] | None:
-    part = parts[-1]
-    same = snapshot_id == manifest.training.snapshot_id and part.period == manifest.training.test
-    if part.seen or not same or costs.source == "given":
+    segment = segments[-1]
+    same = snapshot_id == manifest.training.snapshot_id and segment.period == manifest.training.test
+    if segment.in_sample or not same or costs.source == "given":
         return None
     stated = manifest.walk_forward.final_metrics if manifest.walk_forward else manifest.metrics
-    return tuple((name, value, part.figures.get(name)) for name, value in stated.items())
+    return tuple((name, value, segment.figures.get(name)) for name, value in stated.items())
 
 
-def _silent(_stage: str, _done: int, _total: int) -> None:
+def _no_progress(_stage: str, _done: int, _total: int) -> None:
     return

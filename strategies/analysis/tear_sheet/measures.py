@@ -12,23 +12,15 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.analysis.evaluation import BASIS_POINT, SESSIONS_A_YEAR, HeldOut
+from strategies.analysis.evaluation import BASIS_POINT, SESSIONS_A_YEAR, EvaluationResult
 from strategies.errors import TrainingError
 from strategies.market.bars import FloatArray, IntArray, SessionArray
 from strategies.models.manifest import TrainingRecord
 
 #: Fewest rows of a calibration bin, where there are as many at all.
 MIN_BIN_ROWS = 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Borders:
-    """A range of a panel's sessions, divided where the test period begins."""
-
-    #: Sessions that training may have seen, or that lie between its periods; empty where there is none.
-    seen: slice
-    #: Sessions that decided nothing.
-    unseen: slice
+#: Sessions of a rolling mean, a quarter of a year; shorter where the period is.
+ROLLING_SESSIONS = 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,14 +56,14 @@ class Importance:
     splits: int
 
 
-def divide(sessions: SessionArray, period: slice, training: TrainingRecord) -> Borders:
-    """Return which of the sessions of `period` training has seen: all before the first of its test period.
+def split_at_test(sessions: SessionArray, training: TrainingRecord) -> tuple[slice, slice]:
+    """Return which of these sessions are in sample and which are not; either range may be empty.
 
-    A session between validation and test counts as seen: labels of the validation period read its bars.
+    All before the first session of the test period are in sample. A session between validation and test is too:
+    labels of the validation period read its bars.
     """
     border = int(np.searchsorted(sessions, np.datetime64(training.test.first, "D")))
-    border = min(max(border, period.start), period.stop)
-    return Borders(seen=slice(period.start, border), unseen=slice(border, period.stop))
+    return slice(0, border), slice(border, len(sessions))
 
 
 def session_range(sessions: SessionArray, first: np.datetime64, last: np.datetime64) -> slice:
@@ -86,7 +78,7 @@ def session_range(sessions: SessionArray, first: np.datetime64, last: np.datetim
     return slice(int(start), int(stop))
 
 
-def further_figures(held: HeldOut, cost_bps: float) -> dict[str, float | None]:
+def further_figures(result: EvaluationResult, cost_bps: float) -> dict[str, float | None]:
     """Return the figures that stand beside those of `evaluation.metrics`; None = cannot be measured.
 
     `hit_rate` is the share of measured sessions with a rank IC above 0; `rank_ic_t` the t-statistic of its mean,
@@ -94,16 +86,16 @@ def further_figures(held: HeldOut, cost_bps: float) -> dict[str, float | None]:
     times sqrt(252); `break_even_cost_bps` the cost at which the mean return before costs is used up; `cost_a_year`
     what trading costs a year at `cost_bps`; `coverage` the share of symbols and sessions with a prediction.
     """
-    rank_ic, net = _measured(held.signal.rank_ic), _measured(held.performance.net_returns)
-    traded = np.isfinite(held.performance.gross_returns)
-    gross, turnover = held.performance.gross_returns[traded], held.performance.turnover[traded]
+    rank_ic, net = _measured(result.signal.rank_ic), _measured(result.performance.net_returns)
+    traded = np.isfinite(result.performance.gross_returns)
+    gross, turnover = result.performance.gross_returns[traded], result.performance.turnover[traded]
     return {
         "hit_rate": float((rank_ic > 0).mean()) if len(rank_ic) else None,
         "rank_ic_t": _t_statistic(rank_ic),
         "annualised_volatility": float(net.std(ddof=1) * np.sqrt(SESSIONS_A_YEAR)) if len(net) > 1 else None,
         "break_even_cost_bps": float(gross.mean() / turnover.mean() / BASIS_POINT) if turnover.sum() > 0 else None,
         "cost_a_year": float(turnover.mean() * cost_bps * BASIS_POINT * SESSIONS_A_YEAR) if len(turnover) else None,
-        "coverage": float(np.isfinite(held.predictions).mean()) if held.predictions.size else None,
+        "coverage": float(np.isfinite(result.predictions).mean()) if result.predictions.size else None,
     }
 
 
@@ -141,6 +133,11 @@ def importances(booster: lgb.Booster, names: Sequence[str]) -> tuple[Importance,
         Importance(name=names[column], gain_share=float(gain[column] / total), splits=int(splits[column]))
         for column in order
     )
+
+
+def rolling_window(sessions: int) -> int:
+    """Return the number of sessions of rolling means over a period."""
+    return min(ROLLING_SESSIONS, max(5, sessions // 4))
 
 
 def rolling_mean(values: FloatArray, window: int) -> FloatArray:

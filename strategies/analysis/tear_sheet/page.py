@@ -1,8 +1,8 @@
 """The tear sheet as one HTML page.
 
-Owns: the order of its sections, the words beside figures, how numbers are spelt.
+Owns: the order of its sections, the words beside figures, how numbers are formatted.
 Must not know: files, clocks, how anything was measured.
-Invariant: nothing is fetched and nothing runs when the page is opened; every text is escaped; the same study gives the
+Invariant: nothing is fetched and nothing runs when the page is opened; every text is escaped; the same data give the
 same bytes.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from strategies.analysis.tear_sheet.captions import caveats, judged, readings
-from strategies.analysis.tear_sheet.data import Part, Study
+from strategies.analysis.tear_sheet.captions import captions, caveats, main_segment
+from strategies.analysis.tear_sheet.data import Segment, TearSheetData
 from strategies.analysis.tear_sheet.figures import draw_figures, printable
 from strategies.analysis.tear_sheet.measures import Importance
 
@@ -90,7 +90,7 @@ _PLOTS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cell:
     text: str
-    seen: bool
+    in_sample: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class _Figure:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plot:
     title: str
-    reading: str
+    caption: str
     note: str
     alt: str
     #: SVG in base64.
@@ -112,23 +112,26 @@ class _Plot:
     rows: tuple[tuple[str, ...], ...]
 
 
-def render_page(study: Study) -> bytes:
+def render_page(data: TearSheetData) -> bytes:
     """Return the page in UTF-8."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415 - an extra, and only reports need it
 
     template = resources.files("strategies.analysis.tear_sheet").joinpath("tear_sheet.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, finalize=_printable)
     page = environment.from_string(template).render(
-        title=f"{study.manifest.strategy} {study.manifest.version}",
-        lead=_lead(study),
-        only_seen=judged(study).seen,
-        parts=[{"seen": part.seen, "title": _title(part), "period": _period(part)} for part in study.parts],
-        figures=_figures(study.parts),
-        compared=_compared(study),
-        caveats=caveats(study),
-        lineage=_lineage(study),
-        universe=study.manifest.training.universe,
-        plots=_plots(study),
+        title=f"{data.manifest.strategy} {data.manifest.version}",
+        lead=_lead(data),
+        only_in_sample=main_segment(data).in_sample,
+        segments=[
+            {"in_sample": segment.in_sample, "title": _title(segment), "period": _period(segment)}
+            for segment in data.segments
+        ],
+        figures=_figures(data.segments),
+        compared=_compared(data),
+        caveats=caveats(data),
+        lineage=_lineage(data),
+        universe=data.manifest.training.universe,
+        plots=_plots(data),
     )
     return (page + "\n").encode()
 
@@ -137,63 +140,65 @@ def _printable(value: object) -> object:
     return printable(value) if type(value) is str else value
 
 
-def _lead(study: Study) -> str:
-    part = judged(study)
+def _lead(data: TearSheetData) -> str:
+    segment = main_segment(data)
     return (
-        f"Tear sheet, {_title(part).lower()}: {_period(part)}, {len(part.held.sessions)} sessions, "
-        f"{len(study.manifest.training.universe)} symbols, costs {study.costs.cost_bps:g} bps."
+        f"Tear sheet, {_title(segment).lower()}: {_period(segment)}, {len(segment.result.sessions)} sessions, "
+        f"{len(data.manifest.training.universe)} symbols, costs {data.costs.cost_bps:g} bps."
     )
 
 
-def _title(part: Part) -> str:
-    return "In sample" if part.seen else "Out of sample"
+def _title(segment: Segment) -> str:
+    return "In sample" if segment.in_sample else "Out of sample"
 
 
-def _period(part: Part) -> str:
-    return f"{part.period.first} to {part.period.last}"
+def _period(segment: Segment) -> str:
+    return f"{segment.period.first} to {segment.period.last}"
 
 
-def _figures(parts: Sequence[Part]) -> list[_Figure]:
+def _figures(segments: Sequence[Segment]) -> list[_Figure]:
     return [
         _Figure(
             label=label,
             note=note,
-            cells=tuple(_Cell(text=_spell(part.figures[name], form), seen=part.seen) for part in parts),
+            cells=tuple(
+                _Cell(text=_formatted(segment.figures[name], form), in_sample=segment.in_sample) for segment in segments
+            ),
         )
         for name, label, form, note in _FIGURES
     ]
 
 
-def _spell(value: float | None, form: str) -> str:
+def _formatted(value: float | None, form: str) -> str:
     return _NONE if value is None else form.format(value)
 
 
-def _compared(study: Study) -> str:
-    if study.compared is None:
+def _compared(data: TearSheetData) -> str:
+    if data.compared is None:
         return "The bundle states figures of other sessions, bars or costs, so they are not compared with these."
-    equal = sum(stated == found for _, stated, found in study.compared)
-    return f"{equal} of {len(study.compared)} figures that the bundle states of these sessions came out equal here."
+    equal = sum(stated == found for _, stated, found in data.compared)
+    return f"{equal} of {len(data.compared)} figures that the bundle states of these sessions came out equal here."
 
 
-def _lineage(study: Study) -> list[tuple[str, str]]:
-    manifest, training, bundle = study.manifest, study.manifest.training, study.bundle
+def _lineage(data: TearSheetData) -> list[tuple[str, str]]:
+    manifest, training, bundle = data.manifest, data.manifest.training, data.bundle
     construction = manifest.construction
-    costs = f"{study.costs.cost_bps:g} bps a trade, {study.costs.borrow_bps_a_year:g} bps a year for borrowing"
+    costs = f"{data.costs.cost_bps:g} bps a trade, {data.costs.borrow_bps_a_year:g} bps a year for borrowing"
     return [
         ("strategy, version", f"{manifest.strategy} {manifest.version}"),
         ("bundle SHA-256", bundle.bundle_sha256),
         ("model SHA-256", bundle.model_sha256),
         ("proven here", "yes, golden sample equal bit for bit" if bundle.proven else "no"),
-        ("snapshot", f"{study.snapshot_id}{_trained_elsewhere(study)}"),
+        ("snapshot", f"{data.snapshot_id}{_trained_elsewhere(data)}"),
         ("trained", f"{training.train.first} to {training.train.last}, {training.train_rows} rows"),
         ("validated", f"{training.valid.first} to {training.valid.last}, {training.valid_rows} rows"),
         (
             "test period",
             f"{training.test.first} to {training.test.last}, {training.gap_sessions} sessions kept free before",
         ),
-        ("shown", ", ".join(f"{_title(part).lower()} {_period(part)}" for part in study.parts)),
-        ("walk-forward", _folds(study)),
-        ("label", f"{manifest.label.expression} ({manifest.label.horizon}), {_transform(study)}"),
+        ("shown", ", ".join(f"{_title(segment).lower()} {_period(segment)}" for segment in data.segments)),
+        ("walk-forward", _folds(data)),
+        ("label", f"{manifest.label.expression} ({manifest.label.horizon}), {_transform(data)}"),
         ("prediction", manifest.prediction_kind),
         (
             "feature set",
@@ -201,34 +206,34 @@ def _lineage(study: Study) -> list[tuple[str, str]]:
         ),
         ("processors", ", ".join(processor.kind for processor in manifest.processors) or "none"),
         ("portfolio", f"long the top {construction.top_n}, short the bottom {construction.bottom_n}, equal weights"),
-        ("costs", f"{costs} ({_SOURCES[study.costs.source]})"),
+        ("costs", f"{costs} ({_SOURCES[data.costs.source]})"),
         ("calendar", training.calendar),
-        ("boosting", f"{training.best_iteration} rounds{_most_rounds(study)}, seed {training.seed}"),
-        ("code here", f"signal-worker {study.code_version}"),
+        ("boosting", f"{training.best_iteration} rounds{_most_rounds(data)}, seed {training.seed}"),
+        ("code here", f"signal-worker {data.code_version}"),
         ("code at training", f"{manifest.git_revision or 'unknown'}; {_versions(manifest.versions)}"),
     ]
 
 
-def _trained_elsewhere(study: Study) -> str:
-    trained_on = study.manifest.training.snapshot_id
-    return "" if trained_on == study.snapshot_id else f" (trained on {trained_on})"
+def _trained_elsewhere(data: TearSheetData) -> str:
+    trained_on = data.manifest.training.snapshot_id
+    return "" if trained_on == data.snapshot_id else f" (trained on {trained_on})"
 
 
-def _transform(study: Study) -> str:
-    settings = study.manifest.settings
+def _transform(data: TearSheetData) -> str:
+    settings = data.manifest.settings
     transform = settings.label_processor if settings else "not stated, so not applied here"
     return f"transform within the session: {transform}"
 
 
-def _most_rounds(study: Study) -> str:
-    settings = study.manifest.settings
+def _most_rounds(data: TearSheetData) -> str:
+    settings = data.manifest.settings
     if settings is None:
         return ""
     return f" of at most {settings.rounds}, ended after {settings.early_stopping_rounds} without gain"
 
 
-def _folds(study: Study) -> str:
-    walk = study.manifest.walk_forward
+def _folds(data: TearSheetData) -> str:
+    walk = data.manifest.walk_forward
     return "no" if walk is None else f"{len(walk.folds)} folds, {walk.window}; this page judges the final model alone"
 
 
@@ -236,14 +241,14 @@ def _versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _plots(study: Study) -> list[_Plot]:
-    images, sentences = draw_figures(study), readings(study)
-    tables = {"quantiles": _quantile_table(study), "calibration": _calibration_table(study)}
-    tables["importance"] = _importance_table(study.importance[:FEATURES_LISTED])
+def _plots(data: TearSheetData) -> list[_Plot]:
+    images, sentences = draw_figures(data), captions(data)
+    tables = {"quantiles": _quantile_table(data), "calibration": _calibration_table(data)}
+    tables["importance"] = _importance_table(data.importance[:FEATURES_LISTED])
     return [
         _Plot(
             title=title,
-            reading=sentences[name],
+            caption=sentences[name],
             note=note,
             alt=f"{alt} {sentences[name]}",
             image=base64.b64encode(images[name]).decode("ascii"),
@@ -257,36 +262,42 @@ def _plots(study: Study) -> list[_Plot]:
 _Table = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
 
 
-def _quantile_table(study: Study) -> _Table:
+def _quantile_table(data: TearSheetData) -> _Table:
     header = ("quantile", "mean, bps", "s.e., bps", "symbols new, %", "rows")
     return header, _rows(
-        (f"{number}{_mark(part)}", f"{mean * 1e4:+.2f}", f"{error * 1e4:.2f}", f"{100 * turnover:.0f}", str(rows))
-        for part in study.parts
+        (f"{number}{_mark(segment)}", f"{mean * 1e4:+.2f}", f"{error * 1e4:.2f}", f"{100 * turnover:.0f}", str(rows))
+        for segment in data.segments
         for number, (mean, error, turnover, rows) in enumerate(
-            zip(part.quantiles.mean, part.quantiles.error, part.quantiles.turnover, part.quantiles.rows, strict=True),
+            zip(
+                segment.quantiles.mean,
+                segment.quantiles.error,
+                segment.quantiles.turnover,
+                segment.quantiles.rows,
+                strict=True,
+            ),
             start=1,
         )
     )
 
 
-def _calibration_table(study: Study) -> _Table:
-    scaled = study.bundle.prediction_kind == "return"
+def _calibration_table(data: TearSheetData) -> _Table:
+    scaled = data.bundle.prediction_kind == "return"
     header = ("bin", "predicted, bps" if scaled else "predicted", "came, bps", "s.e., bps", "rows")
     return header, _rows(
         (
-            f"{number}{_mark(part)}",
+            f"{number}{_mark(segment)}",
             f"{predicted * 1e4:+.2f}" if scaled else f"{predicted:+.4g}",
             f"{realised * 1e4:+.2f}",
             f"{error * 1e4:.2f}",
             str(rows),
         )
-        for part in study.parts
+        for segment in data.segments
         for number, (predicted, realised, error, rows) in enumerate(
             zip(
-                part.calibration.predicted,
-                part.calibration.realised,
-                part.calibration.error,
-                part.calibration.rows,
+                segment.calibration.predicted,
+                segment.calibration.realised,
+                segment.calibration.error,
+                segment.calibration.rows,
                 strict=True,
             ),
             start=1,
@@ -303,5 +314,5 @@ def _rows(rows: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
     return tuple(rows)
 
 
-def _mark(part: Part) -> str:
-    return " (in sample)" if part.seen else ""
+def _mark(segment: Segment) -> str:
+    return " (in sample)" if segment.in_sample else ""

@@ -14,7 +14,7 @@ from strategies.expressions.feature_sets import feature_set
 from strategies.models.bundle_store import load_bundle, save_bundle
 from strategies.models.configuration import TrainingConfig
 from strategies.models.manifest import BundleManifest, ConstructionRecord, encode_manifest
-from strategies.models.samples import compute_samples, transform_labels
+from strategies.models.samples import SampleSpec, compute_samples, transform_labels
 from tests.support.models import SMALL, change_file, make_model, make_training_panel, scaled_after
 
 V1 = Provenance(version="v1")
@@ -26,7 +26,7 @@ def session_of(panel, day):
 
 def samples_of(panel, config=SMALL, stop=None):
     sessions = slice(0, stop or panel.sessions.size)
-    return compute_samples(panel, feature_set("alpha158"), config, sessions, lambda *_: None)
+    return compute_samples(panel, feature_set("alpha158"), SampleSpec.of(config), sessions, lambda *_: None)
 
 
 def test_same_bars_and_configuration_give_the_same_bytes():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from strategies.analysis.evaluation import Correlations, Performance, metrics
+from strategies.analysis.evaluation import Correlations, PortfolioPerformance, metrics
 from strategies.models.configuration import TrainingConfig, WalkForward, load_training_config
 
 PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def test_page_names_metrics_that_there_are():
     nothing = np.empty(0)
     known = metrics(
         Correlations(ic=nothing, rank_ic=nothing),
-        Performance(gross_returns=nothing, net_returns=nothing, turnover=nothing, unknown_returns=0),
+        PortfolioPerformance(gross_returns=nothing, net_returns=nothing, turnover=nothing, unknown_returns=0),
     )
     rows = re.search(r"\| metric \|.*?\n\n", PAGE, re.DOTALL)[0]
     named = re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in rows.strip().splitlines()))

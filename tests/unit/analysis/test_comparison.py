@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from strategies.analysis.comparison import Answer, Pair, active_share, compare, overlap
-from strategies.analysis.outcomes import Outcome, Realised
+from strategies.analysis.comparison import ModelOutput, Pair, active_share, compare, overlap
+from strategies.analysis.outcomes import LabelStatus, Realised
 from strategies.construction import Construction, construct
 
 DAY = date(2013, 2, 1)
@@ -20,11 +20,11 @@ SYMBOLS = tuple("ABCDEFGH")
 class Known:
     """Returns that a test has chosen."""
 
-    def __init__(self, labels, outcome=Outcome.KNOWN):
+    def __init__(self, labels, outcome=LabelStatus.KNOWN):
         self._labels, self._outcome = labels, outcome
 
     def of(self, _session, symbols):
-        known = self._outcome is Outcome.KNOWN
+        known = self._outcome is LabelStatus.KNOWN
         labels = [self._labels.get(symbol, np.nan) if known else np.nan for symbol in symbols]
         return Realised(outcome=self._outcome, labels=np.array(labels))
 
@@ -33,7 +33,7 @@ def answer(predictions, *, sides=2, ms=1.0):
     """Return what a version answers that predicts this of each symbol."""
     symbols, values = tuple(predictions), np.array(list(predictions.values()), dtype=np.float64)
     weights = construct(symbols, values, Construction(top_n=sides, bottom_n=sides)).weights
-    return Answer(symbols=symbols, predictions=values, weights=weights, compute_ms=ms)
+    return ModelOutput(symbols=symbols, predictions=values, weights=weights, compute_ms=ms)
 
 
 def ranked(order, **options):
@@ -58,10 +58,10 @@ predictions = st.lists(st.floats(-1, 1, allow_nan=False, width=32), min_size=len
 def test_books_that_share_one_name_of_two_a_side():
     session = one_session(pair(ranked("ABCDEFGH"), ranked("ACDEFBGH")))
 
-    assert session.likeness.long_overlap == 0.5
-    assert session.likeness.short_overlap == 1.0
-    assert session.likeness.agreement == 0.75
-    assert session.likeness.active_share == 0.5
+    assert session.similarity.long_overlap == 0.5
+    assert session.similarity.short_overlap == 1.0
+    assert session.similarity.agreement == 0.75
+    assert session.similarity.active_share == 0.5
 
 
 def test_active_share_is_half_the_weight_that_differs():
@@ -78,8 +78,8 @@ def test_legs_of_other_sizes_overlap_by_what_both_hold():
 def test_reversed_order_is_the_farthest_apart():
     session = one_session(pair(ranked("ABCD"), ranked("DCBA")))
 
-    assert session.likeness.rank_correlation == pytest.approx(-1.0)
-    assert (session.likeness.agreement, session.likeness.active_share) == (0.0, 2.0)
+    assert session.similarity.rank_correlation == pytest.approx(-1.0)
+    assert (session.similarity.agreement, session.similarity.active_share) == (0.0, 2.0)
 
 
 def test_correlations_equal_those_of_scipy():
@@ -91,11 +91,11 @@ def test_correlations_equal_those_of_scipy():
 
     names = sorted(labels)
     values = [[row[name] for name in names] for row in (left, right, labels)]
-    assert session.likeness.rank_correlation == pytest.approx(stats.spearmanr(values[0], values[1])[0])
+    assert session.similarity.rank_correlation == pytest.approx(stats.spearmanr(values[0], values[1])[0])
     assert session.left.rank_ic == pytest.approx(stats.spearmanr(values[0], values[2])[0])
     assert session.right.rank_ic == pytest.approx(stats.spearmanr(values[1], values[2])[0])
     assert session.right.ic == pytest.approx(stats.pearsonr(values[1], values[2])[0])
-    assert (session.left.outcome, session.left.known_symbols) == (Outcome.KNOWN, 5)
+    assert (session.left.outcome, session.left.known_symbols) == (LabelStatus.KNOWN, 5)
 
 
 def test_requests_of_one_session_make_one_cross_section():
@@ -106,7 +106,7 @@ def test_requests_of_one_session_make_one_cross_section():
     parts = one_session(pair(first, others[0]), pair(second, others[1], question="r"))
 
     assert (parts.pairs, parts.symbols) == (2, 6)
-    assert parts.likeness.rank_correlation == pytest.approx(whole.likeness.rank_correlation)
+    assert parts.similarity.rank_correlation == pytest.approx(whole.similarity.rank_correlation)
 
 
 def test_turnover_runs_from_one_as_of_to_the_next_of_the_same_question():
@@ -132,34 +132,34 @@ def test_session_counts_once_however_many_pairs_it_has():
     found = compare([same, same, same, replace(turned, session=next_day)], None, None)
 
     assert (found.pairs, len(found.sessions)) == (4, 2)
-    assert found.likeness.agreement == 0.5
+    assert found.similarity.agreement == 0.5
 
 
 def test_returns_not_known_yet_are_counted_and_never_measured():
     apart = [pair(ranked("ABCD"), ranked("ABDC"), session=DAY + timedelta(days=number)) for number in range(3)]
 
-    found = compare(apart, Known({}, Outcome.NOT_KNOWN_YET), Known(dict(zip("ABCD", (4, 3, 2, 1), strict=True))))
+    found = compare(apart, Known({}, LabelStatus.NOT_KNOWN_YET), Known(dict(zip("ABCD", (4, 3, 2, 1), strict=True))))
 
     assert np.isnan(found.left.rank_ic)
-    assert found.left.sessions[Outcome.NOT_KNOWN_YET] == 3
-    assert found.right.sessions[Outcome.KNOWN] == 3
+    assert found.left.sessions[LabelStatus.NOT_KNOWN_YET] == 3
+    assert found.right.sessions[LabelStatus.KNOWN] == 3
     assert found.right.rank_ic == pytest.approx(0.8)
 
 
 def test_too_few_returns_are_no_measure():
     session = one_session(pair(ranked("ABCD"), ranked("ABCD")), returns=Known({"A": 0.1, "B": 0.0}))
 
-    assert (session.left.outcome, session.left.known_symbols) == (Outcome.NOT_MEASURABLE, 2)
+    assert (session.left.outcome, session.left.known_symbols) == (LabelStatus.NOT_MEASURABLE, 2)
     assert np.isnan(session.left.rank_ic)
 
 
 def test_symbols_that_one_side_lacks_are_counted_and_held_at_zero():
     found = compare([pair(ranked("ABCD", sides=1), ranked("BCD", sides=1))], None, None)
 
-    assert found.pairs_of_other_symbols == 1
+    assert found.symbol_mismatches == 1
     assert found.sessions[0].symbols == 3
-    assert found.likeness.rank_correlation == pytest.approx(1.0)
-    assert found.likeness.active_share == 1.0
+    assert found.similarity.rank_correlation == pytest.approx(1.0)
+    assert found.similarity.active_share == 1.0
 
 
 def test_latency_is_of_all_pairs():
@@ -175,17 +175,17 @@ def test_nothing_to_compare_is_no_number():
     found = compare([], None, None)
 
     assert (found.pairs, found.sessions) == (0, ())
-    assert np.isnan([found.likeness.agreement, found.left.rank_ic, found.left.compute_ms_p99]).all()
+    assert np.isnan([found.similarity.agreement, found.left.rank_ic, found.left.compute_ms_p99]).all()
 
 
 @given(predictions)
 def test_identical_versions_agree_in_everything(values):
     session = one_session(pair(answer(values), answer(values)), returns=Known(values))
 
-    assert (session.likeness.agreement, session.likeness.active_share) == (1.0, 0.0)
+    assert (session.similarity.agreement, session.similarity.active_share) == (1.0, 0.0)
     assert repr(session.left) == repr(session.right)
     if len(set(values.values())) > 1:
-        assert session.likeness.rank_correlation == pytest.approx(1.0)
+        assert session.similarity.rank_correlation == pytest.approx(1.0)
         assert session.left.rank_ic == pytest.approx(1.0)
 
 
@@ -193,11 +193,11 @@ def test_identical_versions_agree_in_everything(values):
 def test_likeness_does_not_depend_on_which_side_is_left(first, second):
     there, back = one_session(pair(answer(first), answer(second))), one_session(pair(answer(second), answer(first)))
 
-    assert there.likeness.agreement == back.likeness.agreement
-    assert there.likeness.active_share == back.likeness.active_share
-    assert 0.0 <= there.likeness.agreement <= 1.0
-    assert 0.0 <= there.likeness.active_share <= 2.0
-    np.testing.assert_allclose(there.likeness.rank_correlation, back.likeness.rank_correlation)
+    assert there.similarity.agreement == back.similarity.agreement
+    assert there.similarity.active_share == back.similarity.active_share
+    assert 0.0 <= there.similarity.agreement <= 1.0
+    assert 0.0 <= there.similarity.active_share <= 2.0
+    np.testing.assert_allclose(there.similarity.rank_correlation, back.similarity.rank_correlation)
 
 
 @given(predictions, predictions, st.randoms(use_true_random=False))

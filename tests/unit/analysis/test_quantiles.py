@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from strategies.analysis.evaluation import correlations
-from strategies.analysis.tear_sheet.quantiles import measure_quantiles, quantile_count
+from strategies.analysis.quantiles import measure_quantiles, quantile_count
 from tests.support.market import sessions_from
 
 NAN = np.nan
@@ -58,6 +58,21 @@ def test_session_that_cannot_fill_every_quantile_is_left_out():
     quantiles = measure_quantiles(days(4), "ABCD", predictions, np.tile([0.01, 0.02, 0.03, 0.04], (4, 1)))
 
     assert quantiles.rows.tolist() == [3, 3, 3, 3]
+
+
+def test_symbols_beyond_the_quantiles_share_the_last_ones():
+    predictions = np.array(
+        [[1.0, 2.0, 3.0, 4.0, 5.0, NAN], [5.0, 4.0, 3.0, 2.0, 1.0, 6.0], [1.0, NAN, 2.0, 3.0, 4.0, NAN]]
+    )
+    returns = np.array([[0.1, 0.2, 0.3, 0.4, 0.5, 9.0], [0.5, 0.4, 0.3, 0.2, 0.1, 0.7], [9.0, 9.0, 9.0, 9.0, 9.0, 9.0]])
+
+    quantiles = measure_quantiles(days(3), "ABCDEF", predictions, returns)
+
+    # The third session has too few symbols; of the second's six, two share the lowest of five quantiles.
+    first, second = 0.3, 2.2 / 6
+    second_means = np.array([0.15, 0.3, 0.4, 0.5, 0.7]) - second
+    assert quantiles.mean == pytest.approx((np.array([0.1, 0.2, 0.3, 0.4, 0.5]) - first + second_means) / 2)
+    assert quantiles.rows.tolist() == [3, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize(("symbols", "count"), [(1, 0), (2, 2), (4, 4), (300, 5)])

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.analysis.evaluation import HeldOut, correlations, metrics, perform
+from strategies.analysis.evaluation import EvaluationResult, correlations, metrics, perform
 from strategies.analysis.tear_sheet.measures import (
     MIN_BIN_ROWS,
     calibrate,
-    divide,
     further_figures,
     importances,
     rolling_mean,
     session_range,
+    split_at_test,
 )
 from strategies.construction import Construction
 from strategies.errors import TrainingError
@@ -36,8 +36,9 @@ def held(predictions, returns, *, cost_bps=10.0):
         cost_bps=cost_bps,
     )
     signal = correlations(predictions, returns)
-    return HeldOut(
+    return EvaluationResult(
         sessions=sessions_from(date(2020, 1, 2), len(predictions)),
+        symbols=tuple("ABCDEFGH"[: predictions.shape[1]]),
         predictions=predictions,
         labels=returns,
         returns=returns,
@@ -48,30 +49,30 @@ def held(predictions, returns, *, cost_bps=10.0):
 
 
 def test_sessions_before_the_test_period_are_never_out_of_sample():
-    sessions = sessions_from(TRAINING.train.first, 250)
+    sessions = sessions_from(TRAINING.train.first, 250)[10:240]
     day = np.datetime64(TRAINING.test.first, "D")
 
-    borders = divide(sessions, slice(10, 240), TRAINING)
+    seen, unseen = split_at_test(sessions, TRAINING)
 
-    assert (sessions[borders.seen] < day).all()
-    assert sessions[borders.unseen][0] == day
-    assert (borders.seen.start, borders.unseen.stop) == (10, 240)
+    assert (sessions[seen] < day).all()
+    assert sessions[unseen][0] == day
+    assert (seen.start, unseen.stop) == (0, 230)
 
 
 def test_gap_before_the_test_period_counts_as_seen():
     sessions = sessions_from(TRAINING.train.first, 250)
     after_valid = int(np.searchsorted(sessions, np.datetime64(TRAINING.valid.last, "D"))) + 1
 
-    borders = divide(sessions, slice(after_valid, 240), TRAINING)
+    seen, _ = split_at_test(sessions[after_valid:240], TRAINING)
 
-    assert borders.seen.stop - borders.seen.start == TRAINING.gap_sessions > 0
+    assert seen.stop - seen.start == TRAINING.gap_sessions > 0
 
 
 @pytest.mark.parametrize(("period", "seen", "unseen"), [(slice(0, 5), 5, 0), (slice(240, 250), 0, 10)])
 def test_period_on_one_side_leaves_the_other_empty(period, seen, unseen):
-    borders = divide(sessions_from(TRAINING.train.first, 250), period, TRAINING)
+    before, after = split_at_test(sessions_from(TRAINING.train.first, 250)[period], TRAINING)
 
-    assert (borders.seen.stop - borders.seen.start, borders.unseen.stop - borders.unseen.start) == (seen, unseen)
+    assert (before.stop - before.start, after.stop - after.start) == (seen, unseen)
 
 
 def test_period_takes_in_both_its_days():

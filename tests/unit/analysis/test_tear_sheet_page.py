@@ -9,16 +9,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from strategies.analysis.evaluation import judge
-from strategies.analysis.tear_sheet.captions import caveats, readings
-from strategies.analysis.tear_sheet.data import DEFAULT_COST_BPS, Scope, study_bundle
+from strategies.analysis.evaluation import EvaluationSpec, evaluate
+from strategies.analysis.tear_sheet.captions import captions, caveats
+from strategies.analysis.tear_sheet.data import DEFAULT_COST_BPS, Scope, tear_sheet_data
 from strategies.analysis.tear_sheet.figures import draw_figures
 from strategies.analysis.tear_sheet.page import render_page
 from strategies.errors import TrainingError
 from strategies.models.bundle_store import load_bare_model, load_bundle, save_bundle
 from strategies.models.configuration import TrainingConfig
 from strategies.models.manifest import CostsRecord
-from strategies.models.samples import compute_samples
+from strategies.models.samples import SampleSpec, compute_samples
 from tests.support.models import SMALL, make_bare_model, make_bundle, make_model, make_training_panel
 
 PANEL = make_training_panel(starts={"ORCL": 100})
@@ -32,13 +32,13 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def test_period(bundle):
-    """Study of the bundle's test period."""
+    """TearSheetData of the bundle's test period."""
     return study(bundle)
 
 
 @pytest.fixture(scope="module")
 def both_sides(bundle):
-    """Study of sessions before and in the test period."""
+    """TearSheetData of sessions before and in the test period."""
     return study(bundle, first=bundle.manifest.training.valid.first)
 
 
@@ -55,7 +55,7 @@ def both_content(both_sides):
 
 
 def study(bundle, *, panel=PANEL, **scope):
-    return study_bundle(bundle, panel, Scope(**scope), code_version="1.2.3")
+    return tear_sheet_data(bundle, panel, Scope(**scope), code_version="1.2.3")
 
 
 def stating(bundle, **changes):
@@ -91,36 +91,36 @@ class Page(HTMLParser):
 
 
 def test_figures_of_the_test_period_are_those_that_the_bundle_states(bundle, test_period):
-    (part,) = test_period.parts
+    (segment,) = test_period.segments
 
-    assert not part.seen
-    assert part.period == bundle.manifest.training.test
-    assert {name: part.figures[name] for name in bundle.manifest.metrics} == bundle.manifest.metrics
+    assert not segment.in_sample
+    assert segment.period == bundle.manifest.training.test
+    assert {name: segment.figures[name] for name in bundle.manifest.metrics} == bundle.manifest.metrics
     assert len(test_period.compared) == len(bundle.manifest.metrics)
     assert all(stated == found for _, stated, found in test_period.compared)
 
 
 def test_predictions_are_those_of_the_code_that_serves(bundle, test_period):
-    held, features = test_period.parts[0].held, bundle.feature_set
-    day = held.sessions[-5].astype(object)
+    result, features = test_period.segments[0].result, bundle.feature_set
+    day = result.sessions[-5].astype(object)
 
     window = PANEL.window(bundle.universe, day, features.lookback)
     served = bundle.predict(features.evaluate(window))
 
-    assert held.predictions[-5].tolist() == served.tolist()
+    assert result.predictions[-5].tolist() == served.tolist()
 
 
 def test_sessions_seen_and_unseen_are_judged_apart(bundle, test_period, both_sides):
-    seen, unseen = both_sides.parts
+    seen, unseen = both_sides.segments
     training = bundle.manifest.training
     config = TrainingConfig(universe=training.universe, construction=bundle.manifest.construction)
-    at = slice(*np.searchsorted(PANEL.sessions, [seen.held.sessions[0], unseen.held.sessions[0]]))
-    samples = compute_samples(PANEL, bundle.feature_set, config, at, lambda *_: None)
+    at = slice(*np.searchsorted(PANEL.sessions, [seen.result.sessions[0], unseen.result.sessions[0]]))
+    samples = compute_samples(PANEL, bundle.feature_set, SampleSpec.of(config), at, lambda *_: None)
 
-    assert (seen.seen, unseen.seen) == (True, False)
+    assert (seen.in_sample, unseen.in_sample) == (True, False)
     assert seen.period.last < training.test.first == unseen.period.first
-    assert unseen.figures == test_period.parts[0].figures
-    alone = judge(bundle, samples, slice(0, at.stop - at.start), config, seen.held.sessions)
+    assert unseen.figures == test_period.segments[0].figures
+    alone = evaluate(bundle, samples, slice(0, at.stop - at.start), EvaluationSpec.of(config))
     assert {name: seen.figures[name] for name in alone.metrics} == alone.metrics
 
 
@@ -134,7 +134,7 @@ def test_page_calls_what_training_saw_in_sample(bundle, both_content, content):
     assert "nothing on this page says what the model is worth" in caveats(only_seen)[0]
     assert all(
         text.startswith("In sample, so no evidence")
-        for name, text in readings(only_seen).items()
+        for name, text in captions(only_seen).items()
         if name != "importance"
     )
 
@@ -171,12 +171,12 @@ def test_model_trained_otherwise_is_judged_as_it_was_trained(tmp_path):
 
     found = study(bundle, panel=make_training_panel(starts={"ORCL": 170}))
 
-    (part,) = found.parts
+    (segment,) = found.segments
     assert (found.costs.cost_bps, found.costs.source) == (20.0, "bundle")
     assert all(stated == here for _, stated, here in found.compared)
-    assert np.nanmax(np.abs(part.held.labels)) > 1
-    assert np.abs(part.quantiles.mean).max() < 0.1
-    assert np.abs(part.calibration.realised).max() < 0.1
+    assert np.nanmax(np.abs(segment.result.labels)) > 1
+    assert np.abs(segment.quantiles.mean).max() < 0.1
+    assert np.abs(segment.calibration.realised).max() < 0.1
     page = Page(render_page(found)).text
     assert "20 bps a trade, 0 bps a year for borrowing (stated by the bundle)" in page
     assert "transform within the session: cs_rank" in page
@@ -206,15 +206,15 @@ def test_short_period_and_small_universe_are_named(test_period):
 
 
 def with_figures(test_period, **figures):
-    (part,) = test_period.parts
-    return replace(test_period, parts=(replace(part, figures=part.figures | figures),))
+    (segment,) = test_period.segments
+    return replace(test_period, segments=(replace(segment, figures=segment.figures | figures),))
 
 
 @pytest.mark.parametrize(
     ("t", "verdict"), [(2.1, "more than chance gives"), (-1.9, "chance gives too"), (-2.1, "the wrong way round")]
 )
 def test_reading_of_ic_claims_no_more_than_its_t_bears(test_period, t, verdict):
-    sentence = readings(with_figures(test_period, rank_ic=t / 100, rank_ic_t=t))["ic"]
+    sentence = captions(with_figures(test_period, rank_ic=t / 100, rank_ic_t=t))["ic"]
 
     assert sentence.endswith(f"{verdict}.")
     assert ("cannot be told from chance" in " ".join(caveats(with_figures(test_period, rank_ic_t=t)))) == (abs(t) < 2)
@@ -222,13 +222,13 @@ def test_reading_of_ic_claims_no_more_than_its_t_bears(test_period, t, verdict):
 
 @pytest.mark.parametrize(("even", "bound"), [(3.25, "costs of 3.2 bps would use"), (-3.0, "lost before any cost")])
 def test_reading_of_the_portfolio_says_which_costs_it_bears(test_period, even, bound):
-    assert bound in readings(with_figures(test_period, break_even_cost_bps=even))["cumulative"]
+    assert bound in captions(with_figures(test_period, break_even_cost_bps=even))["cumulative"]
 
 
 def test_reading_of_nothing_says_that_nothing_was_measured(test_period):
     nothing = with_figures(test_period, rank_ic=None, rank_ic_t=None, cumulative_return=None, turnover=None)
 
-    found = readings(nothing)
+    found = captions(nothing)
 
     assert {found[name] for name in ("ic", "cumulative", "turnover")} == {
         "Nothing here can be measured from these sessions."
@@ -262,12 +262,12 @@ def test_page_holds_every_section_with_its_reading(test_period, content):
         "Feature importance",
     ):
         assert title in page.text
-    for sentence in readings(test_period).values():
+    for sentence in captions(test_period).values():
         assert sentence in page.text
 
 
 def test_page_shows_the_figures_and_the_lineage(bundle, test_period, content):
-    figures, text = test_period.parts[0].figures, Page(content).text
+    figures, text = test_period.segments[0].figures, Page(content).text
 
     for shown in (
         f"{figures['rank_ic']:+.4f}",
@@ -309,7 +309,7 @@ def test_images_are_whole_and_load_nothing(both_content):
 
 
 def test_every_image_says_what_it_shows(test_period, content):
-    sentences = readings(test_period)
+    sentences = captions(test_period)
 
     told = [image["alt"] for image in Page(content).images()]
 
@@ -350,21 +350,21 @@ def test_hostile_names_are_shown_and_never_obeyed(bundle, test_period):
 
 
 def test_years_of_sessions_stay_below_five_megabytes(test_period):
-    (part,) = test_period.parts
-    held = part.held
-    times = 5000 // len(held.sessions) + 1
-    days = np.arange(len(held.sessions) * times).astype("datetime64[D]")
+    (segment,) = test_period.segments
+    result = segment.result
+    times = 5000 // len(result.sessions) + 1
+    days = np.arange(len(result.sessions) * times).astype("datetime64[D]")
     rng = np.random.default_rng(0)
     long = replace(
-        held,
+        result,
         sessions=days,
-        signal=replace(held.signal, ic=rng.normal(0, 0.3, len(days)), rank_ic=rng.normal(0, 0.3, len(days))),
+        signal=replace(result.signal, ic=rng.normal(0, 0.3, len(days)), rank_ic=rng.normal(0, 0.3, len(days))),
         performance=replace(
-            held.performance,
+            result.performance,
             gross_returns=rng.normal(0, 0.01, len(days)),
             net_returns=rng.normal(0, 0.01, len(days)),
             turnover=rng.uniform(0, 4, len(days)),
         ),
     )
 
-    assert len(render_page(replace(test_period, parts=(replace(part, held=long),)))) < 5e6
+    assert len(render_page(replace(test_period, segments=(replace(segment, result=long),)))) < 5e6

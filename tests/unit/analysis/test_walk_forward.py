@@ -24,13 +24,13 @@ WALKED = TrainingConfig.model_validate(
 
 
 def learnt(trained):
-    return [fold.fit.model for fold in trained.out_of_sample.folds]
+    return [fold.fit.model for fold in trained.walk_forward.folds]
 
 
 def test_metrics_are_those_of_the_predictions_stitched_over_the_folds():
     trained = make_model(WALKED)
 
-    outcome, metrics = trained.out_of_sample, trained.content.lineage.metrics
+    outcome, metrics = trained.walk_forward, trained.content.lineage.metrics
     assert len(outcome.folds) == 3
     np.testing.assert_array_equal(
         outcome.stitched.predictions, np.concatenate([fold.test.predictions for fold in outcome.folds])
@@ -44,7 +44,7 @@ def test_metrics_are_those_of_the_predictions_stitched_over_the_folds():
 
 
 def test_stitched_book_trades_only_the_difference_between_folds():
-    outcome = make_model(WALKED).out_of_sample
+    outcome = make_model(WALKED).walk_forward
 
     firsts = np.cumsum([0, *(len(fold.test.sessions) for fold in outcome.folds[:-1])])
     assert [fold.test.performance.turnover[0] for fold in outcome.folds] == [2.0, 2.0, 2.0]
@@ -55,13 +55,13 @@ def test_stitched_book_trades_only_the_difference_between_folds():
 def test_no_fold_learns_from_its_test_period_or_later():
     panel = make_training_panel(starts={"ORCL": 100})
     before = make_model(WALKED)
-    second = before.out_of_sample.folds[1].fold.split.test.start
+    second = before.walk_forward.folds[1].fold.split.test.start
 
     after = train(scaled_after(panel, second), WALKED, V1)
 
     assert learnt(after)[:2] == learnt(before)[:2]
     assert learnt(after)[2] != learnt(before)[2]
-    assert after.out_of_sample.folds[1].test.metrics != before.out_of_sample.folds[1].test.metrics
+    assert after.walk_forward.folds[1].test.metrics != before.walk_forward.folds[1].test.metrics
 
 
 def test_embargoed_rows_are_learnt_from_by_nobody():
@@ -70,10 +70,10 @@ def test_embargoed_rows_are_learnt_from_by_nobody():
     )
     symbols = 8
 
-    for kept, all_rows in zip(make_model(WALKED).out_of_sample.folds, without.out_of_sample.folds, strict=True):
+    for kept, all_rows in zip(make_model(WALKED).walk_forward.folds, without.walk_forward.folds, strict=True):
         rows = all_rows.fit.train_rows + all_rows.fit.valid_rows - kept.fit.train_rows - kept.fit.valid_rows
         assert rows == kept.fold.embargoed_sessions * symbols
-    assert make_model(WALKED).out_of_sample.folds[2].fold.embargoed_sessions > 0
+    assert make_model(WALKED).walk_forward.folds[2].fold.embargoed_sessions > 0
 
 
 def test_bundle_states_folds_costs_and_metrics(tmp_path):
@@ -83,7 +83,7 @@ def test_bundle_states_folds_costs_and_metrics(tmp_path):
     assert bundle.proven
     assert (stated.window, stated.purge_sessions, stated.embargo_sessions) == ("expanding", 2, 3)
     assert [fold.metrics["rank_ic"] for fold in stated.folds] == [
-        fold.test.metrics["rank_ic"] for fold in make_model(WALKED).out_of_sample.folds
+        fold.test.metrics["rank_ic"] for fold in make_model(WALKED).walk_forward.folds
     ]
     assert all(
         before.test.last < after.test.first for before, after in zip(stated.folds, stated.folds[1:], strict=False)

@@ -1,6 +1,7 @@
 import pickle
 from dataclasses import FrozenInstanceError, replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ import pytest
 from strategies.errors import AsOfBeforeData, ExpressionError, StaleSnapshot, UnknownSymbols
 from strategies.expressions.feature_sets import define, feature_set, label
 from tests.support.rough_panels import plain_panel, rough_panel
+
+#: Name and expression of every column, one a line, as recorded from Qlib 0.9.7.
+SHIPPED = Path(__file__).with_name("shipped")
 
 
 def test_alpha158_looks_back_sixty_one_sessions():
@@ -48,6 +52,22 @@ def test_identity_is_the_ordered_list_and_its_meaning():
 
     assert define("name", columns).sha256 == same.sha256
     assert len({features.sha256 for features in [same, *others]}) == 6
+
+
+@pytest.mark.parametrize("name", ["alpha158", "alpha360"])
+def test_generated_columns_are_the_recorded_ones(name):
+    features = feature_set(name, vwap_stand_in="none")
+
+    columns = zip(features.names, features.expressions, strict=True)
+    text = "".join(f"{column}\t{expression}\n" for column, expression in columns)
+
+    assert text == (SHIPPED / f"{name}.tsv").read_text(encoding="utf-8")
+
+
+def test_identity_of_alpha360_is_pinned():
+    assert feature_set("alpha360", vwap_stand_in="none").sha256 == (
+        "079f657a7c17613037c46a1e170df94631023b33e0e675ab1ff3052c27085277"
+    )
 
 
 def test_identity_of_alpha158_never_changes_unnoticed():

@@ -10,8 +10,7 @@ from sklearn.model_selection import TimeSeriesSplit
 
 from strategies.errors import TrainingError
 from strategies.models.configuration import TrainingConfig, load_training_config
-from strategies.models.folds import Fold, plan_folds
-from strategies.models.periods import Split
+from strategies.models.folds import Fold, Split, plan_folds
 from tests.support.market import sessions_from
 
 SESSIONS = sessions_from(date(2013, 1, 2), 100)

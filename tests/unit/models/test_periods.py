@@ -6,7 +6,7 @@ import pytest
 
 from strategies.errors import TrainingError
 from strategies.models.configuration import TrainingConfig, load_training_config
-from strategies.models.periods import period_of, split_sessions
+from strategies.models.folds import period_of, split_sessions
 from tests.support.market import sessions_from
 
 SESSIONS = sessions_from(date(2013, 1, 2), 100)

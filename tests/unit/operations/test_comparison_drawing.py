@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from strategies.analysis.comparison import Answer, Pair, compare
+from strategies.analysis.comparison import ModelOutput, Pair, compare
 from worker.operations.comparison.counts import Counts
 from worker.operations.comparison.drawing import FORMATS, draw
 from worker.operations.comparison.gathering import Evidence, Side
@@ -13,7 +13,9 @@ from worker.operations.comparison.gathering import Evidence, Side
 
 def make_evidence(*, sessions):
     """Return two versions that answer alike for some sessions, of which nothing is known yet."""
-    one = Answer(symbols=("A", "B"), predictions=np.array([0.1, 0.2]), weights=np.array([-1.0, 1.0]), compute_ms=1.0)
+    one = ModelOutput(
+        symbols=("A", "B"), predictions=np.array([0.1, 0.2]), weights=np.array([-1.0, 1.0]), compute_ms=1.0
+    )
     days = [date(2013, 1, 2) + timedelta(days=number) for number in range(sessions)]
     pairs = [Pair(question="q", session=day, left=one, right=one) for day in days]
     return Evidence(

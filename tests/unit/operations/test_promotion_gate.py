@@ -4,19 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from strategies.analysis.comparison import Comparison, Likeness, Total
-from strategies.analysis.outcomes import Outcome
+from strategies.analysis.comparison import Comparison, Similarity, Total
+from strategies.analysis.outcomes import LabelStatus
 from worker.operations.comparison.gate import Candidacy, Limits, judge, latency_ratio, reason
 
 NAN = float("nan")
-LIKENESS = Likeness(rank_correlation=0.9, active_share=0.5, long_overlap=0.8, short_overlap=0.6, agreement=0.7)
+SIMILARITY = Similarity(rank_correlation=0.9, active_share=0.5, long_overlap=0.8, short_overlap=0.6, agreement=0.7)
 ACTIVE = Total(
-    turnover=0.5, ic=0.02, rank_ic=0.02, sessions={Outcome.KNOWN: 20}, compute_ms_p50=2.0, compute_ms_p99=4.0
+    turnover=0.5, ic=0.02, rank_ic=0.02, sessions={LabelStatus.KNOWN: 20}, compute_ms_p50=2.0, compute_ms_p99=4.0
 )
 CANDIDATE = replace(ACTIVE, turnover=0.8, rank_ic=0.03, compute_ms_p50=3.0)
-COMPARISON = Comparison(
-    sessions=(), pairs=40, pairs_of_other_symbols=0, likeness=LIKENESS, left=ACTIVE, right=CANDIDATE
-)
+COMPARISON = Comparison(sessions=(), pairs=40, symbol_mismatches=0, similarity=SIMILARITY, left=ACTIVE, right=CANDIDATE)
 TESTING = Candidacy(status="testing", unproven="")
 #: Exactly what the evidence shows.
 LIMITS = Limits(sessions=20, min_rank_ic=0.03, min_agreement=0.7, max_turnover=0.8, max_latency_ratio=1.5)
@@ -64,7 +62,7 @@ def test_version_that_did_not_prove_itself_is_refused_with_the_reason():
 
 def test_what_was_not_measured_does_not_hold():
     nothing = candidate(rank_ic=NAN, turnover=NAN, compute_ms_p50=NAN, sessions={})
-    nothing = replace(nothing, likeness=replace(LIKENESS, agreement=NAN))
+    nothing = replace(nothing, similarity=replace(SIMILARITY, agreement=NAN))
 
     assert failed(nothing) == ["sessions with evidence", "rank IC", "agreement", "turnover", "latency ratio"]
 

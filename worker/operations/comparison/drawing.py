@@ -21,23 +21,23 @@ FORMATS = ("png", "svg")
 
 
 def draw(evidence: Evidence, file_format: str) -> bytes:
-    """Return the picture of a comparison: likeness, turnover, realised rank IC summed up over the sessions."""
+    """Return the picture of a comparison: similarity, turnover, realised rank IC summed up over the sessions."""
     from matplotlib import rc_context  # noqa: PLC0415 - slow, and only this draws
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     sessions = evidence.comparison.sessions
-    likeness, distance, turnover, worth = _axes(figure := Figure(figsize=(10, 9), layout="constrained"))
+    similarity, distance, turnover, ic = _axes(figure := Figure(figsize=(10, 9), layout="constrained"))
     FigureCanvasAgg(figure)
     days = [one.session for one in sessions]
-    _line(likeness, days, [one.likeness.rank_correlation for one in sessions], "rank correlation of predictions")
-    _line(likeness, days, [one.likeness.agreement for one in sessions], "agreement of legs")
-    _line(distance, days, [one.likeness.active_share for one in sessions], "active share")
+    _line(similarity, days, [one.similarity.rank_correlation for one in sessions], "rank correlation of predictions")
+    _line(similarity, days, [one.similarity.agreement for one in sessions], "agreement of legs")
+    _line(distance, days, [one.similarity.active_share for one in sessions], "active share")
     for side, name in ((0, evidence.left.version), (1, evidence.right.version)):
         worths = [(one.left, one.right)[side] for one in sessions]
         _line(turnover, days, [one.turnover for one in worths], f"turnover of {name}")
-        _line(worth, days, _summed([one.rank_ic for one in worths]), f"rank IC of {name}, summed up")
-    for axis in (likeness, distance, turnover, worth):
+        _line(ic, days, _summed([one.rank_ic for one in worths]), f"rank IC of {name}, summed up")
+    for axis in (similarity, distance, turnover, ic):
         axis.grid(visible=True, alpha=0.2)
         axis.legend(fontsize=8, loc="best")
     figure.suptitle(f"{evidence.strategy} {evidence.left.version} and {evidence.right.version}\n{evidence.basis}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from strategies.analysis.comparison import Comparison
-from strategies.analysis.outcomes import Outcome
+from strategies.analysis.outcomes import LabelStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +54,8 @@ class Criterion:
 
 def judge(comparison: Comparison, candidacy: Candidacy, limits: Limits) -> tuple[Criterion, ...]:
     """Return every criterion that was asked for; the candidate is the comparison's right version."""
-    total, likeness = comparison.right, comparison.likeness
-    known = total.sessions.get(Outcome.KNOWN, 0)
+    total, similarity = comparison.right, comparison.similarity
+    known = total.sessions.get(LabelStatus.KNOWN, 0)
     found = [
         Criterion(
             name="status",
@@ -73,7 +73,7 @@ def judge(comparison: Comparison, candidacy: Candidacy, limits: Limits) -> tuple
             holds=known >= limits.sessions,
         ),
         _at_least("rank IC", total.rank_ic, limits.min_rank_ic),
-        _at_least("agreement", likeness.agreement, limits.min_agreement),
+        _at_least("agreement", similarity.agreement, limits.min_agreement),
     ]
     if limits.max_turnover is not None:
         found.append(_at_most("turnover", total.turnover, limits.max_turnover))

@@ -14,7 +14,7 @@ import numpy as np
 
 from contracts import ContractError, SignalVector, StreamNames, weights_digest
 from contracts.codec import decode
-from strategies.analysis.comparison import Answer, Pair
+from strategies.analysis.comparison import ModelOutput, Pair
 from worker.operations.archive import Archive, day_of, ids_between, stream_entries
 from worker.operations.comparison.counts import Counts
 from worker.transport.client import Client
@@ -197,9 +197,9 @@ def shelves_of(client: Client, names: StreamNames, archives: Mapping[str, Archiv
     return tuple(Shelf(client, archives[stream]) for stream in (names.results, names.shadow))
 
 
-def answer_of(vector: SignalVector) -> Answer:
+def answer_of(vector: SignalVector) -> ModelOutput:
     """Return what a vector says, as it is compared."""
-    return Answer(
+    return ModelOutput(
         symbols=tuple(signal.symbol for signal in vector.weights),
         predictions=np.array([signal.predicted_return for signal in vector.weights], dtype=np.float64),
         weights=np.array([signal.target_weight for signal in vector.weights], dtype=np.float64),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from contracts import SignalRequest
-from strategies.analysis.comparison import Answer, Pair
+from strategies.analysis.comparison import ModelOutput, Pair
 from strategies.errors import StrategyError
 from strategies.market.bars import Panel
 from strategies.models.bundle import Bundle
@@ -44,14 +44,14 @@ class Recomputation:
             else:
                 yield Pair(question="universe", session=session, left=found[0], right=found[1])
 
-    def _answer(self, bundle: Bundle, request: SignalRequest) -> Answer | None:
+    def _answer(self, bundle: Bundle, request: SignalRequest) -> ModelOutput | None:
         active = ActiveBundle(bundle=bundle, activation=0, since=self.now)
         begun = time.perf_counter()
         try:
             found = answer(request, active, self.panel, self.rules, self.now)
         except StrategyError:
             return None
-        return Answer(
+        return ModelOutput(
             symbols=found.window.symbols,
             predictions=found.predictions,
             weights=found.portfolio.weights,

@@ -1,7 +1,7 @@
-"""Fields of a stream entry to a model and back.
+"""Between the fields of a stream entry and a model.
 
-Owns: decoding with bounds and clear refusals; encoding to flat text.
-Must not know: clients, streams, what the models mean.
+Owns: bounded decoding with errors that name the field; encoding to flat text.
+Must not know: clients, streams, the meaning of the models.
 Invariant: decoding raises `ContractError` and nothing else, whatever the bytes are.
 """
 
@@ -51,16 +51,16 @@ def encode(model: BaseModel) -> dict[str, str]:
 def decode_request(
     pairs: Pairs, entry_id: str, *, max_bytes: int = MAX_ENTRY_BYTES, max_symbols: int = 5000
 ) -> SignalRequest:
-    """Return the request that an entry's fields say.
+    """Return the request in an entry's fields.
 
     Args:
-        pairs: Field names and values in the order they came, doubled names included.
+        pairs: Field names and values in the order of the entry, duplicate names included.
         entry_id: The entry's id, which is the request id where none is given.
         max_bytes: Most bytes of names and values together.
         max_symbols: Most symbols.
 
     Raises:
-        ContractError: The fields are no request; the class says which rule they break.
+        ContractError: The fields are no request; the class names the broken rule.
     """
     fields = _texts(pairs, max_bytes)
     if fields.get("v", "1") != "1":
@@ -73,7 +73,7 @@ def decode_request(
 
 
 def decode(cls: type[Model], pairs: Pairs, *, max_bytes: int = 64 * MAX_ENTRY_BYTES) -> Model:
-    """Return the model that an entry's fields say; fields the model does not have are ignored.
+    """Return the model in an entry's fields; fields the model does not have are ignored.
 
     Raises:
         ContractError: The fields are no such model.
@@ -90,10 +90,10 @@ def printable(pairs: Pairs) -> dict[str, str]:
 
 
 def request_id_of(pairs: Pairs, entry_id: str) -> str:
-    """Return the request id an entry asks for, or the entry id where it asks for none that is allowed."""
-    given = [value for name, value in pairs if name == b"request_id"]
+    """Return the request id in an entry, or the entry id where it has none that is allowed."""
+    ids = [value for name, value in pairs if name == b"request_id"]
     try:
-        probe = SignalRequest(request_id=given[0].decode("ascii"), strategy="probe") if len(given) == 1 else None
+        probe = SignalRequest(request_id=ids[0].decode("ascii"), strategy="probe") if len(ids) == 1 else None
     except ValueError:
         return entry_id
     return probe.request_id if probe else entry_id
@@ -138,14 +138,14 @@ def _utf8(raw: bytes, what: str) -> str:
         raise MalformedEntry(f"{what} is not UTF-8: {_quoted(_shown(raw))}") from error
 
 
-def _json(name: str, text: str) -> Any:  # noqa: ANN401 - JSON border: the model validates what stands there
+def _json(name: str, text: str) -> Any:  # noqa: ANN401 - JSON border: the model validates the value
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MalformedEntry(f"{name} is not JSON: {_quoted(text)}") from error
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - JSON border: any value may stand in a field
+def _text(value: Any) -> str:  # noqa: ANN401 - JSON border: a field may have any value
     if isinstance(value, str):
         return value
     return json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
@@ -161,6 +161,6 @@ def _quoted(text: str) -> str:
 
 
 def pairs_of(fields: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Return text fields as the byte pairs a stream would give back."""
+    """Return text fields as the byte pairs that a stream returns."""
     items = fields.items() if isinstance(fields, Mapping) else fields
     return [(name.encode(), value.encode()) for name, value in items]

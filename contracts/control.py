@@ -1,8 +1,8 @@
-"""Hints to workers, and what workers did.
+"""Control events for workers, and events about workers.
 
 Owns: `ControlEvent` (control stream) and `FleetEvent` (events stream).
 Must not know: how a worker acts on them.
-Invariant: an event only says that something changed; the registry is the truth, so unknown extra fields are harmless.
+Invariant: an event only states that something changed; the registry is the truth, so unknown extra fields are harmless.
 """
 
 from collections.abc import Mapping
@@ -40,10 +40,10 @@ class ControlEvent(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     type: ControlType
-    #: Absent: every strategy. Workers that do not serve it pass the event over.
+    #: Absent: every strategy. Workers that do not serve it ignore the event.
     strategy: Strategy | None = None
     version: Version | None = None
-    #: Number of the activation the event tells of.
+    #: Number of the activation that the event is about.
     activation: Annotated[int, Field(ge=0)] | None = None
     #: Absent: every worker.
     worker: str | None = None
@@ -69,21 +69,21 @@ class FleetEventType(StrEnum):
     PAUSED = "worker.paused"
     RESUMED = "worker.resumed"
     PONG = "worker.pong"
-    #: The answer to every control event that makes a worker look: it did, whether or not anything changed.
+    #: Reply to every control event that makes a worker reconcile, whether or not anything changed.
     RECONCILED = "worker.reconciled"
     MODEL_LOADED = "models.loaded"
     MODEL_FAILED = "models.failed"
     MODEL_REMOVED = "models.removed"
-    #: A version in testing proved itself, and computes beside the active one from now on.
+    #: A version in testing was verified, and computes beside the active one from now on.
     CANDIDATE_LOADED = "candidates.loaded"
-    #: A version in testing raised as a canary, and computes no more on this worker.
+    #: A version in testing raised as a canary, and no longer computes on this worker.
     CANDIDATE_DROPPED = "candidates.dropped"
     SNAPSHOT_LOADED = "snapshot.loaded"
     SNAPSHOT_FAILED = "snapshot.failed"
     #: A group keeps entries of a stream older than its retention; they are not cut.
     GROUP_BEHIND = "group.behind"
     GROUP_CAUGHT_UP = "group.caught_up"
-    #: A consumer that held nothing and beat no more was taken out of the group.
+    #: A consumer without pending entries or heartbeat was removed from the group.
     CONSUMER_REMOVED = "consumer.removed"
 
 

@@ -2,7 +2,7 @@
 
 Owns: JSON Schema of every model and the AsyncAPI document of every stream, generated from the models.
 Must not know: servers.
-Invariant: what stands in `contracts/schemas/` equals what this module generates; a test holds that.
+Invariant: the files in `contracts/schemas/` equal what this module generates; a test compares them.
 """
 
 import json

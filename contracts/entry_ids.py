@@ -30,13 +30,13 @@ class EntryId:
         Raises:
             ValueError: The text is no entry id.
         """
-        spelt = text.decode("ascii", errors="replace") if isinstance(text, bytes) else text
-        match = _PATTERN.fullmatch(spelt)
+        decoded = text.decode("ascii", errors="replace") if isinstance(text, bytes) else text
+        match = _PATTERN.fullmatch(decoded)
         if match is None:
-            raise ValueError(f"{spelt[:64]!r} is no entry id, must be <milliseconds>-<sequence>")
+            raise ValueError(f"{decoded[:64]!r} is no entry id, must be <milliseconds>-<sequence>")
         ms, sequence = int(match[1]), int(match[2] or 0)
         if max(ms, sequence) > LARGEST_PART:
-            raise ValueError(f"{spelt!r} is no entry id, its parts are at most {LARGEST_PART}")
+            raise ValueError(f"{decoded!r} is no entry id, its parts are at most {LARGEST_PART}")
         return cls(ms, sequence)
 
     def __str__(self) -> str:

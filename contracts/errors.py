@@ -19,7 +19,7 @@ class UnknownField(ContractError):
 
 
 class UnsupportedVersion(ContractError):
-    """An entry of a contract version that this reader does not speak."""
+    """An entry of a contract version that this reader does not support."""
 
 
 class EntryTooLarge(ContractError):

@@ -1,6 +1,6 @@
 """Types of single fields, shared by the models of the wire.
 
-Owns: how a symbol list, a day, an instant and a digest are spelt on a stream, and their bounds.
+Owns: the text of a symbol list, a day, an instant and a digest on a stream, and their bounds.
 Must not know: models, streams, which symbols or sessions exist.
 Invariant: what is read back equals what was written; nothing is repaired but white space around list items.
 """

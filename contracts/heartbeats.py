@@ -20,7 +20,7 @@ class WorkerState(StrEnum):
     STARTING = "starting"
     SERVING = "serving"
     PAUSED = "paused"
-    #: The stream server is away.
+    #: The stream server is unavailable.
     WAITING = "waiting"
     DRAINING = "draining"
 
@@ -33,7 +33,7 @@ class ServedModel(BaseModel):
     strategy: Strategy
     version: Version
     activation: Annotated[int, Field(ge=0)]
-    #: Instant from which it serves on this worker; absent where a worker of an earlier release does not say.
+    #: Instant from which it serves on this worker; absent from workers of earlier releases.
     since: Instant | None = None
     #: Whether it reproduced its golden sample here.
     proven: bool | None = None
@@ -94,7 +94,7 @@ class Heartbeat(BaseModel):
     dropped: Annotated[int, Field(ge=0)] = 0
     #: The same by status, `duplicate=2,fenced=1`.
     drops: str = ""
-    #: Entries whose processing raised and that were given back.
+    #: Entries whose processing raised and that were nacked.
     failures: Annotated[int, Field(ge=0)] = 0
     #: Requests of a canary's share that the active version answered.
     canary_fallbacks: Annotated[int, Field(ge=0)] = 0
@@ -102,11 +102,11 @@ class Heartbeat(BaseModel):
     codes: str = ""
     #: Entries read, `new=7,own=1,claimed=2`.
     deliveries: str = ""
-    #: Entries in hand that another worker took.
+    #: Entries in flight that another worker claimed.
     lease_losses: Annotated[int, Field(ge=0)] = 0
     #: Requests cut from their stream while pending, which no worker can answer.
     trimmed_pending: Annotated[int, Field(ge=0)] = 0
-    #: How often the stream server went away from the hot path, and with which errors.
+    #: How often the hot path lost the stream server, and with which errors.
     reconnects: Annotated[int, Field(ge=0)] = 0
     outages: str = ""
     #: The same of the other connections, `control:ConnectionError=1`.
@@ -117,9 +117,9 @@ class Heartbeat(BaseModel):
     trimmed: Annotated[int, Field(ge=0)] = 0
     #: Dead consumers this worker removed.
     removed_consumers: Annotated[int, Field(ge=0)] = 0
-    #: Groups that hold up the cut of a stream, `stream|group`, said by the janitor of the moment.
+    #: Groups that delay the trimming of a stream, `stream|group`, from the worker that is the janitor.
     groups_behind: str = ""
-    #: Entries of the group not yet delivered; absent where the server cannot say.
+    #: Entries of the group not yet delivered; absent where the server does not know.
     lag: int | None = None
     pending: int | None = None
     p50_ms: float | None = None

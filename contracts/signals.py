@@ -35,7 +35,7 @@ class PredictionKind(StrEnum):
 
     #: A return over the vector's horizon, as a fraction.
     RETURN = "return"
-    #: A score: its order means something, its size does not.
+    #: A score: only its order is meaningful.
     SCORE = "score"
 
 
@@ -126,7 +126,7 @@ class SignalVector(BaseModel):
     feature_set_sha256: Digest
     #: Content hash of the bars.
     snapshot_id: str
-    #: As the request said; absent: the latest complete session was asked.
+    #: From the request; absent: it asked for the latest complete session.
     requested_as_of: AsOf | None = None
     #: Last session whose bars were used.
     as_of: date
@@ -164,7 +164,7 @@ class SignalVector(BaseModel):
 def weights_digest(signals: Sequence[Signal]) -> str:
     """Return the SHA-256 over symbol, prediction, rank and weight of each signal, in rank order.
 
-    Equal answers have equal digests on every machine: floats are spelt as the shortest text that reads back exactly.
+    Equal vectors have equal digests on every machine: floats are formatted as the shortest text that parses exactly.
     """
     rows = [[signal.symbol, signal.predicted_return, signal.rank, signal.target_weight] for signal in signals]
     return hashlib.sha256(json.dumps(rows, separators=(",", ":"), allow_nan=False).encode()).hexdigest()

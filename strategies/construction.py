@@ -2,7 +2,7 @@
 
 Owns: `Construction` (how many names a side), `Portfolio` (what came out) and the one total order of symbols.
 Must not know: models, bars, requests; nothing here reads a file or a clock.
-Invariant: no symbol stands on both sides; a side that holds anything sums to +1 (long) or -1 (short) within 1e-12;
+Invariant: no symbol is on both sides; a side that has any symbol sums to +1 (long) or -1 (short) within 1e-12;
 the order in which symbols were asked for never changes a symbol's rank or weight.
 """
 
@@ -14,21 +14,21 @@ import numpy as np
 from strategies.errors import InfeasibleConstruction
 from strategies.market.bars import FloatArray, IntArray
 
-#: Most symbols one side may be asked to hold.
+#: Most symbols of one side.
 MAX_SIDE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Construction:
-    """How many symbols to hold on each side, at equal weight.
+    """Number of symbols on each side, at equal weight.
 
     Raises:
         InfeasibleConstruction: A side below 0 or above `MAX_SIDE`, or both sides 0.
     """
 
-    #: Symbols held long at most, +1/N each; 0 = no long side.
+    #: Most long symbols, +1/N each; 0 = no long side.
     top_n: int = 3
-    #: Symbols held short at most, -1/N each; 0 = no short side.
+    #: Most short symbols, -1/N each; 0 = no short side.
     bottom_n: int = 3
 
     def __post_init__(self) -> None:
@@ -51,9 +51,9 @@ class Portfolio:
     weights: FloatArray
     requested_top_n: int
     requested_bottom_n: int
-    #: Symbols really held long; fewer than requested when the universe is too small for both sides.
+    #: Symbols used long; fewer than requested when the universe is too small for both sides.
     used_top_n: int
-    #: Symbols really held short.
+    #: Symbols used short.
     used_bottom_n: int
 
 
@@ -94,7 +94,7 @@ def construct(symbols: Sequence[str], predictions: FloatArray, construction: Con
 
 
 def used_sides(priced: int, construction: Construction) -> tuple[int, int]:
-    """Return how many symbols each side really holds, long first, of `priced` symbols.
+    """Return how many symbols each side uses, long first, of `priced` symbols.
 
     Both sides fit: as requested. They do not: each shrinks to min(N, priced // 2), so that the middle symbol of an
     odd universe stays at 0 and a single symbol is held on neither side. One side alone may hold every symbol.

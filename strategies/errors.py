@@ -21,7 +21,7 @@ class UnknownSymbols(StrategyError):
 
 
 class AsOfBeforeData(StrategyError):
-    """The as-of session lies before the first session of the snapshot."""
+    """The as-of session is before the first session of the snapshot."""
 
     def __init__(self, as_of: date, first: date) -> None:
         super().__init__(f"as_of {as_of} lies before the snapshot's first session {first}")
@@ -29,7 +29,7 @@ class AsOfBeforeData(StrategyError):
 
 
 class AsOfInFuture(StrategyError):
-    """The as-of date or instant lies after now."""
+    """The as-of date or instant is after now."""
 
     def __init__(self, as_of: str, now: str) -> None:
         super().__init__(f"as_of {as_of} lies in the future, now is {now}")
@@ -127,7 +127,7 @@ class BundleError(Exception):
 
 
 class BundleUnavailable(BundleError):
-    """A bundle that cannot be read or checked on this machine now, which says nothing about the bundle."""
+    """A bundle that this machine cannot read or check now, whatever the bundle's state."""
 
 
 class BundleNotFound(BundleUnavailable):
@@ -159,4 +159,4 @@ class MalformedModel(BundleError):
 
 
 class TrainingError(Exception):
-    """Bars and settings from which no model can be trained or judged; names the setting and the value found."""
+    """Bars and settings from which no model can be trained or evaluated; names the setting and its value."""

@@ -20,10 +20,10 @@ _MOST_BITS, _SHOWN = 64, 160
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, of which YAML keeps the last one and says nothing, and aliases."""
+    """A safe loader that refuses aliases, and duplicate keys, of which YAML silently keeps the last."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Return the next node; an alias is none, as a few of them nested stand for more text than memory holds."""
+        """Return the next node; aliases are refused, as a few nested ones expand to more text than fits in memory."""
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it open
             line = event.start_mark.line + 1
@@ -45,7 +45,7 @@ class UniqueKeys(yaml.SafeLoader):
 
 
 def read_yaml(path: Path) -> object:
-    """Return what a file says.
+    """Return the content of a file.
 
     Raises:
         OSError: The file cannot be read.
@@ -63,8 +63,8 @@ def read_yaml(path: Path) -> object:
 
 
 def shown(value: object) -> str:
-    """Return a value as a sentence shows it, cut where it is long."""
-    # Python refuses to spell numbers of more than 4300 digits.
+    """Return a value as text for an error message, cut where it is long."""
+    # Python refuses to format numbers of more than 4300 digits.
     text = f"a number of {value.bit_length()} bits" if is_long(value) else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
@@ -75,7 +75,7 @@ def is_long(value: object) -> TypeGuard[int]:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says on one line, its name where it says nothing."""
+    """Return an error's message on one line, its class name where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -88,7 +88,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync(path: Path) -> None:
-    """Return when the disk has what was written to a file, or which names a folder holds."""
+    """Return when the disk has the content of a file, or the names in a folder."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -27,13 +27,13 @@ class T1DataProvider:
     """The bars of one snapshot, for Qlib and for pandas.
 
     Args:
-        data_dir: `adjusted/<run date>/` lies below it.
+        data_dir: Folder above `adjusted/<run date>/`.
         snapshot: Id, the first digits of one, or run date; default the latest.
-        calendar: The exchange calendar the snapshot stands on.
+        calendar: The exchange calendar of the snapshot.
 
     Raises:
         SnapshotNotFound: There is no such complete snapshot.
-        DataError: The snapshot is unreadable, or stands on another calendar.
+        DataError: The snapshot is unreadable, or has another calendar.
     """
 
     def __init__(self, data_dir: Path | str, snapshot: str | None = None, calendar: str = "XNYS") -> None:
@@ -62,11 +62,11 @@ class T1DataProvider:
             import qlib  # noqa: PLC0415 - slow, and only research has it
 
             qlib.init(**self.qlib_config(), kernels=kernels, logging_level=logging.WARNING)
-        # Qlib 0.9.7 sets an option that pandas 3 ignores and pandas 4 drops; its handlers would say so on every call.
+        # Qlib 0.9.7 sets an option that pandas 3 ignores and pandas 4 drops; its handlers would warn on every call.
         warnings.filterwarnings("ignore", "The 'mode.chained_assignment' option", DeprecationWarning, r"qlib\.")
 
     def qlib_config(self) -> dict[str, Any]:
-        """Return the arguments of `qlib.init` that say where data come from; plain values, fit for another process."""
+        """Return the arguments of `qlib.init` that configure the data; plain values, fit for another process."""
         place = {"data_dir": str(self.data_dir), "snapshot": self.snapshot.id}
         providers = {
             f"{kind.lower()}_provider": {"class": f"T1{kind}Provider", "module_path": _PROVIDERS, "kwargs": place}

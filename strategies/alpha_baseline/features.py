@@ -42,10 +42,10 @@ def get_alpha158_features(
     normalises no feature, so `fit_start_date` and `fit_end_date` have an effect only where `processors` are asked for.
 
     Bars of T1 need not have a vwap, and Alpha158 has one feature of it (VWAP0). By default (high + low + close) / 3
-    stands in for it, in all bars alike; `vwap_stand_in="none"` takes the bars' own.
+    replaces it, in all bars alike; `vwap_stand_in="none"` takes the bars' own.
 
     Args:
-        symbols: As the snapshot spells them.
+        symbols: As in the snapshot.
         start_date: First day, a session or not.
         end_date: Last day, included; sessions after the snapshot's last one have no rows.
         fit_start_date: First day of the period that processors are fitted on.
@@ -57,7 +57,7 @@ def get_alpha158_features(
     Raises:
         SnapshotNotFound: There is no snapshot below the data directory.
         UnknownSymbols: The snapshot lacks one of the symbols.
-        DataError: No session of the snapshot lies between the two days.
+        DataError: There is no session of the snapshot between the two days.
         ExpressionError: `vwap_stand_in` is `none` and the snapshot has no vwap.
         TrainingError: Processors were asked for without a fit period.
     """

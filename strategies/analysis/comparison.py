@@ -1,4 +1,4 @@
-"""Two versions of a model beside each other: how alike their answers are, and what each was worth.
+"""Two versions of a model beside each other: how similar their outputs are, and how each performed.
 
 Owns: the measures of a pair of answers, of a session and of all sessions.
 Must not know: where answers come from, limits, files.
@@ -25,7 +25,7 @@ Book = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOutput:
-    """What one version answered."""
+    """What one version computed for a request."""
 
     #: Priced symbols, `[symbols]`.
     symbols: tuple[str, ...]
@@ -38,7 +38,7 @@ class ModelOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """What both versions answered to one request, on the same bars as of the same session."""
+    """The outputs of both versions for one request, on the same bars as of the same session."""
 
     #: Equal for requests that differ in their session alone; turnover runs from one of them to the next.
     question: str
@@ -48,7 +48,7 @@ class Pair:
 
 
 class Returns(Protocol):
-    """What became of sessions."""
+    """Realised returns of sessions."""
 
     def of(self, session: date, symbols: Sequence[str]) -> Realised:
         """Return the returns of these symbols that a version's predictions were about."""
@@ -72,13 +72,13 @@ class Performance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Similarity:
-    """How alike two versions answer, as means over the pairs of a session, or over sessions."""
+    """How similar two versions' outputs are, as means over the pairs of a session, or over sessions."""
 
     #: Spearman correlation of predictions, over all symbols that both priced in the session.
     rank_correlation: float
     #: Half the sum of absolute weight differences, as a fraction of one leg's capital: 0 equal, 2 disjoint both sides.
     active_share: float
-    #: Share of held symbols that both hold long: 2 * common / (left + right); NaN = neither holds any.
+    #: Share of long symbols that both have: 2 * common / (left + right); NaN = neither has any.
     long_overlap: float
     #: The same of the short legs.
     short_overlap: float
@@ -121,7 +121,7 @@ class Comparison:
     #: Ascending.
     sessions: tuple[SessionComparison, ...]
     pairs: int
-    #: Pairs in which one version priced symbols that the other did not; their predictions are held against each other
+    #: Pairs in which one version priced symbols that the other did not; their predictions are compared
     #: on the common symbols, a symbol not priced has weight 0.
     symbol_mismatches: int
     similarity: Similarity
@@ -131,7 +131,7 @@ class Comparison:
 
 @dataclass(slots=True)
 class _Day:
-    """What is kept of a session while its pairs go by."""
+    """Running figures of a session while its pairs are read."""
 
     pairs: int = 0
     active_shares: list[float] = field(default_factory=list)
@@ -147,7 +147,7 @@ def compare(pairs: Iterable[Pair], left: Returns | None, right: Returns | None) 
 
     Args:
         pairs: In any order.
-        left: What became of sessions by the left version's label; None = nobody knows.
+        left: Realised returns by the left version's label; None = not known.
         right: The same by the right version's.
     """
     days: defaultdict[date, _Day] = defaultdict(_Day)
@@ -178,9 +178,9 @@ def active_share(left: Book, right: Book) -> float:
 
 
 def overlap(left: set[str], right: set[str]) -> float:
-    """Return twice the common symbols over all that both hold; NaN where neither holds any."""
-    held = len(left) + len(right)
-    return 2 * len(left & right) / held if held else float("nan")
+    """Return twice the common symbols over all of both; NaN where neither has any."""
+    total = len(left) + len(right)
+    return 2 * len(left & right) / total if total else float("nan")
 
 
 def _add(day: _Day, pair: Pair) -> None:

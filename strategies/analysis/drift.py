@@ -1,9 +1,9 @@
-"""Drift: how far the recent rows of a snapshot lie from the rows that a model was trained on.
+"""Drift: the distance of a snapshot's recent rows from the rows that a model was trained on.
 
 Owns: the two distances (PSI, Kolmogorov-Smirnov), their levels, which rows are compared.
 Must not know: files, threads, metrics, requests; drift follows from a bundle and a panel alone.
 Invariant: rows are those that serving would price, computed by serving's own code; every distance is finite, whatever
-the columns hold: NaN, infinities, ties, one value alone.
+the columns contain: NaN, infinities, ties, one value alone.
 """
 
 from collections.abc import Callable
@@ -23,15 +23,15 @@ from strategies.models.reference import LEVELS, Distribution
 #: PSI from which a column counts as drifted, by convention: Siddiqi (2006), Credit Risk Scorecards, as discussed by
 #: Yurdakul (2018), Statistical Properties of the Population Stability Index.
 MODERATE_PSI, MAJOR_PSI = 0.1, 0.25
-#: Shares below this count as this: half of what a reference of 101 quantiles can tell apart. It keeps PSI finite.
+#: Shares below this count as this: half of what a reference of 101 quantiles can resolve. It keeps PSI finite.
 FLOOR = 0.005
-#: Points by which a reference distribution stands in for its rows, far more than it has quantiles.
+#: Points that represent a reference distribution's rows, far more than it has quantiles.
 _POINTS = (np.arange(1000) + 0.5) / 1000
 _DECILES = slice(10, 100, 10)
 
 
 class DriftLevel(StrEnum):
-    """What a PSI means, by convention."""
+    """The conventional levels of a PSI."""
 
     STABLE = "stable"
     MODERATE = "moderate"
@@ -43,7 +43,7 @@ class ColumnDrift:
     """How one feature, or the prediction, moved."""
 
     name: str
-    #: Population stability index, 0 or above: over the reference's deciles, what lies outside its range, and NaN.
+    #: Population stability index, 0 or above: over the reference's deciles, values outside its range, and NaN.
     psi: float
     #: Largest distance between the distribution functions of the finite values, 0 to 1, known to about 0.01; None
     #: where one side has no value.
@@ -54,7 +54,7 @@ class ColumnDrift:
 
     @property
     def level(self) -> DriftLevel:
-        """Return what the PSI means."""
+        """Return the level of the PSI."""
         return level_of(self.psi)
 
 
@@ -87,7 +87,7 @@ class NothingToCompare(DataError):
 
 
 def level_of(psi: float) -> DriftLevel:
-    """Return what a PSI means, by convention."""
+    """Return the conventional level of a PSI."""
     if psi >= MAJOR_PSI:
         return DriftLevel.MAJOR
     return DriftLevel.MODERATE if psi >= MODERATE_PSI else DriftLevel.STABLE
@@ -96,7 +96,7 @@ def level_of(psi: float) -> DriftLevel:
 def measure_drift(
     bundle: Bundle, panel: Panel, sessions: int, *, go_on: Callable[[], bool] = lambda: True
 ) -> DriftReport | None:
-    """Return how far the panel's last sessions lie from the bundle's training rows; None where told to stop.
+    """Return the distance of the panel's last sessions from the bundle's training rows; None where it was stopped.
 
     Args:
         bundle: With its reference; no other thread may use its booster meanwhile.
@@ -144,7 +144,7 @@ def measure_drift(
 
 
 def column_drift(reference: Distribution, values: NDArray[np.floating]) -> ColumnDrift:
-    """Return how far at least one value lies from a reference distribution."""
+    """Return the distance of at least one value from a reference distribution."""
     finite = values[np.isfinite(values)].astype(np.float64)
     missing = 1.0 - len(finite) / len(values)
     quantiles = np.array(reference.quantiles, dtype=np.float64)
@@ -205,7 +205,7 @@ def _shares(
 def _edges(quantiles: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the upper edges of all bins but the last, and the share of the reference at or below each.
 
-    Bins are the reference's deciles, what lies below its lowest value and above its highest. A value that holds a
+    Bins are the reference's deciles, what is below its lowest value and above its highest. A value that holds a
     whole percent of the rows or more (ties, a constant) has a bin of its own where an edge falls on it: the one below
     it ends just before.
     """

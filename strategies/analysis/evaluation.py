@@ -49,7 +49,7 @@ class PortfolioPerformance:
     net_returns: FloatArray
     #: Sum of absolute weight changes from the book before, `[sessions]`; from nothing at the first book.
     turnover: FloatArray
-    #: Held symbols whose return is not known, counted as 0, over all sessions.
+    #: Symbols of books whose return is not known, counted as 0, over all sessions.
     unknown_returns: int
 
 

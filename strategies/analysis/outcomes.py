@@ -1,8 +1,8 @@
-"""What became of a session: the label of a model, where the bars that it reads are there.
+"""Realised labels of a session, where the bars that they read are available.
 
 Owns: whether a session's returns are known, not known yet, or were learnt from.
 Must not know: predictions, files, where panels come from.
-Invariant: a return is computed from bars of the panel alone; what lies beyond its last session is not known yet.
+Invariant: a return is computed from bars of the panel alone; what is beyond its last session is not known yet.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from strategies.models.bundle import Bundle
 
 
 class LabelStatus(StrEnum):
-    """What is known of a session's returns."""
+    """Whether a session's labels are known."""
 
     KNOWN = "known"
-    #: Bars that the label reads lie after the panel's last session.
+    #: Bars that the label reads are after the panel's last session.
     NOT_KNOWN_YET = "not known yet"
-    #: The model was trained or stopped by labels that read these bars, so they say nothing of its worth.
+    #: The model was trained or stopped by labels that read these bars, so they are no evidence.
     SEEN_IN_TRAINING = "seen in training"
     #: No session of the panel, too few symbols with a return, or no variation.
     NOT_MEASURABLE = "not measurable"
@@ -40,7 +40,7 @@ class Realised:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What became of the sessions of a panel, by one bundle's label."""
+    """The realised labels of a panel, by one bundle's definition."""
 
     panel: Panel
     bundle: Bundle
@@ -54,10 +54,10 @@ class Outcomes:
         outcome = self._outcome(session)
         labels = np.full(len(symbols), np.nan)
         if outcome is LabelStatus.KNOWN:
-            here = [row for row, symbol in enumerate(symbols) if symbol in self.panel.index]
-            if here:
-                priced = [symbols[row] for row in here]
-                labels[here] = self._label.evaluate_range(self.panel, session, session, priced)[0]
+            rows = [row for row, symbol in enumerate(symbols) if symbol in self.panel.index]
+            if rows:
+                priced = [symbols[row] for row in rows]
+                labels[rows] = self._label.evaluate_range(self.panel, session, session, priced)[0]
         return Realised(outcome=outcome, labels=labels)
 
     def _outcome(self, session: date) -> LabelStatus:

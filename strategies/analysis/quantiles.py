@@ -2,7 +2,7 @@
 
 Owns: the table that alphalens wants, and how many quantiles a cross-section bears.
 Must not know: bundles, plots, pages.
-Invariant: equal predictions are told apart as books tell them apart, by symbol, so that no session is left out for its
+Invariant: equal predictions are ordered as books order them, by symbol, so that no session is left out for its
 ties; a symbol's quantile depends on predictions alone, known outcome or not.
 """
 

@@ -48,7 +48,7 @@ def walk_forward(
 
     Args:
         samples: Of the plan's whole span.
-        features: What the samples hold.
+        features: The feature set of the samples.
         plan: At least one fold.
         config: Parameters, processors, construction and costs.
         report: Called with the stage `folds`.

@@ -2,8 +2,9 @@
 
 Owns: both lists, in Qlib's order, generated from one template a family of columns.
 Must not know: how expressions are computed.
-Invariant: name for name and character for character what Qlib 0.9.7 generates (tests/parity/test_expression_lists.py);
-identities of models depend on it, so tests/unit/expressions/shipped holds the full text.
+Invariant: name for name and character for character what Qlib 0.9.7 generates
+(tests/parity/test_recorded_definitions.py); identities of models depend on it, so tests/unit/expressions/shipped has
+the full text.
 """
 
 Columns = tuple[tuple[str, str], ...]

@@ -1,8 +1,8 @@
-"""Feature sets of one's own, read from a YAML or TOML file.
+"""Feature sets of users, read from a YAML or TOML file.
 
 Owns: the file's shape and what is refused in it.
 Must not know: how expressions are computed.
-Invariant: what a file says beyond what is read here is an error, never ignored; the order of columns is the file's.
+Invariant: unknown content of a file is an error, never ignored; the order of columns is the file's.
 """
 
 import tomllib

@@ -81,8 +81,8 @@ class FeatureSet:
         Raises:
             ExpressionError: The bars lack a field.
             UnknownSymbols: At least one symbol has no bars in the panel.
-            AsOfBeforeData: `first` lies before the panel's first session.
-            StaleSnapshot: `last` lies after the panel's last session.
+            AsOfBeforeData: `first` is before the panel's first session.
+            StaleSnapshot: `last` is after the panel's last session.
         """
         return _range(self.program, panel, (first, last), symbols, threads)
 
@@ -111,7 +111,7 @@ def feature_set(
 
     Args:
         name: Which one.
-        vwap_stand_in: What stands for `$vwap`: `none` (the bars have it), `typical_price` ((high + low + close) / 3)
+        vwap_stand_in: Replacement of `$vwap`: `none` (the bars have it), `typical_price` ((high + low + close) / 3)
             or `close`. It rewrites the expressions, so it is part of the identity.
         precision: See `define`.
 

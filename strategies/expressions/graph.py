@@ -2,7 +2,7 @@
 
 Owns: turning syntax trees into nodes, their types and roundings, how far each looks back and ahead.
 Must not know: how nodes are scheduled or computed.
-Invariant: a node's inputs stand before it; every node's reach is finite and known before any bar is seen.
+Invariant: a node's inputs precede it; every node's reach is finite and known before any bar is seen.
 """
 
 import math
@@ -61,7 +61,7 @@ class Meaning:
 
 
 #: Most distinct operations of one set (Alpha158 has 396): laying them out takes time quadratic in their number, and a
-#: hostile bundle must not hold a worker's control thread for minutes.
+#: hostile bundle must not block a worker's control thread for minutes.
 MAX_NODES = 5000
 
 

@@ -18,7 +18,7 @@ MAX_WINDOW, MAX_LOOKBACK = 2520, 5040
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """What an operator takes and means.
+    """The arguments and the meaning of an operator.
 
     In `arguments`, x is a series, v a series or a number, N a window in sessions, S a shift in sessions, D a window or
     a decay between 0 and 1, q a share between 0 and 1.
@@ -38,7 +38,7 @@ def _window(meaning: str, arguments: str = "xN", least_window: int = 1) -> Opera
 
 
 #: Windows count sessions of the exchange calendar. Rows before a symbol's first bar do not exist; a missing bar is a
-#: row of NaN. Infinities count as missing, as in pandas, unless said otherwise. Every window with at least one value
+#: row of NaN. Infinities count as missing, as in pandas, unless stated otherwise. Every window with at least one value
 #: has a result (min_periods 1). Windows are float64. What differs from Qlib is pinned in
 #: tests/parity/expressions.py and test_recorded_operators.py, the warm-up of EMA in
 #: tests/unit/expressions/test_accuracy.py.

@@ -26,13 +26,13 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 _COMPARISONS = {">": "Gt", ">=": "Ge", "<": "Lt", "<=": "Le", "==": "Eq", "!=": "Ne"}
-#: Loosest first; comparisons stand above them all, signs and powers below.
+#: Loosest first; comparisons bind looser than them all, signs and powers tighter.
 _LEVELS = ({"|": "Or"}, {"&": "And"}, {"+": "Add", "-": "Sub"}, {"*": "Mul", "/": "Div"})
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number; an integer stays one, since Qlib tells `Ref($close, 1)` from `Ref($close, 1.0)`."""
+    """A number; an integer stays one, since Qlib distinguishes `Ref($close, 1)` from `Ref($close, 1.0)`."""
 
     value: int | float
     position: int
@@ -78,7 +78,7 @@ def parse(text: str, column: str = "expression") -> Tree:
 
 
 def refusal(column: str, text: str, position: int, reason: str) -> ExpressionError:
-    """Return the error that says what is wrong where."""
+    """Return the error with its position."""
     shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     return ExpressionError(f"column {column}: {reason}, at character {position + 1} of {shown!r}")
 

@@ -45,7 +45,7 @@ MAX_LAYOUTS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Where buffers stand for one chunk size and number of rows."""
+    """Positions of buffers for one chunk size and number of rows."""
 
     buffers: Table
     #: Size of scratch, in rows.
@@ -135,7 +135,7 @@ class _Assembler:
         self.values: list[float] = [1.0, -1.0]
         self.instructions: list[tuple[int, ...]] = []
         self.results: list[tuple[int, ...]] = []
-        #: Buffer 0 holds the ages, so node `n` has buffer `n + 1`.
+        #: Buffer 0 is for the ages, so node `n` has buffer `n + 1`.
         self.slots = [-1] * (len(graph.nodes) + 1)
         self.constants = [0] * (len(graph.nodes) + 1)
 
@@ -211,7 +211,7 @@ class _Assembler:
         return order
 
     def seen(self, place: int) -> int:
-        """Return the node whose buffer a node's value stands in."""
+        """Return the node whose buffer contains a node's value."""
         while _is_view(self.graph.nodes[place]):
             place = self.graph.nodes[place].inputs[0]
         return place

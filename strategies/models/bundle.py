@@ -1,7 +1,7 @@
-"""The model bundle as the worker holds it: booster, feature set, processors and lineage in one immutable object.
+"""The loaded model bundle: booster, feature set, processors and lineage in one immutable object.
 
-Owns: the type `Bundle`, what its label means, and the one way in which predictions are computed and explained.
-Must not know: where bundles lie, digests of files, registries.
+Owns: the type `Bundle`, its label, and the one way in which predictions are computed and explained.
+Must not know: where bundles are stored, digests of files, registries.
 Invariant: features go to the booster by the order of the bundle's own names, on one thread; the same row gives the same
 prediction alone or among others. One thread uses a booster at a time, as LightGBM sets its predictor up at each call.
 """
@@ -60,7 +60,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scorer:
-    """A booster on its way to becoming a bundle: what `Bundle` computes with, without what it states."""
+    """What `Bundle` computes with, before there is a bundle: feature set, processors and booster."""
 
     feature_set: FeatureSet
     processors: tuple[Scaling | Fillna, ...]
@@ -84,7 +84,7 @@ class Bundle:
     feature_set: FeatureSet
     label: LabelSpec
     prediction_kind: PredictionKind
-    #: What stands in for `$vwap` in the feature set.
+    #: Expression that replaces `$vwap` in the feature set.
     vwap_stand_in: VwapStandIn
     #: Used where a request names no sides of its own.
     construction: Construction
@@ -100,8 +100,8 @@ class Bundle:
     booster: lgb.Booster
     #: What each feature, in order, and the prediction looked like in training; empty for a bare model.
     reference: tuple[Distribution, ...] = ()
-    #: A canary answers requests on one thread and is computed in the shadow on another. Not passed on by `replace`: who
-    #: gives a copy a booster of its own wants it to wait for nobody.
+    #: A canary serves requests on one thread and shadow vectors on another. `replace` does not copy the lock: a copy
+    #: with its own booster must not wait for this one.
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property

@@ -1,4 +1,4 @@
-"""Bytes of a bundle's files, read and written with suspicion.
+"""Bytes of a bundle's files, read and written with every check.
 
 Owns: size limits, refusal of links and of anything that is no plain file, digests, the write that appears whole or not.
 Must not know: what the bytes mean.
@@ -27,7 +27,7 @@ SIZE_LIMITS = {
 }
 
 
-#: What keeps this process from reading a file, whatever the file holds.
+#: Errors of this process or machine, whatever the file contains.
 _OF_THIS_MACHINE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 )
@@ -44,8 +44,8 @@ def read_limited(path: Path, limit_bytes: int, *, root: Path | None = None) -> b
     Args:
         path: Of the file; the last part of it is never followed where it is a link.
         limit_bytes: Most bytes that are read.
-        root: Folder above it below which no part is followed, so that a link put into the way after the path was
-            looked at leads nowhere; None: the folders above the file may be links.
+        root: Folder above it below which no part is followed, so that a link created after the path was
+            checked is refused; None: the folders above the file may be links.
 
     Raises:
         BundleNotFound: There is no such file.
@@ -115,7 +115,7 @@ def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
             write_synced(temporary / name, content)
             (temporary / name).chmod(0o444)
         sync(temporary)
-        # Fails where another writer was quicker: a folder is never renamed onto one that holds files.
+        # Fails where another writer was quicker: a folder cannot be renamed onto one that is not empty.
         temporary.rename(target)
     except OSError as error:
         raise BundleExists(f"{target} could not be written: {error.strerror}") from error

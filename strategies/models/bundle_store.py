@@ -1,6 +1,6 @@
 """Model bundles on disk: `artifacts/models/<strategy>/<version>/`.
 
-Owns: saving a bundle whole and once, loading one with suspicion, the bare LightGBM file as the plainest case.
+Owns: saving a bundle atomically and once, loading one with every check, the bare LightGBM file as the simplest case.
 Must not know: registries, MLflow, settings, which version serves.
 Invariant: digests are checked before anything is parsed, a child process parses the model before this one does, and a
 bundle that `load_bundle` returns as proven has computed its golden sample again, bit for bit.
@@ -49,7 +49,7 @@ _BARE_STAND_IN: VwapStandIn = "typical_price"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleContent:
-    """All that a bundle is made of, before it has a place and digests."""
+    """The parts of a bundle before it is saved."""
 
     lineage: Lineage
     #: Text of the LightGBM model.
@@ -59,17 +59,17 @@ class BundleContent:
 
 
 def bundle_path(artifacts_dir: Path, strategy: str, version: str) -> Path:
-    """Return where the bundle of this strategy and version lies."""
+    """Return the folder of a bundle."""
     return artifacts_dir / "models" / strategy / version
 
 
 def fetched_path(artifacts_dir: Path, strategy: str, sha256: str) -> Path:
-    """Return where a bundle out of MLflow lies, by the digest of `bundle.json`; a bare model's place adds `.txt`."""
+    """Return the folder of a bundle from MLflow, by the digest of `bundle.json`; a bare model's file adds `.txt`."""
     return bundle_path(artifacts_dir, strategy, f"mlflow-{sha256}")
 
 
 def next_version(artifacts_dir: Path, strategy: str) -> str:
-    """Return `v<N>`, N one above the highest that lies under the artifacts directory."""
+    """Return `v<N>`, N one above the highest below the artifacts directory."""
     folder = artifacts_dir / "models" / strategy
     taken = [re.fullmatch(r"v(\d{1,9})", path.name) for path in folder.iterdir()] if folder.is_dir() else []
     return f"v{max((int(match[1]) for match in taken if match), default=0) + 1}"
@@ -109,7 +109,7 @@ def load_bundle(
     Args:
         path: Folder of the bundle.
         check: Whether a child process parses the model first; False only for bytes this process has just written.
-        prove: Whether the golden sample is replayed; without it the bundle says `proven=False`.
+        prove: Whether the golden sample is replayed; without it the bundle has `proven=False`.
         expected_sha256: Digest that `bundle.json` must have, where the registry knows it.
         root: Folder above it below which no link is followed, see `read_limited`.
 
@@ -192,16 +192,16 @@ def load_bare_model(
 
 
 def _warm_up(bundle: Bundle) -> None:
-    """Predict once from made-up bars: what a golden sample does for a bundle, no request shall wait for."""
+    """Predict once from synthetic bars, as a golden sample's replay does, so that no request waits for compilation."""
     bars = np.linspace(1.0, 2.0, bundle.lookback)[np.newaxis]
     bars.setflags(write=False)
-    made_up = Window(
+    window = Window(
         symbols=("A",),
         sessions=np.arange(bundle.lookback).astype("datetime64[D]"),
         fields=dict.fromkeys(FIELDS, bars),
         first=np.zeros(1, dtype=np.int64),
     )
-    bundle.predict(bundle.feature_set.evaluate(made_up))
+    bundle.predict(bundle.feature_set.evaluate(window))
 
 
 def parse_booster(content: bytes) -> lgb.Booster:

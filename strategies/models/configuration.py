@@ -85,7 +85,7 @@ class Lengths:
 
 
 class WalkForward(BaseModel):
-    """Folds that tell what a training is worth: generated from lengths in sessions, or listed by date."""
+    """Folds of a walk-forward evaluation: generated from lengths in sessions, or listed by date."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -147,7 +147,7 @@ class TrainingConfig(BaseModel):
     strategy: StrategyName = "alpha_baseline"
     #: A shipped one, or the path of a YAML or TOML file with one's own, relative to the configuration's file.
     feature_set: Annotated[str, Field(pattern=FEATURE_SET_PATTERN, max_length=1024)] = "alpha158"
-    #: What stands in for `$vwap`: `none` where the snapshot's bars have it.
+    #: Expression that replaces `$vwap`: `none` where the snapshot's bars have it.
     vwap_stand_in: VwapStandIn = "typical_price"
     #: In which types features are computed; `qlib` = as Qlib does.
     precision: Literal["qlib", "float64"] = "qlib"
@@ -170,8 +170,8 @@ class TrainingConfig(BaseModel):
     #: Leave rows out whose symbol was listed for fewer sessions than the feature set looks back, as serving does.
     require_full_history: bool = True
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
-    #: 2, as the machines of the demo and of CI have two cores. A number and not "all of them", for it stands in the
-    #: model's text: the same command shall give the same digest on every machine. Trees do not depend on it.
+    #: 2, as the machines of the demo and of CI have two cores. A number and not "all of them", for it is in the
+    #: model's text: the same command gives the same digest on every machine. Trees do not depend on it.
     num_threads: Annotated[int, Field(ge=1, le=256)] = 2
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 100
     #: Rounds without improvement on the validation period after which boosting stops.
@@ -186,7 +186,7 @@ class TrainingConfig(BaseModel):
     cost_bps: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = DEFAULT_COST_BPS
     #: Basis points a year of each unit of weight held short, for the evaluation.
     borrow_bps_a_year: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = 0.0
-    #: None = one model, judged on the test period alone.
+    #: None = one model, evaluated on the test period alone.
     walk_forward: WalkForward | None = None
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 Owns: which rows are kept, and the bit-for-bit comparison that a bundle must pass before it serves.
 Must not know: Parquet, files, registries.
-Invariant: a row holds the very window its features were computed from, so a replay needs no snapshot.
+Invariant: a row contains the very window its features were computed from, so a replay needs no snapshot.
 """
 
 from collections.abc import Sequence

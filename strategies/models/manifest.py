@@ -1,8 +1,8 @@
-"""The manifest of a model bundle: what `bundle.json` says.
+"""The manifest of a model bundle: the fields of `bundle.json`.
 
-Owns: every field of `bundle.json`, with its bounds, and how it is spelt as bytes.
-Must not know: where bundles lie, how they are loaded.
-Invariant: frozen, bounded, unknown fields refused; the same content gives the same bytes, so no clock stands in it.
+Owns: every field of `bundle.json`, with its bounds, and its encoding.
+Must not know: where bundles are stored, how they are loaded.
+Invariant: frozen, bounded, unknown fields refused; the same content gives the same bytes, so it has no time of day.
 """
 
 from datetime import date
@@ -14,7 +14,7 @@ from strategies.construction import MAX_SIDE
 from strategies.errors import BundleError
 from strategies.models.processors import Processor
 
-#: Files that every bundle holds beside `bundle.json`.
+#: Files of every bundle beside `bundle.json`.
 MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE = "model.txt", "golden.parquet", "reference.parquet"
 BUNDLE_FILES = frozenset({MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE})
 MAX_FEATURES = 4096
@@ -50,7 +50,7 @@ class FeatureSetRecord(_Record):
     """The feature set by its text: names and expressions in the order of the model's columns."""
 
     name: Name
-    #: What stands in for `$vwap` in the expressions; `none` = the bars' own.
+    #: Expression that replaced `$vwap`; `none` = the bars' own vwap.
     vwap_stand_in: VwapStandIn
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_FEATURES)]
     expressions: Annotated[tuple[Expression, ...], Field(min_length=1, max_length=MAX_FEATURES)]
@@ -134,7 +134,7 @@ class CostsRecord(_Record):
 
 
 class SettingsRecord(CostsRecord):
-    """What the training was told and nothing else here shows: with the records beside it, the whole configuration."""
+    """Settings of the training that no other record contains: with those, the whole configuration."""
 
     label_processor: LabelProcessor
     #: Whether rows were left out whose symbol was listed for fewer sessions than the feature set looks back.
@@ -162,7 +162,7 @@ class FoldRecord(_Record):
 
 
 class WalkForwardRecord(_Record):
-    """The folds that were trained to learn what the final model's training is worth."""
+    """The folds of the walk-forward evaluation of the final model's training."""
 
     #: `listed`: the configuration named each fold's periods.
     window: Literal["expanding", "rolling", "listed"]
@@ -178,7 +178,7 @@ class WalkForwardRecord(_Record):
 
 
 class Lineage(_Record):
-    """All that a bundle states of itself but the digests of its files."""
+    """Everything a manifest states but the digests of the bundle's files."""
 
     format: Literal[1] = 1
     strategy: StrategyName
@@ -204,7 +204,7 @@ class Lineage(_Record):
 
 
 class BundleManifest(Lineage):
-    """All that `bundle.json` holds."""
+    """All fields of `bundle.json`."""
 
     files: dict[Name, FileRecord]
 
@@ -215,7 +215,7 @@ class BundleManifest(Lineage):
         return self
 
 
-#: Left out of `bundle.json` where there is nothing to say: a bundle of before them has the bytes that it always had.
+#: Omitted from `bundle.json` where they are None, so that bundles of earlier releases keep their bytes.
 _OPTIONAL = ("costs", "walk_forward", "settings")
 
 
@@ -226,7 +226,7 @@ def encode_manifest(manifest: BundleManifest) -> bytes:
 
 
 def decode_manifest(content: bytes) -> BundleManifest:
-    """Return the manifest that these bytes spell.
+    """Return the manifest in these bytes.
 
     Raises:
         BundleError: Not JSON, a field missing, unknown or out of bounds; the first one is named.

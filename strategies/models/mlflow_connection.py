@@ -1,8 +1,8 @@
 """The way to MLflow.
 
-Owns: importing it when it is needed, the local store that stands in where no server is configured, what it may print.
+Owns: its lazy import, the local store used where no server is configured, what it may print.
 Must not know: what is logged or fetched.
-Invariant: MLflow is imported by nobody who does not call `connect`, and a server that is away is given up on soon.
+Invariant: MLflow is imported only by `connect`, and an unavailable server fails within seconds.
 """
 
 import logging
@@ -43,7 +43,7 @@ def connect(artifacts_dir: Path, tracking_uri: str | None) -> Connection:
     from mlflow import MlflowClient  # noqa: PLC0415 - takes more than a second, and only research needs it
 
     if tracking_uri is not None:
-        # The same server for runs and for registered models, whatever the environment says of either.
+        # The same server for runs and for registered models, whatever the environment sets for either.
         client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
         return Connection(client=client, uri=tracking_uri, artifact_location=None)
     runs = (artifacts_dir / "mlruns").resolve()
@@ -54,7 +54,7 @@ def connect(artifacts_dir: Path, tracking_uri: str | None) -> Connection:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Return the errors by which MLflow says that it cannot be reached, or refuses.
+    """Return the errors that MLflow raises where it is unreachable, or refuses.
 
     Raises:
         ImportError: MLflow is not installed.
@@ -71,7 +71,7 @@ def quiet_mlflow() -> Iterator[None]:
     # It reads these from the environment alone.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # noqa: TID251
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # noqa: TID251
-    # Seconds instead of minutes until a server that is away is said to be away: the bundle is already safe.
+    # Seconds instead of minutes until an unavailable server fails the call: the bundle is already saved.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # noqa: TID251
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -42,7 +42,7 @@ class Fetched:
 
     #: As asked for.
     uri: str
-    #: The same with an alias replaced by the version that it stood for.
+    #: The same with an alias resolved to its version.
     pinned_uri: str
     run_id: str | None
     experiment_id: str | None
@@ -73,7 +73,7 @@ def fetch_model(uri: str, artifacts_dir: Path, tracking_uri: str | None) -> Fetc
 
     Args:
         uri: `runs:/<run id>/<path>`, `models:/<name>/<version>`, `models:/<name>@<alias>` or `models:/<model id>`.
-        artifacts_dir: Beside its models lies the local store.
+        artifacts_dir: The local store is beside its models.
         tracking_uri: Of the MLflow store; None = the local one.
 
     Raises:
@@ -208,7 +208,7 @@ class _Download:
 
 
 def _text_model(uri: str, download: _Download) -> str:
-    """Return the name of the file that holds the booster's text, as MLflow's LightGBM flavour says it."""
+    """Return the name of the file with the booster's text, from MLflow's LightGBM flavour."""
     if _MLMODEL not in download.sizes:
         raise BundleError(f"{uri} holds neither {MANIFEST_FILE} nor {_MLMODEL}, only {shown(sorted(download.sizes))}")
     try:

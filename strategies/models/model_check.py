@@ -110,7 +110,7 @@ def check_trees(text: str, summary: ModelSummary) -> None:
         raise MalformedModel(f"the text holds {len(blocks)} trees, LightGBM read {summary.num_trees}")
     _check_sizes(head, blocks)
     for number, block in enumerate(blocks):
-        # LightGBM reads a tree up to its first blank line; what stands behind it must not be taken for the tree.
+        # LightGBM reads a tree up to its first blank line; what follows it must not be taken for the tree.
         lines = [line.split("=", 1) for line in block.split("\n\n", 1)[0].splitlines() if "=" in line]
         fields = dict(lines)
         fault = "a line is there twice" if len(fields) < len(lines) else _tree_fault(fields, summary)
@@ -218,12 +218,12 @@ def main(memory_bytes: int, cpu_seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # LightGBM prints to the C library's standard output, where only the verdict may stand.
+    # LightGBM prints to the C library's standard output, which is only for the verdict.
     verdict_fd = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     # Optional parts of LightGBM, 1.1 of the 1.4 seconds that its import takes.
     for name in ("pandas", "sklearn", "dask", "matplotlib", "graphviz", "pyarrow", "cffi"):
-        sys.modules[name] = None  # type: ignore[assignment]  # Python's own way to say: cannot be imported
+        sys.modules[name] = None  # type: ignore[assignment]  # how Python marks a module as not importable
     try:
         verdict = asdict(inspect_model(sys.stdin.buffer.read().decode("ascii")))
     except (MalformedModel, ValueError, KeyError, MemoryError) as error:

@@ -17,7 +17,7 @@ from strategies.market.bars import Float32Array, FloatArray
 
 ProcessorKind = Literal["robust_zscore", "zscore", "minmax", "fillna"]
 
-#: Column state; None = the column held no value in the fit period and stays NaN.
+#: Column state; None = the column had no value in the fit period and stays NaN.
 Column = Annotated[tuple[Annotated[float, Field(allow_inf_nan=False)] | None, ...], Field(max_length=10_000)]
 #: RobustZScoreNorm of Qlib: makes the median absolute deviation estimate a standard deviation of normal values.
 MAD_TO_SD = 1.4826

@@ -1,6 +1,6 @@
 """Reference distributions: what each feature and the prediction looked like in training.
 
-Owns: the statistics by which drift is judged later.
+Owns: the statistics that drift is measured against.
 Must not know: files, thresholds of drift.
 Invariant: computed from the training period's rows alone.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from strategies.market.bars import Float32Array, FloatArray
 
-#: Name under which the prediction stands beside the features.
+#: Name of the prediction beside the features.
 PREDICTION = "prediction"
 #: Levels of the stored quantiles: every percent from 0 (lowest value) to 1 (highest value).
 LEVELS: FloatArray = np.linspace(0.0, 1.0, 101)

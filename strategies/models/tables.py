@@ -18,7 +18,7 @@ from strategies.models.reference import Distribution
 
 #: Before the name of a field or a feature, so that neither can take the name of another column.
 BAR, FEATURE = "bar.", "feature."
-#: Refused before a table is read: bytes say nothing of the size they unpack to.
+#: Checked before a table is read: the size of the bytes does not bound the size they unpack to.
 MAX_TABLE_ROWS = 20_000
 MAX_TABLE_BYTES = 256 * 1024**2
 
@@ -43,7 +43,7 @@ def encode_golden(golden: GoldenSample, names: tuple[str, ...]) -> bytes:
 
 
 def decode_golden(content: bytes, names: tuple[str, ...]) -> GoldenSample:
-    """Return the golden sample that these bytes hold.
+    """Return the golden sample in these bytes.
 
     Raises:
         BundleError: Not the table of a golden sample with these features, or too large.
@@ -79,7 +79,7 @@ def encode_reference(distributions: tuple[Distribution, ...]) -> bytes:
 
 
 def decode_reference(content: bytes) -> tuple[Distribution, ...]:
-    """Return the reference distributions that these bytes hold.
+    """Return the reference distributions in these bytes.
 
     Raises:
         BundleError: Not such a table, or too large.
@@ -88,7 +88,7 @@ def decode_reference(content: bytes) -> tuple[Distribution, ...]:
     if table.schema.names != _REFERENCE.names:
         raise BundleError(f"reference.parquet has columns {table.schema.names}, they must be {_REFERENCE.names}")
     return tuple(
-        Distribution(**{**row, "quantiles": tuple(row["quantiles"] or ())})  # null: the column held no value
+        Distribution(**{**row, "quantiles": tuple(row["quantiles"] or ())})  # null: the column had no value
         for row in table.to_pylist()
     )
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts import GROUP, StreamNames
+from contracts.entry_ids import EntryId
 from tests.benchmarks.children import ChildFailed
 from tests.benchmarks.figures import Figure, spell_seconds
 from worker.embedded import Endpoints, LocalStack
@@ -55,7 +56,7 @@ class _Stand:
     def answered_at(self, request: str) -> float | None:
         """Return when the request had its outcome, in epoch seconds; None: not yet."""
         entry = self.client.hget(self.names.request(request), "entry")
-        return int(text_of(entry).partition("-")[0]) / 1000 if entry else None
+        return EntryId.parse(text_of(entry)).ms / 1000 if entry else None
 
     def await_answer(self, request: str) -> float:
         """Return when the request had its outcome.

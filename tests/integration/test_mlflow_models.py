@@ -119,7 +119,7 @@ def test_run_is_registered_pinned_and_served_while_mlflow_is_away(call, activate
     assert sorted(file.name for file in place.iterdir()) == [
         "bundle.json", "golden.parquet", "model.txt", "reference.parquet"
     ]  # fmt: skip
-    bundle = prove(activated("v1"), artifacts, allow_unproven=False)
+    bundle = prove(activated("v1").ref, artifacts, allow_unproven=False)
     assert bundle.proven
     assert bundle.bundle_sha256 == row["config"]["bundle_sha256"]
 
@@ -137,10 +137,10 @@ def test_alias_that_moves_afterwards_moves_nothing_here(call, activated, store, 
     assert config["mlflow_source"] == "models:/moving/1"
     active = activated("v1")
     assert active.model_path == "models:/moving@champion"
-    assert prove(active, artifacts, allow_unproven=False).version == "v1"
+    assert prove(active.ref, artifacts, allow_unproven=False).version == "v1"
     shutil.rmtree(artifacts / "models")
     assert call("fetch", "alpha_baseline", "v1").exit_code == 0
-    assert prove(active, artifacts, allow_unproven=False).bundle_sha256 == config["bundle_sha256"]
+    assert prove(active.ref, artifacts, allow_unproven=False).bundle_sha256 == config["bundle_sha256"]
     assert json.loads(call("register", "--uri", "models:/moving@champion", "--json").stdout)["version"] == "v2"
 
 
@@ -153,7 +153,7 @@ def test_another_digest_at_the_place_is_refused(call, activated, store, artifact
         change_file(place, file.name, file.read_bytes())
 
     with pytest.raises(DigestMismatch, match=r"bundle\.json has SHA-256"):
-        prove(activated("v1"), artifacts, allow_unproven=True)
+        prove(activated("v1").ref, artifacts, allow_unproven=True)
 
 
 def test_machine_without_the_files_waits_until_they_are_fetched(call, activated, store, tmp_path):
@@ -162,14 +162,14 @@ def test_machine_without_the_files_waits_until_they_are_fetched(call, activated,
     active, here = activated("v1"), tmp_path / "another machine"
 
     with pytest.raises(BundleNotFound, match="models fetch alpha_baseline v1"):
-        prove(active, here, allow_unproven=False)
+        prove(active.ref, here, allow_unproven=False)
     away = call("fetch", "alpha_baseline", "v1", SIGNALS_ARTIFACTS_DIR=str(here), MLFLOW_TRACKING_URI=AWAY)
     fetched = call("fetch", "alpha_baseline", "v1", SIGNALS_ARTIFACTS_DIR=str(here))
 
     assert (away.exit_code, away.stdout) == (1, "")
     assert f"{uri} cannot be fetched from MLflow" in away.stderr
     assert fetched.exit_code == 0, fetched.stderr
-    assert prove(active, here, allow_unproven=False).proven
+    assert prove(active.ref, here, allow_unproven=False).proven
 
 
 def test_run_whose_files_changed_is_not_fetched(call, store, artifacts, tmp_path):
@@ -209,8 +209,8 @@ def test_lightgbm_flavour_is_a_bare_model_that_serves_only_where_that_is_allowed
     assert (row["model_path"], row["config"]["proven"]) == (flavour, False)
     active = activated("v7", "plain")
     with pytest.raises(BundleError, match="allow_unproven is off"):
-        prove(active, artifacts, allow_unproven=False)
-    bundle = prove(active, artifacts, allow_unproven=True)
+        prove(active.ref, artifacts, allow_unproven=False)
+    bundle = prove(active.ref, artifacts, allow_unproven=True)
     rows = np.random.default_rng(1).normal(size=(5, 158)).astype(np.float32)
     assert not bundle.proven
     np.testing.assert_array_equal(bundle.predict(rows), make_booster().predict(rows, num_threads=1))
@@ -236,7 +236,7 @@ def test_bare_model_with_another_digest_is_refused(call, activated, flavour, art
     change_file(artifacts / "models" / "plain", name, make_booster(seed=9).model_to_string().encode())
 
     with pytest.raises(DigestMismatch):
-        prove(activated("v1", "plain"), artifacts, allow_unproven=True)
+        prove(activated("v1", "plain").ref, artifacts, allow_unproven=True)
 
 
 def test_pickled_model_is_never_opened(call, store, artifacts):
@@ -306,7 +306,7 @@ def test_row_without_a_pinned_digest_is_refused(database_url, activated, artifac
         )
 
     with pytest.raises(BundleError, match="register it by `signal-worker models register --uri`"):
-        prove(activated("v1"), artifacts, allow_unproven=True)
+        prove(activated("v1").ref, artifacts, allow_unproven=True)
 
 
 def test_worker_waits_for_the_files_and_serves_what_was_pinned(

@@ -13,6 +13,7 @@ from typing import Any
 
 from contracts import GROUP, Rejection, SignalVector, weights_digest
 from contracts.codec import decode
+from contracts.entry_ids import EntryId
 from tests.support.serving import Streams
 from worker.transport.client import pairs_of, say
 
@@ -160,7 +161,7 @@ class Ledger:
         read = {} if isinstance(pending, Exception) else {row["message_id"]: row for row in pending}
         last = groups[0]["last-delivered-id"] if isinstance(groups, list) and groups else b"0-0"
         ids = {entry_id: dict(pairs_of(flat))[b"request_id"].decode() for entry_id, flat in rows}
-        due = {ids[entry_id] for entry_id in ids if entry_id in read or _place(entry_id) > _place(last)}
+        due = {ids[entry_id] for entry_id in ids if entry_id in read or EntryId.parse(entry_id) > EntryId.parse(last)}
         return set(ids.values()), due
 
     def _recount(self) -> None:
@@ -195,8 +196,3 @@ class Ledger:
             return vector.request_id, weights_digest(vector.weights)
         rejection = decode(Rejection, pairs_of(flat))
         return rejection.request_id, rejection.code.value
-
-
-def _place(entry_id: bytes) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition(b"-")
-    return int(milliseconds), int(number)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from strategies.analysis.drift import ColumnDrift, DriftReport
     from strategies.market.bars import Panel
     from strategies.models.bundle import Bundle
-    from worker.registry.models import ActiveModel
+    from worker.registry.models import ModelRef
     from worker.settings import Settings
 
 DRIFTED = 5
@@ -39,8 +39,7 @@ def drift(
 ) -> None:
     """Show the drift of the prediction and of each feature against the version's training rows."""
     settings = settings_of()
-    model = _model(strategy, version)
-    report = _measured(settings, model, snapshot, sessions)
+    report = _measured(settings, _ref(strategy, version), snapshot, sessions)
     if as_json:
         typer.echo(json.dumps(_as_json(report), indent=2, default=str))
     else:
@@ -49,35 +48,23 @@ def drift(
         raise typer.Exit(DRIFTED)
 
 
-def _model(strategy: str, version: str | None) -> "ActiveModel":
+def _ref(strategy: str, version: str | None) -> "ModelRef":
     """Return the version as it is registered."""
-    from worker.registry.models import ActiveModel
-
     with registry() as models:
         if version is None:
             active = models.active(strategy)
             if active is None:
                 refuse(f"strategy {strategy} has no active version; name one", code=NOT_FOUND)
-            return active
-        row = models.show(strategy, version)
-    return ActiveModel(
-        strategy=row.strategy,
-        version=row.version,
-        activation=0,
-        model_path=row.model_path,
-        mlflow_run_id=row.mlflow_run_id,
-        config=row.config,
-        metrics=row.metrics,
-        activated_at=row.created_at,
-    )
+            return active.ref
+        return models.show(strategy, version).ref
 
 
-def _measured(settings: "Settings", model: "ActiveModel", snapshot: str | None, sessions: int) -> "DriftReport":
+def _measured(settings: "Settings", ref: "ModelRef", snapshot: str | None, sessions: int) -> "DriftReport":
     from strategies.analysis.drift import measure_drift
     from strategies.errors import BundleError, DataError, ExpressionError
 
     try:
-        report = measure_drift(_bundle(settings, model), _panel(settings, snapshot), sessions)
+        report = measure_drift(_bundle(settings, ref), _panel(settings, snapshot), sessions)
     except (BundleError, DataError, ExpressionError) as error:
         refuse(error, code=FAILED)
     if report is None:
@@ -85,10 +72,10 @@ def _measured(settings: "Settings", model: "ActiveModel", snapshot: str | None, 
     return report
 
 
-def _bundle(settings: "Settings", model: "ActiveModel") -> "Bundle":
+def _bundle(settings: "Settings", ref: "ModelRef") -> "Bundle":
     from worker.lifecycle.loader import prove
 
-    return prove(model, settings.artifacts_dir, allow_unproven=True)
+    return prove(ref, settings.artifacts_dir, allow_unproven=True)
 
 
 def _panel(settings: "Settings", name: str | None) -> "Panel":

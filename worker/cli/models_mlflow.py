@@ -74,8 +74,8 @@ def _fetch(uri: str) -> "Fetched":
 def _pinned(row: "ModelVersion") -> tuple[str, str]:
     from worker.lifecycle.loader import is_mlflow_uri
 
-    sha256 = row.config.get("bundle_sha256")
-    if not is_mlflow_uri(row.model_path) or not isinstance(sha256, str):
+    sha256 = row.ref.bundle_sha256
+    if not is_mlflow_uri(row.model_path) or sha256 is None:
         refuse(f"{row.strategy} {row.version} was not registered by --uri, its model path is {row.model_path}", USAGE)
     return str(row.config.get("mlflow_source") or row.model_path), sha256
 

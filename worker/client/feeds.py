@@ -14,6 +14,7 @@ import structlog
 
 from contracts import ContractError, SignalVector, StreamNames
 from contracts.codec import decode
+from contracts.entry_ids import EntryId
 from worker.client.conversations import Conversation, Say
 from worker.errors import GroupVanished, StreamUnavailable
 from worker.transport.client import pairs_of, text_of
@@ -230,7 +231,7 @@ def _beginning(feed: Feed, from_id: str) -> Conversation[str]:
     last = yield from _last_id(feed)
     if from_id == "$":
         return last
-    if _order(from_id) > _order(last):
+    if EntryId.parse(from_id) > EntryId.parse(last):
         _log.warning("position_ahead_of_stream", stream=feed.names.results, position=from_id, last=last)
         return "0-0"
     return from_id
@@ -241,8 +242,3 @@ def _last_id(feed: Feed) -> Conversation[str]:
         return "0-0"
     facts = yield Say(("XINFO STREAM", feed.names.results))
     return text_of(facts["last-generated-id"])
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence or 0)

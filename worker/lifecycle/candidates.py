@@ -75,7 +75,7 @@ class Candidates:
         """Return the bundle of an active version that has proven itself here as a candidate with the same digest."""
         key = model.strategy, model.version
         bundle = self._spare.get(key)
-        same = bundle is not None and bundle.bundle_sha256 == model.config.get("bundle_sha256")
+        same = bundle is not None and bundle.bundle_sha256 == model.ref.bundle_sha256
         return bundle if same else None
 
     def want(self, models: Mapping[str, tuple[CandidateModel, ...]], *, again: Callable[[str], bool]) -> None:
@@ -115,7 +115,7 @@ class Candidates:
         if missing is None:
             return False
         try:
-            bundle = self._sources.proven(missing)
+            bundle = self._sources.proven(missing.ref)
         except (BundleUnavailable, UnprovenRefused) as error:
             self._pass_over(missing, error)
         except BundleError as error:

@@ -15,6 +15,7 @@ import structlog
 from contracts import ControlEvent, ControlType, FleetEventType, StreamNames
 from contracts.codec import decode
 from contracts.control import ANSWERS
+from contracts.entry_ids import EntryId
 from contracts.errors import ContractError
 from worker.errors import StreamUnavailable
 from worker.events import Events
@@ -126,7 +127,7 @@ class ControlListener(threading.Thread):
     def _find_cursor(self) -> None:
         """Put a cursor that lies ahead of the stream back to its end."""
         end = self._end_of_stream()
-        if _order(end) < _order(self._cursor):
+        if EntryId.parse(end) < EntryId.parse(self._cursor):
             _log.warning("control_stream_went_back", cursor=self._cursor, end=end)
             self._cursor = end
 
@@ -181,8 +182,3 @@ class ControlListener(threading.Thread):
             # The registry is away: look again soon, not in five minutes.
             self._due = min(self._due, time.monotonic() + 5.0)
         return asked
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)

@@ -15,7 +15,7 @@ from strategies.market.calendar import SessionCalendar
 from strategies.models.bundle import Bundle
 from strategies.models.bundle_store import fetched_path, load_bare_model, load_bundle
 from worker.lifecycle.last_known_good import ProvenModels
-from worker.registry.models import ActiveModel, CandidateModel
+from worker.registry.models import ModelRef
 
 
 class UnprovenRefused(BundleError):
@@ -35,14 +35,14 @@ class Sources:
     #: Whether that may serve while the registry has not answered since the start.
     serve_from_cache: bool = False
 
-    def proven(self, model: ActiveModel | CandidateModel) -> Bundle:
+    def proven(self, ref: ModelRef) -> Bundle:
         """Return the bundle of a version, proven on this worker and for its exchange.
 
         Raises:
             BundleNotFound: Nothing stands at its path.
             BundleError: It does not prove itself.
         """
-        bundle = prove(model, self.artifacts_dir, allow_unproven=self.allow_unproven)
+        bundle = prove(ref, self.artifacts_dir, allow_unproven=self.allow_unproven)
         require_calendar(bundle, self.calendar.name)
         return bundle
 
@@ -57,7 +57,7 @@ def require_calendar(bundle: Bundle, here: str) -> None:
         raise BundleError(f"the bundle was trained on the calendar {bundle.calendar}, this worker serves {here}")
 
 
-def prove(model: ActiveModel | CandidateModel, artifacts_dir: Path, *, allow_unproven: bool) -> Bundle:
+def prove(ref: ModelRef, artifacts_dir: Path, *, allow_unproven: bool) -> Bundle:
     """Return the bundle of a version, proven on this worker.
 
     Whatever a bundle makes this code raise is its refusal: an error that escaped would end the control thread of every
@@ -70,28 +70,26 @@ def prove(model: ActiveModel | CandidateModel, artifacts_dir: Path, *, allow_unp
             sample comes out otherwise.
     """
     try:
-        return _proven(model, _place(model, artifacts_dir), artifacts_dir.resolve(), allow_unproven=allow_unproven)
+        return _proven(ref, _place(ref, artifacts_dir), artifacts_dir.resolve(), allow_unproven=allow_unproven)
     except BundleError:
         raise
     except (OSError, MemoryError) as error:
         # Of this machine, at this moment: no memory for a child, a disk that fails, too many open files.
-        raise BundleUnavailable(f"{model.model_path} cannot be proven here: {type(error).__name__}: {error}") from error
+        raise BundleUnavailable(f"{ref.path} cannot be proven here: {type(error).__name__}: {error}") from error
     except Exception as error:
-        raise BundleError(f"{model.model_path} cannot be proven: {type(error).__name__}: {error}") from error
+        raise BundleError(f"{ref.path} cannot be proven: {type(error).__name__}: {error}") from error
 
 
-def _proven(model: ActiveModel | CandidateModel, path: Path, root: Path, *, allow_unproven: bool) -> Bundle:
+def _proven(ref: ModelRef, path: Path, root: Path, *, allow_unproven: bool) -> Bundle:
     # The registry remembers which bytes were registered: a bundle replaced under the same version is another one.
-    expected = model.config.get("bundle_sha256")
     if path.is_file():
         if not allow_unproven:
-            raise UnprovenRefused(f"{model.model_path} is a bare model without a golden sample; allow_unproven is off")
-        return load_bare_model(path, model.strategy, model.version, expected_sha256=expected, root=root)
-    bundle = load_bundle(path, expected_sha256=expected, root=root)
-    if (bundle.strategy, bundle.version) != (model.strategy, model.version):
+            raise UnprovenRefused(f"{ref.path} is a bare model without a golden sample; allow_unproven is off")
+        return load_bare_model(path, ref.strategy, ref.version, expected_sha256=ref.bundle_sha256, root=root)
+    bundle = load_bundle(path, expected_sha256=ref.bundle_sha256, root=root)
+    if (bundle.strategy, bundle.version) != (ref.strategy, ref.version):
         raise BundleError(
-            f"{model.model_path} holds {bundle.strategy} {bundle.version}, "
-            f"the registry says {model.strategy} {model.version}"
+            f"{ref.path} holds {bundle.strategy} {bundle.version}, the registry says {ref.strategy} {ref.version}"
         )
     return bundle
 
@@ -101,28 +99,27 @@ def is_mlflow_uri(model_path: str) -> bool:
     return model_path.startswith(("runs:/", "models:/"))
 
 
-def _place(model: ActiveModel | CandidateModel, artifacts_dir: Path) -> Path:
+def _place(ref: ModelRef, artifacts_dir: Path) -> Path:
     """Return where a version lies here; what came out of MLflow lies by the digest that its registration pinned.
 
     MLflow itself is never asked: an alias may have moved since, and a server that is away must not matter.
     """
-    if not is_mlflow_uri(model.model_path):
-        return artifact_path(model.model_path, artifacts_dir)
-    sha256 = model.config.get("bundle_sha256")
-    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+    if not is_mlflow_uri(ref.path):
+        return artifact_path(ref.path, artifacts_dir)
+    if ref.bundle_sha256 is None or not re.fullmatch("[0-9a-f]{64}", ref.bundle_sha256):
         raise BundleError(
-            f"{model.model_path} is registered without the digest that it stood for then, and may be another model by "
+            f"{ref.path} is registered without the digest that it stood for then, and may be another model by "
             "now: register it by `signal-worker models register --uri`"
         )
-    folder = fetched_path(Path(), model.strategy, sha256).as_posix()
+    folder = fetched_path(Path(), ref.strategy, ref.bundle_sha256).as_posix()
     for place in (folder, f"{folder}.txt"):
         try:
             return artifact_path(place, artifacts_dir)
         except BundleNotFound:
             continue
     raise BundleNotFound(
-        f"{model.model_path} was not brought below {artifacts_dir.resolve()} yet: "
-        f"`signal-worker models fetch {model.strategy} {model.version}` does"
+        f"{ref.path} was not brought below {artifacts_dir.resolve()} yet: "
+        f"`signal-worker models fetch {ref.strategy} {ref.version}` does"
     )
 
 

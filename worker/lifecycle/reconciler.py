@@ -158,7 +158,7 @@ class Reconciler:
             return
         begun = time.perf_counter()
         try:
-            bundle = _again(serving, model) or self._candidates.spare(model) or self._sources.proven(model)
+            bundle = _again(serving, model) or self._candidates.spare(model) or self._sources.proven(model.ref)
         except BundleError as error:
             if from_cache:
                 self._pass_over(model, error)
@@ -255,7 +255,7 @@ def _again(serving: ActiveBundle | None, model: ActiveModel) -> Bundle | None:
     same = (
         serving is not None
         and serving.bundle.version == model.version
-        and serving.bundle.bundle_sha256 == model.config.get("bundle_sha256")
+        and serving.bundle.bundle_sha256 == model.ref.bundle_sha256
     )
     return serving.bundle if serving is not None and same else None
 

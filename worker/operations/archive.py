@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from contracts import ContractError
 from contracts.codec import decode
+from contracts.entry_ids import EntryId
 from strategies.files import sync
 from worker.embedded.files import take_lock
 from worker.errors import WorkerError
@@ -75,8 +76,7 @@ class Archived:
 
 def day_of(entry_id: str) -> date:
     """Return the UTC day of an entry id."""
-    milliseconds, _, _ = entry_id.partition("-")
-    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC).date()
+    return datetime.fromtimestamp(EntryId.parse(entry_id).ms / 1000, UTC).date()
 
 
 class Archive:
@@ -292,7 +292,7 @@ def _outcomes(
 
 
 def _row(entry: ArchivedEntry, schema: pa.Schema) -> dict[str, object]:
-    own = {"entry_id": entry.entry_id, "added_at": int(entry.entry_id.partition("-")[0])}
+    own = {"entry_id": entry.entry_id, "added_at": EntryId.parse(entry.entry_id).ms}
     known = {name: text for name, text in entry.fields.items() if name in schema.names and name not in _OWN}
     other = {name: text for name, text in entry.fields.items() if name not in known}
     return known | own | {_OTHER: json.dumps(other) if other else None}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from contracts import ContractError, ControlEvent, FleetEvent, Heartbeat, StreamNames
 from contracts.codec import decode, encode
 from contracts.control import ANSWERS
+from contracts.entry_ids import EntryId
 from worker.transport.client import Client, pairs_of, say, translated
 
 #: Longest single read, in milliseconds: the pace at which the deadline is looked at.
@@ -103,11 +104,7 @@ def _serves(beat: Heartbeat, event: ControlEvent) -> bool:
 def _answer(control_id: str, entry_id: str, said: FleetEvent) -> Answer:
     return Answer(
         worker=said.worker,
-        after_ms=float(_milliseconds(entry_id) - _milliseconds(control_id)),
+        after_ms=float(EntryId.parse(entry_id).ms - EntryId.parse(control_id).ms),
         duration_ms=said.duration_ms,
         reason=said.reason or "",
     )
-
-
-def _milliseconds(entry_id: str) -> int:
-    return int(entry_id.partition("-")[0])

@@ -10,6 +10,7 @@ from typing import Any
 
 from contracts import GROUP, ContractError, Heartbeat, Rejection, SignalVector, StreamNames
 from contracts.codec import decode, request_id_of
+from contracts.entry_ids import EntryId
 from worker.errors import GroupVanished, StreamUnavailable
 from worker.transport.client import Client, pairs_of, say, text_of, translated
 
@@ -124,7 +125,7 @@ class Requests:
             request_id=request_id,
             holder=holders[text_of(row["consumer"])],
             idle_ms=int(row["time_since_delivered"]),
-            age_ms=max(0, now - int(entry_id.split("-", 1)[0])),
+            age_ms=max(0, now - EntryId.parse(entry_id).ms),
             deliveries=int(row["times_delivered"]),
             last_error=_shown(error) if error else "",
             trimmed=not entries,

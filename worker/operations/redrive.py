@@ -14,6 +14,7 @@ from typing import Any
 
 from contracts import ContractError, Rejection, RejectionCode, StreamNames
 from contracts.codec import QUOTED, decode, decode_request, pairs_of, request_id_of
+from contracts.entry_ids import EntryId
 from worker.client.errors import RedriveRefused
 from worker.transport.client import Client, say, translated
 from worker.transport.client import pairs_of as entry_pairs
@@ -40,7 +41,7 @@ class Rejected:
     @property
     def rejected_ms(self) -> int:
         """When it was published, by the server's clock, in epoch milliseconds."""
-        return int(self.entry_id.split("-", 1)[0])
+        return EntryId.parse(self.entry_id).ms
 
     @property
     def strategy(self) -> str:

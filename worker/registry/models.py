@@ -15,7 +15,42 @@ Action = Literal["activated", "rolled_back", "deactivated", "failed", "retried",
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ActiveModel:
+class ModelRef:
+    """Which model to load, from where, and the digest by which its bytes are trusted."""
+
+    strategy: str
+    version: str
+    #: Relative to the artifacts directory, absolute inside it, or an MLflow URI.
+    path: str
+    #: SHA-256 of `bundle.json`, or of a bare model's file, when it was registered; None: none was stated.
+    bundle_sha256: str | None
+
+
+class _RegisteredModel:
+    """A row of the registry that names a model to load."""
+
+    __slots__ = ()
+
+    strategy: str
+    version: str
+    model_path: str
+    config: dict[str, Any]
+
+    @property
+    def ref(self) -> ModelRef:
+        """Return the identity by which the model is loaded."""
+        # Anyone may register by SQL: a digest that is no text becomes one that no file has.
+        sha256 = self.config.get("bundle_sha256")
+        return ModelRef(
+            strategy=self.strategy,
+            version=self.version,
+            path=self.model_path,
+            bundle_sha256=str(sha256) if sha256 else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveModel(_RegisteredModel):
     """The version of a strategy that serves from its activation on."""
 
     strategy: str
@@ -31,7 +66,7 @@ class ActiveModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CandidateModel:
+class CandidateModel(_RegisteredModel):
     """A version in testing of a strategy that has an active version."""
 
     strategy: str
@@ -46,7 +81,7 @@ class CandidateModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelVersion:
+class ModelVersion(_RegisteredModel):
     """One row of the registry."""
 
     strategy: str

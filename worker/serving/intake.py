@@ -14,6 +14,7 @@ import redis
 import structlog
 
 from contracts import GROUP, StreamNames
+from contracts.entry_ids import EntryId
 from worker.transport.client import Client, pairs_of, say, text_of, translated
 from worker.transport.scripts import script
 
@@ -42,7 +43,7 @@ class Entry:
     @property
     def added_ms(self) -> int:
         """Server time at which the producer added it, in epoch milliseconds."""
-        return int(self.id.split("-", 1)[0])
+        return EntryId.parse(self.id).ms
 
 
 class RequestStream:

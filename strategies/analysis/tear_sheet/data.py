@@ -97,8 +97,8 @@ def tear_sheet_data(
     """Return what the bundle was worth on these bars.
 
     Features, processors and predictions come from the code that serves; a prediction is made where training made one.
-    IC is held against the bundle's label as training transformed it, quantiles and calibration against the label
-    itself, books against the return of one session.
+    IC compares with the bundle's label as training transformed it, quantiles and calibration with the label
+    itself, books with the return of one session.
 
     Args:
         bundle: With a manifest.

@@ -43,7 +43,7 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "lines.linewidth": 1.4,
-    # Names of features and symbols may hold any character: `$` would start a formula.
+    # Names of features and symbols may have any character: `$` would start a formula.
     "text.parse_math": False,
     # Outlines instead of text: the page looks alike wherever it is opened.
     "svg.fonttype": "path",

@@ -1,6 +1,6 @@
-"""What a tear sheet measures beyond an evaluation: sessions seen and unseen, calibration, importance, rolling means.
+"""What a tear sheet measures beyond an evaluation: in and out of sample, calibration, importance, rolling means.
 
-Owns: the border between sessions that training has seen and those it has not, and the figures of one side of it.
+Owns: the border between sessions in and out of sample, and the figures of one side of it.
 Must not know: bundles on disk, quantiles, plots, pages.
 Invariant: a session before the test period is never out of sample; what cannot be measured is NaN or None, never 0.
 """
@@ -29,7 +29,7 @@ class Calibration:
 
     #: Mean prediction.
     predicted: FloatArray
-    #: Mean of what came out.
+    #: Mean outcome.
     realised: FloatArray
     #: Standard error of `realised`, sessions taken as the independent draws; NaN below two sessions.
     error: FloatArray
@@ -38,7 +38,7 @@ class Calibration:
 
     @property
     def slope(self) -> float | None:
-        """Return the slope of what came out on what was predicted, bins weighted by rows; 1 = calibrated."""
+        """Return the slope of outcomes on predictions, bins weighted by rows; 1 = calibrated."""
         if len(self.rows) < 2:  # noqa: PLR2004 - a line needs two points
             return None
         aside = self.predicted - np.average(self.predicted, weights=self.rows)
@@ -70,7 +70,7 @@ def session_range(sessions: SessionArray, first: np.datetime64, last: np.datetim
     """Return the range of sessions from one day to another, both included.
 
     Raises:
-        TrainingError: No session lies there.
+        TrainingError: There is no session in the range.
     """
     start, stop = np.searchsorted(sessions, first), np.searchsorted(sessions, last, side="right")
     if stop <= start:
@@ -79,7 +79,7 @@ def session_range(sessions: SessionArray, first: np.datetime64, last: np.datetim
 
 
 def further_figures(result: EvaluationResult, cost_bps: float) -> dict[str, float | None]:
-    """Return the figures that stand beside those of `evaluation.metrics`; None = cannot be measured.
+    """Return the figures beside those of `evaluation.metrics`; None = cannot be measured.
 
     `hit_rate` is the share of measured sessions with a rank IC above 0; `rank_ic_t` the t-statistic of its mean,
     sessions taken as independent; `annualised_volatility` the standard deviation (ddof 1) of returns after costs,
@@ -100,7 +100,7 @@ def further_figures(result: EvaluationResult, cost_bps: float) -> dict[str, floa
 
 
 def calibrate(predictions: FloatArray, outcomes: FloatArray, *, bins: int = 10) -> Calibration:
-    """Return what came out beside what was predicted, all sessions together.
+    """Return mean outcomes beside mean predictions, all sessions together.
 
     Equal predictions share a bin, and a bin of fewer than `MIN_BIN_ROWS` joins the next one, so that there may be
     fewer bins than asked for.
@@ -111,15 +111,15 @@ def calibrate(predictions: FloatArray, outcomes: FloatArray, *, bins: int = 10) 
         bins: Most bins.
     """
     known = np.isfinite(predictions) & np.isfinite(outcomes)
-    values, came, session = predictions[known], outcomes[known], np.nonzero(known)[0]
+    values, realised, session = predictions[known], outcomes[known], np.nonzero(known)[0]
     count = max(1, min(bins, len(values) // MIN_BIN_ROWS))
     edges = np.unique(np.quantile(values, np.linspace(0, 1, count + 1)[1:-1])) if len(values) else np.empty(0)
     place = _joined(np.searchsorted(edges, values, side="right"))
     chosen = [place == each for each in np.unique(place)]
     return Calibration(
         predicted=np.array([values[mask].mean() for mask in chosen]),
-        realised=np.array([came[mask].mean() for mask in chosen]),
-        error=np.array([_session_error(came[mask], session[mask]) for mask in chosen]),
+        realised=np.array([realised[mask].mean() for mask in chosen]),
+        error=np.array([_session_error(realised[mask], session[mask]) for mask in chosen]),
         rows=np.array([mask.sum() for mask in chosen], dtype=np.int64),
     )
 

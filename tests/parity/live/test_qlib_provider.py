@@ -134,7 +134,7 @@ def test_calendar_and_instruments_equal_those_of_a_qlib_dump(dump):
 
 
 @pytest.mark.usefixtures("provider")
-def test_future_calendar_goes_on_to_the_end_of_the_exchange():
+def test_future_calendar_extends_to_the_end_of_the_exchange():
     sessions = D.calendar(future=True)
 
     assert sessions[0] == pd.Timestamp("2013-01-02")
@@ -142,7 +142,7 @@ def test_future_calendar_goes_on_to_the_end_of_the_exchange():
 
 
 @pytest.mark.usefixtures("provider")
-def test_vwap_is_a_column_of_nan_where_bars_have_none():
+def test_vwap_is_nan_where_bars_have_none():
     values = D.features(["AAPL"], ["$vwap/$close", "$close"])
 
     assert values["$vwap/$close"].isna().all()
@@ -194,7 +194,7 @@ def test_qlib_evaluation_runs_on_a_snapshot():
     assert rank_ic.abs().max() <= 1
 
 
-def test_provider_stays_on_its_snapshot_when_a_newer_one_arrives(tmp_path):
+def test_provider_keeps_its_snapshot_when_a_newer_one_arrives(tmp_path):
     write_snapshot(tmp_path / "data", {"AAPL": make_bars(seed=1)})
     provider = T1DataProvider(tmp_path / "data")
     write_snapshot(tmp_path / "data", {"AAPL": make_bars(seed=2)}, run_date=date(2031, 1, 2))

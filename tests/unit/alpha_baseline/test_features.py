@@ -47,7 +47,7 @@ def test_each_row_is_what_serving_computes_from_a_window(snapshot, data_dir):
         assert features.evaluate(window)[0].tobytes() == row.to_numpy().tobytes()
 
 
-def test_symbol_has_rows_from_its_first_bar_to_its_last(data_dir):
+def test_symbol_has_rows_between_its_first_and_last_bar(data_dir):
     frame = get_alpha158_features(["AAPL", "NEW"], "2013-01-01", "2020-01-01", data_dir=data_dir)
 
     days = frame.xs("NEW", level="instrument").index

@@ -73,7 +73,7 @@ def test_no_training_label_reads_a_bar_of_validation():
     assert np.isfinite(before.labels[-1]).all()
 
 
-def test_label_is_the_return_from_next_close_to_the_one_after():
+def test_label_is_the_return_between_the_next_closes():
     panel = make_training_panel()
     close = panel.fields["close"].astype(np.float32)
 

@@ -109,7 +109,7 @@ def test_requests_of_one_session_make_one_cross_section():
     assert parts.similarity.rank_correlation == pytest.approx(whole.similarity.rank_correlation)
 
 
-def test_turnover_runs_from_one_as_of_to_the_next_of_the_same_question():
+def test_turnover_compares_consecutive_sessions_of_one_question():
     days = [DAY + timedelta(days=number) for number in range(3)]
     orders = ("ABCDEFGH", "ACDEFGBH", "ACDEFGBH")
     pairs = [pair(ranked(order), ranked("ABCDEFGH"), session=day) for day, order in zip(days, orders, strict=True)]
@@ -153,7 +153,7 @@ def test_too_few_returns_are_no_measure():
     assert np.isnan(session.left.rank_ic)
 
 
-def test_symbols_that_one_side_lacks_are_counted_and_held_at_zero():
+def test_symbols_missing_on_one_side_have_weight_zero():
     found = compare([pair(ranked("ABCD", sides=1), ranked("BCD", sides=1))], None, None)
 
     assert found.symbol_mismatches == 1
@@ -190,7 +190,7 @@ def test_identical_versions_agree_in_everything(values):
 
 
 @given(predictions, predictions)
-def test_likeness_does_not_depend_on_which_side_is_left(first, second):
+def test_similarity_does_not_depend_on_which_side_is_left(first, second):
     there, back = one_session(pair(answer(first), answer(second))), one_session(pair(answer(second), answer(first)))
 
     assert there.similarity.agreement == back.similarity.agreement

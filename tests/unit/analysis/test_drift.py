@@ -62,13 +62,13 @@ def test_index_equals_the_sum_computed_by_hand():
     assert stability_index(expected, actual) == pytest.approx(0.0510826, abs=1e-7)
 
 
-def test_empty_bin_counts_as_the_smallest_share_that_can_be_told():
+def test_empty_bin_counts_as_the_smallest_resolvable_share():
     value = stability_index(np.array([1.0, 0.0]), np.array([0.5, 0.5]))
 
     assert value == pytest.approx((0.5 - 1.0) * math.log(0.5) + (0.5 - FLOOR) * math.log(0.5 / FLOOR))
 
 
-def test_half_the_rows_moved_from_the_lowest_to_the_highest_decile():
+def test_half_the_rows_moved_to_the_highest_decile():
     reference = np.arange(10_000)
     moved = np.where((reference < 1000) & (reference % 2 == 0), 9500, reference)
 
@@ -79,7 +79,7 @@ def test_half_the_rows_moved_from_the_lowest_to_the_highest_decile():
     assert drift.ks == pytest.approx(0.05, abs=2e-3)
 
 
-def test_values_beyond_the_training_range_have_a_bin_of_their_own():
+def test_values_beyond_the_training_range_have_a_bin():
     reference = np.arange(10_000)
 
     drift = drift_of(reference, np.where(reference >= 9000, 20_000, reference))
@@ -98,7 +98,7 @@ def test_missing_values_have_a_bin_of_their_own():
     assert (drift.missing, drift.reference_missing) == (0.5, 0.0)
 
 
-def test_values_below_one_that_most_rows_share_are_told_from_it():
+def test_values_below_the_most_common_one_are_distinguished():
     reference = np.concatenate([np.linspace(-1, -0.1, 500), np.zeros(9000), np.linspace(0.1, 1, 500)])
     moved = np.concatenate([np.linspace(-1, -0.1, 5000), np.zeros(4500), np.linspace(0.1, 1, 500)])
 
@@ -226,7 +226,7 @@ def test_bars_of_training_drift_little(bundle, panel):
     assert {one.name for one in report.features} == set(bundle.feature_set.names)
 
 
-def test_volatility_doubled_is_told_of_the_features_that_measure_it(bundle, panel):
+def test_doubled_volatility_drifts_the_features_that_measure_it(bundle, panel):
     wild = changed(panel, high=lambda high: high * 1.05, low=lambda low: low * 0.95)
 
     report = measure_drift(bundle, wild, 180)

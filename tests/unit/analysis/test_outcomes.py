@@ -29,7 +29,7 @@ def outcomes(learnt_until=None):
     return Outcomes(PANEL, replace(bundle, manifest=manifest))
 
 
-def test_return_is_that_of_the_label_in_the_order_asked():
+def test_return_is_the_label_in_the_requested_order():
     found = outcomes().of(day(10), SYMBOLS)
 
     close = PANEL.fields["close"][PANEL.rows(SYMBOLS)]
@@ -40,7 +40,7 @@ def test_return_is_that_of_the_label_in_the_order_asked():
 @pytest.mark.parametrize(
     ("position", "outcome"), [(-3, LabelStatus.KNOWN), (-2, LabelStatus.NOT_KNOWN_YET), (-1, LabelStatus.NOT_KNOWN_YET)]
 )
-def test_last_sessions_wait_for_the_bars_that_the_label_reads(position, outcome):
+def test_last_sessions_wait_for_bars_of_the_label(position, outcome):
     found = outcomes().of(day(position), SYMBOLS)
 
     assert found.outcome is outcome

@@ -76,7 +76,7 @@ def test_symbols_beyond_the_quantiles_share_the_last_ones():
 
 
 @pytest.mark.parametrize(("symbols", "count"), [(1, 0), (2, 2), (4, 4), (300, 5)])
-def test_cross_section_bears_as_many_quantiles_as_it_has_symbols_five_at_most(symbols, count):
+def test_quantiles_are_as_many_as_symbols_at_most_five(symbols, count):
     assert quantile_count(np.ones((3, symbols))) == count
 
 

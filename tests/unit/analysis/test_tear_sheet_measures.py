@@ -48,7 +48,7 @@ def held(predictions, returns, *, cost_bps=10.0):
     )
 
 
-def test_sessions_before_the_test_period_are_never_out_of_sample():
+def test_sessions_before_the_test_period_are_in_sample():
     sessions = sessions_from(TRAINING.train.first, 250)[10:240]
     day = np.datetime64(TRAINING.test.first, "D")
 
@@ -114,7 +114,7 @@ def test_break_even_cost_uses_the_mean_return_up():
     assert held(predictions, returns, cost_bps=even).performance.net_returns.mean() == pytest.approx(0, abs=1e-15)
 
 
-def test_perfect_predictions_have_ic_of_one_and_lie_on_the_line():
+def test_perfect_predictions_have_ic_one_and_slope_one():
     returns = np.random.default_rng(1).normal(0, 0.01, size=(60, 8))
 
     study, calibration = held(returns, returns), calibrate(returns, returns)
@@ -178,7 +178,7 @@ def test_calibration_keeps_every_known_row_in_bins_of_enough(seed, rows, levels)
         assert np.average(calibration.realised, weights=calibration.rows) == pytest.approx(outcomes[known].mean())
 
 
-def test_calibration_without_known_outcomes_has_no_bin_and_no_slope():
+def test_calibration_without_known_outcomes_has_no_bin():
     calibration = calibrate(np.ones((3, 2)), np.full((3, 2), NAN))
 
     assert (len(calibration.rows), calibration.slope) == (0, None)

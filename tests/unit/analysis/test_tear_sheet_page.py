@@ -90,7 +90,7 @@ class Page(HTMLParser):
         return [attributes for tag, attributes in self.elements if tag == "img"]
 
 
-def test_figures_of_the_test_period_are_those_that_the_bundle_states(bundle, test_period):
+def test_figures_of_the_test_period_equal_the_bundle_metrics(bundle, test_period):
     (segment,) = test_period.segments
 
     assert not segment.in_sample
@@ -110,7 +110,7 @@ def test_predictions_are_those_of_the_code_that_serves(bundle, test_period):
     assert result.predictions[-5].tolist() == served.tolist()
 
 
-def test_sessions_seen_and_unseen_are_judged_apart(bundle, test_period, both_sides):
+def test_sessions_in_and_out_of_sample_are_evaluated_apart(bundle, test_period, both_sides):
     seen, unseen = both_sides.segments
     training = bundle.manifest.training
     config = TrainingConfig(universe=training.universe, construction=bundle.manifest.construction)
@@ -124,7 +124,7 @@ def test_sessions_seen_and_unseen_are_judged_apart(bundle, test_period, both_sid
     assert {name: seen.figures[name] for name in alone.metrics} == alone.metrics
 
 
-def test_page_calls_what_training_saw_in_sample(bundle, both_content, content):
+def test_page_marks_what_training_saw_as_in_sample(bundle, both_content, content):
     page = Page(both_content)
     only_seen = study(bundle, first=bundle.manifest.training.train.last, last=bundle.manifest.training.valid.last)
 
@@ -139,7 +139,7 @@ def test_page_calls_what_training_saw_in_sample(bundle, both_content, content):
     )
 
 
-def test_costs_come_from_the_command_then_the_bundle_then_the_default(bundle):
+def test_costs_prefer_the_command_then_the_bundle(bundle):
     silent = stating(bundle, settings=None)
     stated = stating(silent, costs=CostsRecord(cost_bps=7.0, borrow_bps_a_year=50.0))
 
@@ -213,7 +213,7 @@ def with_figures(test_period, **figures):
 @pytest.mark.parametrize(
     ("t", "verdict"), [(2.1, "more than chance gives"), (-1.9, "chance gives too"), (-2.1, "the wrong way round")]
 )
-def test_reading_of_ic_claims_no_more_than_its_t_bears(test_period, t, verdict):
+def test_caption_of_ic_depends_on_its_t(test_period, t, verdict):
     sentence = captions(with_figures(test_period, rank_ic=t / 100, rank_ic_t=t))["ic"]
 
     assert sentence.endswith(f"{verdict}.")
@@ -225,7 +225,7 @@ def test_reading_of_the_portfolio_says_which_costs_it_bears(test_period, even, b
     assert bound in captions(with_figures(test_period, break_even_cost_bps=even))["cumulative"]
 
 
-def test_reading_of_nothing_says_that_nothing_was_measured(test_period):
+def test_caption_of_nothing_states_that_nothing_was_measured(test_period):
     nothing = with_figures(test_period, rank_ic=None, rank_ic_t=None, cumulative_return=None, turnover=None)
 
     found = captions(nothing)
@@ -248,7 +248,7 @@ def test_period_without_bars_is_refused(bundle):
         study(bundle, first=PANEL.sessions[-1].astype(object).replace(year=2031))
 
 
-def test_page_holds_every_section_with_its_reading(test_period, content):
+def test_page_has_every_section_with_its_caption(test_period, content):
     page = Page(content)
 
     for title in (

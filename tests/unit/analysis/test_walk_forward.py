@@ -27,7 +27,7 @@ def learnt(trained):
     return [fold.fit.model for fold in trained.walk_forward.folds]
 
 
-def test_metrics_are_those_of_the_predictions_stitched_over_the_folds():
+def test_metrics_are_those_of_the_stitched_predictions():
     trained = make_model(WALKED)
 
     outcome, metrics = trained.walk_forward, trained.content.lineage.metrics

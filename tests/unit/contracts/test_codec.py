@@ -36,7 +36,7 @@ def request_of(**fields):
     return decode_request(pairs_of({"strategy": "alpha_baseline"} | fields), ENTRY)
 
 
-def test_two_words_typed_by_hand_are_a_full_request():
+def test_two_fields_typed_by_hand_are_a_full_request():
     request = request_of(symbols="AAPL,MSFT,IBM")
 
     assert request.symbols == ("AAPL", "MSFT", "IBM")
@@ -72,7 +72,7 @@ def test_every_field_of_a_vector_survives_the_wire():
     assert decode(SignalVector, pairs_of(encode(vector))) == vector
 
 
-def test_explanations_and_the_part_of_a_model_survive_the_wire():
+def test_explanations_and_served_as_survive_the_wire():
     explanation = Explanation(
         symbol="AAPL",
         base=0.01,
@@ -189,7 +189,7 @@ def test_any_bytes_are_printable_and_short(name, value):
     assert all(len(text.encode("utf-8")) < 4000 and "\x00" not in text for text in shown.values())
 
 
-def test_a_request_id_that_is_not_allowed_falls_back_to_the_entry():
+def test_invalid_request_id_falls_back_to_the_entry_id():
     assert request_id_of([(b"request_id", b"r1")], ENTRY) == "r1"
     assert request_id_of([(b"request_id", b"a b")], ENTRY) == ENTRY
     assert request_id_of([(b"request_id", b"\xff")], ENTRY) == ENTRY

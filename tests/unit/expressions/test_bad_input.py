@@ -117,7 +117,7 @@ def test_no_bars_crash_or_warn(close, volume, first):
     assert np.isnan(feature_set("alpha158").evaluate(window)[first == 70]).all()
 
 
-def test_set_of_too_many_operations_is_refused_before_it_is_laid_out():
+def test_too_many_operations_are_refused_before_layout():
     columns = [(f"C{i}", "+".join(f"$close*{i}.{k}" for k in range(1, 60))) for i in range(60)]
 
     with pytest.raises(ExpressionError, match="more than 5000 distinct operations"):

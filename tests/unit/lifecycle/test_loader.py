@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from strategies.errors import BundleError, BundleNotFound
+from strategies.errors import BundleError, BundleNotFound, DigestMismatch
 from tests.support.models import make_bundle
 from worker.lifecycle import loader as proving
 from worker.lifecycle.loader import artifact_path, prove
@@ -24,14 +24,14 @@ def test_absent_bundle_is_not_found(tmp_path):
         artifact_path("models/s/v1", tmp_path)
 
 
-def make_row(model_path: str) -> ActiveModel:
+def make_row(model_path: str, **config: object) -> ActiveModel:
     return ActiveModel(
         strategy="alpha_baseline",
         version="v1",
         activation=1,
         model_path=model_path,
         mlflow_run_id=None,
-        config={},
+        config=config,
         metrics={},
         activated_at=datetime(2026, 1, 5, tzinfo=UTC),
     )
@@ -53,7 +53,7 @@ def test_link_swapped_in_between_the_look_at_a_path_and_its_reading_leads_nowher
     monkeypatch.setattr(proving, "artifact_path", swap_after)
 
     with pytest.raises(BundleError, match="cannot be opened"):
-        prove(make_row(model_path), root, allow_unproven=True)
+        prove(make_row(model_path).ref, root, allow_unproven=True)
 
 
 def test_whatever_a_bundle_raises_is_its_refusal(tmp_path, monkeypatch):
@@ -65,4 +65,12 @@ def test_whatever_a_bundle_raises_is_its_refusal(tmp_path, monkeypatch):
     model = make_row("v1")
 
     with pytest.raises(BundleError, match="v1 cannot be proven: ZeroDivisionError: deep inside"):
-        prove(model, tmp_path, allow_unproven=False)
+        prove(model.ref, tmp_path, allow_unproven=False)
+
+
+@pytest.mark.parametrize("registered", [7, ["a"], {"sha256": ""}, "0" * 64])
+def test_digest_that_no_file_has_trusts_no_file(tmp_path, registered):
+    make_bundle(tmp_path)
+
+    with pytest.raises(DigestMismatch):
+        prove(make_row("models/alpha_baseline/v1", bundle_sha256=registered).ref, tmp_path, allow_unproven=False)

@@ -167,7 +167,7 @@ def test_link_in_place_of_a_file_is_refused(bundle, tmp_path, name):
         load_bundle(bundle)
 
 
-def test_link_put_into_the_way_below_the_root_is_not_followed(bundle, tmp_path):
+def test_link_below_the_root_is_not_followed(bundle, tmp_path):
     away = bundle.parent.rename(tmp_path / "away")
     bundle.parent.symlink_to(away)
 
@@ -261,7 +261,7 @@ def test_model_of_157_features_is_refused(bundle):
         load_bundle(bundle)
 
 
-def test_another_model_under_a_forged_digest_fails_its_golden_sample(bundle):
+def test_other_model_with_forged_digest_fails_its_golden_sample(bundle):
     forge_file(bundle, "model.txt", make_booster().model_to_string().encode())
 
     with pytest.raises(GoldenSampleMismatch, match=r"prediction of \w+ on \d{4}-\d\d-\d\d: expected .*, was "):
@@ -359,7 +359,7 @@ def test_reference_of_other_columns_is_refused(bundle, change):
         load_bundle(bundle, check=False)
 
 
-def test_prediction_of_a_row_is_the_same_alone_or_among_others(bundle):
+def test_row_has_the_same_prediction_alone_or_among_others(bundle):
     loaded = load_bundle(bundle, check=False)
     rows = load_golden(bundle, loaded).features
 
@@ -442,7 +442,7 @@ def test_bare_model_of_features_in_another_order_is_refused(tmp_path, bundle):
         load_bare_model(path, "alpha_baseline", "v1")
 
 
-def test_text_that_is_no_model_is_refused_before_it_is_parsed(tmp_path):
+def test_text_that_is_no_model_is_refused_unparsed(tmp_path):
     path = tmp_path / "model.txt"
     path.write_bytes(b"tree\nversion=v4\n")
 
@@ -467,7 +467,7 @@ def test_folder_in_a_files_place_is_refused(bundle):
         load_bundle(bundle)
 
 
-def test_golden_sample_without_a_field_that_the_features_need_is_refused(bundle):
+def test_golden_sample_without_a_needed_field_is_refused(bundle):
     table = parquet.read_table(bundle / "golden.parquet").drop_columns(["bar.volume"])
     forge_file(bundle, "golden.parquet", _encode(table))
 
@@ -475,7 +475,7 @@ def test_golden_sample_without_a_field_that_the_features_need_is_refused(bundle)
         load_bundle(bundle)
 
 
-def test_model_that_claims_classes_it_has_no_trees_for_is_refused(bundle):
+def test_model_with_classes_but_no_trees_is_refused(bundle):
     text = (bundle / "model.txt").read_text(encoding="ascii")
     forge_file(bundle, "model.txt", text.replace("num_class=1", "num_class=2", 1).encode())
 

@@ -87,7 +87,7 @@ def test_feature_that_contributed_nothing_is_not_named():
     assert {len(one.named) for one in attributions} == {1}
 
 
-def test_value_is_what_the_model_saw_and_absent_where_it_saw_none():
+def test_value_is_the_one_the_model_saw():
     rows = make_rows(3, seed=5)
     rows[0], rows[1, :4] = np.nan, np.inf
 
@@ -124,7 +124,7 @@ def test_no_rows_have_no_explanations():
     ],
     ids=lambda parameters: str(next(iter(parameters.values()))),
 )
-def test_model_whose_output_is_no_sum_of_its_trees_is_refused(parameters):
+def test_output_that_is_no_sum_of_trees_is_refused(parameters):
     counts = np.arange(600) % 7 + 0.5
     booster = make_booster(rounds=10, **{"labels": counts, **parameters})
 

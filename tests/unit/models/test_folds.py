@@ -39,7 +39,7 @@ def test_expanding_window_is_counted_by_hand():
     ]
 
 
-def test_rolling_window_keeps_its_length_and_purges_more_where_asked():
+def test_rolling_window_keeps_its_length_and_larger_purge():
     folds = indices(
         plan(window="rolling", train_sessions=4, valid_sessions=2, test_sessions=2, step_sessions=4, purge_sessions=3)
     )
@@ -50,7 +50,7 @@ def test_rolling_window_keeps_its_length_and_purges_more_where_asked():
     ]
 
 
-def test_embargo_after_a_test_period_holds_for_every_later_fold():
+def test_embargo_applies_to_every_later_fold():
     planned = plan(24, train_sessions=5, valid_sessions=2, test_sessions=2, step_sessions=5, embargo_sessions=2)
 
     # tests are 11-12, 16-17 and 21-22; each keeps the two sessions after it from later folds
@@ -154,7 +154,7 @@ def test_folds_without_validation_between_equal_those_of_scikit_learn(window):
         ),
     ],
 )
-def test_folds_that_the_snapshot_has_no_room_for_are_refused(rule, words):
+def test_folds_longer_than_the_snapshot_are_refused(rule, words):
     with pytest.raises(TrainingError, match=words):
         plan(100, **rule)
 
@@ -202,7 +202,7 @@ FOLD = (
         ("#" * 1_000_001, "more than 1000000 bytes"),
     ],
 )
-def test_configuration_out_of_bounds_is_refused_with_a_short_sentence(tmp_path, text, words):
+def test_configuration_out_of_bounds_is_refused_with_a_sentence(tmp_path, text, words):
     path = tmp_path / "training.yaml"
     path.write_text(text, encoding="utf-8")
 

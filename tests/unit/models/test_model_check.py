@@ -175,7 +175,7 @@ def test_trees_that_lightgbm_finds_elsewhere_are_refused():
 
 
 @pytest.mark.parametrize("character", ["\x0c", "\r", "\x00", "\x85"])
-def test_character_that_ends_a_value_for_some_readers_is_refused(character):
+def test_ambiguous_end_of_a_value_is_refused(character):
     with pytest.raises(MalformedModel, match="not clear where it ends a value"):
         check_trees(tree(left_child=f"1 2 -1{character}9"), ModelSummary(num_trees=1, num_features=6))
 

@@ -24,7 +24,7 @@ from worker.operations.archive import Archive
 from worker.operations.comparison.counts import Counts
 from worker.operations.comparison.published import PublishedPairs, Wanted, shelves_of
 from worker.operations.comparison.recomputed import Recomputation
-from worker.registry.models import ActiveModel, ModelVersion
+from worker.registry.models import ModelVersion
 from worker.serving.pipeline import Rules
 from worker.transport.client import Client
 
@@ -167,19 +167,9 @@ def _sides(rows: tuple[ModelVersion, ModelVersion], sources: Sources) -> tuple[S
 
 
 def _side(row: ModelVersion, sources: Sources) -> Side:
-    model = ActiveModel(
-        strategy=row.strategy,
-        version=row.version,
-        activation=0,
-        model_path=row.model_path,
-        mlflow_run_id=row.mlflow_run_id,
-        config=row.config,
-        metrics=row.metrics,
-        activated_at=row.created_at,
-    )
     try:
         # A bare model is loaded to be compared; that it is not proven is said.
-        bundle = prove(model, sources.artifacts_dir, allow_unproven=True)
+        bundle = prove(row.ref, sources.artifacts_dir, allow_unproven=True)
     except BundleError as error:
         return Side(version=row.version, bundle=None, unproven=str(error))
     unproven = "" if bundle.proven else "a bare model without a golden sample"

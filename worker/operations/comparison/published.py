@@ -14,6 +14,7 @@ import numpy as np
 
 from contracts import ContractError, SignalVector, StreamNames, weights_digest
 from contracts.codec import decode
+from contracts.entry_ids import EntryId
 from strategies.analysis.comparison import ModelOutput, Pair
 from worker.operations.archive import Archive, day_of, ids_between, stream_entries
 from worker.operations.comparison.counts import Counts
@@ -51,9 +52,8 @@ class _Place:
     digest: str
 
     @property
-    def order(self) -> tuple[int, int]:
-        milliseconds, _, sequence = self.entry_id.partition("-")
-        return int(milliseconds), int(sequence or 0)
+    def order(self) -> EntryId:
+        return EntryId.parse(self.entry_id)
 
 
 class Shelf:
@@ -76,7 +76,7 @@ class Shelf:
         for day in self._archive.days():
             if since is None or day >= since:
                 for entry_id, head in self._archive.heads(day, _HEAD):
-                    if first is None or _order(entry_id) < _order(first[0]):
+                    if first is None or EntryId.parse(entry_id) < EntryId.parse(first[0]):
                         yield entry_id, head
         if first is not None:
             yield first[0], _head(first[1])
@@ -237,8 +237,3 @@ def _question(left: SignalVector, right: SignalVector) -> str:
         for one in (left, right)
     ]
     return hashlib.sha256(repr(asked).encode()).hexdigest()
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)

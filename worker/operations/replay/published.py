@@ -16,6 +16,7 @@ import structlog
 
 from contracts import ContractError, SignalVector, StreamNames
 from contracts.codec import decode
+from contracts.entry_ids import EntryId
 from worker.operations.archive import Archive, day_of, ids_between, stream_entries
 from worker.operations.replay.errors import NotPublished
 from worker.transport.client import Client, say, translated
@@ -93,9 +94,9 @@ class Publications:
         ids = {entry for day in self._archive.days() if first <= day <= last for entry in self._archive.entry_ids(day)}
         if self._client is not None:
             ids.update(entry for entry, _ in stream_entries(self._client, self._stream, *ids_between(first, last)))
-        ordered = sorted(ids, key=_order)
+        ordered = sorted(ids, key=EntryId.parse)
         drawn = random.Random(seed).sample(ordered, min(count, len(ordered)))  # noqa: S311 - a sample, not cryptography
-        return sorted(drawn, key=_order), len(ordered)
+        return sorted(drawn, key=EntryId.parse), len(ordered)
 
     def fetch(self, entry_ids: Sequence[str]) -> Iterator[Published]:
         """Yield the vectors of these entries; what is gone, or is no vector, is left out.
@@ -150,8 +151,3 @@ class Publications:
             asked = (b"request_id", request_id.encode())
             rows = stream_entries(self._client, self._stream)
             yield from (entry_id for entry_id, pairs in rows if asked in pairs)
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)

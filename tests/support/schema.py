@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psycopg
 
+from tests.support.servers import Databases, shared_endpoints
+
 #: The schema after all migrations.
 SNAPSHOT = Path(__file__).parents[1] / "integration" / "schema.txt"
 
@@ -64,3 +66,16 @@ def describe_schema(database_url: str) -> str:
             found = [str(row[0]).strip() for row in connection.execute(query)]
             lines += [f"{kind} {text}" for text in (found if kind == "column" else sorted(found))]
     return "\n".join(lines) + "\n"
+
+
+def write_snapshot() -> None:
+    """Migrate a new database and write what its schema became."""
+    with shared_endpoints() as endpoints:
+        databases = Databases(endpoints.database_url)
+        with databases.migrated() as url:
+            SNAPSHOT.write_text(describe_schema(url), encoding="utf-8")
+        databases.close()
+
+
+if __name__ == "__main__":
+    write_snapshot()

@@ -14,6 +14,7 @@ from tests.support.models import make_bare_model
 from tests.support.published import Press, command_line
 from tests.support.serving import NOW
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
+from worker.app import code_version
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.operations.archive import Archive, archive_stream
@@ -247,7 +248,7 @@ def test_changed_code_and_libraries_are_noted(call, press, folder):
     finding = json.loads(call("replay", entry_id, "--json").stdout)
 
     assert finding["outcome"] == "identical"
-    assert finding["notes"] == ["code version was 0.0.1, here it is 0.1.0"]
+    assert finding["notes"] == [f"code version was 0.0.1, here it is {code_version()}"]
     assert bundle_of(folder, "v1").is_dir()
 
 

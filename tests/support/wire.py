@@ -35,7 +35,7 @@ def make_vector(**changes: object) -> SignalVector:
         "weights": SIGNALS,
         "excluded": (Excluded(symbol="FB", code="history_too_short", reason="[12 bars]"),),
         "worker": "w",
-        "code_version": "0.1.0",
+        "code_version": "0.2.0",
         "queue_ms": 0.25,
         "compute_ms": 1.5,
     }

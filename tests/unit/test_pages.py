@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 
 import pytest
 from typer.main import get_command
@@ -68,3 +69,11 @@ def test_command_line_of_a_page_exists(line):
     parameters = [parameter for verb in verbs for parameter in verb.params]
     options = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
     assert {word for word in words if word.startswith("--")} <= options | {"--help"}
+
+
+def test_newest_release_of_the_changelog_is_the_projects_version_with_its_day():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    released = [heading for heading in headings if heading != "Unreleased"]
+
+    assert re.fullmatch(rf"{re.escape(project['version'])} - \d{{4}}-\d\d-\d\d", released[0])

@@ -33,11 +33,11 @@ demo:
 
 test:
 	@deploy/venv.sh dev
-	@$(python) -m pytest --numprocesses $(JOBS) $(if $(filter-out 0 no false,$(COV)),--cov --cov-report=term)
+	@$(python) -m pytest --numprocesses $(JOBS) --dist worksteal $(if $(filter-out 0 no false,$(COV)),--cov --cov-report=term)
 
 quick:
 	@deploy/venv.sh dev
-	@$(python) -m pytest --numprocesses $(JOBS) -m 'not slow' $(quick_tests)
+	@$(python) -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not slow' $(quick_tests)
 
 one:
 	@deploy/venv.sh dev

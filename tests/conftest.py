@@ -5,6 +5,7 @@ import signal
 import pytest
 import structlog
 
+from tests.support.fork_server import close_fork_servers
 from tests.support.market import load_kernels
 from tests.support.servers import (
     Databases,
@@ -37,10 +38,17 @@ def pytest_report_header():
     return f"fault runs: Valkey, and Redis as {redis_program()}"
 
 
+def pytest_sessionstart(session):
+    """Compile the kernels into their cache once, before processes of xdist start and any test's time limit runs."""
+    if not session.config.option.collectonly:
+        load_kernels()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _compiled_kernels():
-    """Machine code of the kernels in its cache, before a test times a worker that would compile them first."""
-    load_kernels()
+def _fork_servers():
+    """Ends the fork servers with the last test, before the coverage is put together."""
+    yield
+    close_fork_servers()
 
 
 @pytest.fixture(scope="session")

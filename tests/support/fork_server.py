@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,15 +147,30 @@ class ForkServer:
         self._process.wait()
 
 
-@cache
+#: By whether their children count for the coverage.
+_servers: dict[bool, ForkServer] = {}
+
+
 def fork_server(*, measured: bool) -> ForkServer:
     """Return the fork server of this test process; `measured` says whether its children count for the coverage."""
-    environment = inherited_environment() | {"PYTHONPATH": str(_ROOT)}
-    if not measured:
-        environment.pop("COVERAGE_PROCESS_CONFIG", None)
-    server = ForkServer(environment)
-    atexit.register(server.close)
-    return server
+    if measured not in _servers:
+        environment = inherited_environment() | {"PYTHONPATH": str(_ROOT)}
+        if not measured:
+            environment.pop("COVERAGE_PROCESS_CONFIG", None)
+        _servers[measured] = ForkServer(environment)
+    return _servers[measured]
+
+
+def fork_servers() -> Sequence[ForkServer]:
+    """Return those that run."""
+    return [*_servers.values()]
+
+
+@atexit.register
+def close_fork_servers() -> None:
+    """End every fork server of this test process."""
+    while _servers:
+        _servers.popitem()[1].close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

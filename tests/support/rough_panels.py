@@ -63,7 +63,7 @@ def made_panel(fields: dict[str, FloatArray], first: IntArray) -> Panel:
     symbols, sessions = fields["close"].shape
     return Panel(
         symbols=tuple(f"S{number:03d}" for number in range(symbols)),
-        sessions=np.datetime64("2024-01-01") + np.arange(sessions),
+        sessions=np.datetime64("2024-01-01") + np.arange(sessions, dtype="timedelta64[D]"),
         fields=fields,
         first=first,
         last=np.full(symbols, sessions - 1),

@@ -169,7 +169,8 @@ ANY = st.one_of(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), st.floats(-1e6, 1e6))
 def test_distance_is_that_of_scipy(left, right):
     expected = stats.ks_2samp(left, right, method="asymp").statistic
 
-    assert largest_distance(np.array(left), np.array(right)) == expected
+    # Shares of rows, whose difference is rounded in another order by later versions of scipy.
+    assert largest_distance(np.array(left), np.array(right)) == pytest.approx(expected, rel=0, abs=1e-15)
 
 
 def test_measuring_imports_nothing_that_holds_up_requests():

@@ -110,7 +110,7 @@ def test_strided_and_narrow_arrays_are_read_like_any_other():
 )
 def test_no_bars_crash_or_warn(close, volume, first):
     fields = {"open": close, "high": close, "low": close, "close": close[::-1].copy(), "volume": volume}
-    sessions = np.datetime64("2024-01-01") + np.arange(70)
+    sessions = np.datetime64("2024-01-01") + np.arange(70, dtype="timedelta64[D]")
     window = Window(symbols=("A", "B", "C"), sessions=sessions, fields=fields, first=first)
 
     assert feature_set("alpha158").evaluate(window).shape == (3, 158)

@@ -55,7 +55,7 @@ def test_believable_bars_are_all_accepted():
         ("high", 1e39, "adjusted_out_of_bounds"),
         ("volume", 1e39, "adjusted_out_of_bounds"),
         ("high", 1.0, "high_below_low;open_outside_range;close_outside_range"),
-        ("date", np.datetime64("NaT"), "missing_date"),
+        ("date", np.datetime64("NaT", "D"), "missing_date"),
         ("date", np.datetime64("2013-01-05"), "not_a_session"),
         ("date", np.datetime64("1989-12-29"), "outside_calendar"),
         ("date", np.datetime64("2020-01-03"), "after_run_date"),

@@ -304,7 +304,7 @@ def test_content_hash_knows_columns_dates_and_no_nan_payload():
     assert content_sha256(sessions, {"close": np.where(values == 0, -0.0, values)}) == plain
     assert content_sha256(sessions, {"close": other_nan, "vwap": np.full(5, np.nan)}) == plain
     assert content_sha256(sessions, {"open": values}) != plain
-    assert content_sha256(sessions + 1, {"close": values}) != plain
+    assert content_sha256(sessions + np.timedelta64(1, "D"), {"close": values}) != plain
 
 
 def test_data_directory_that_cannot_be_listed_is_told(data_dir, monkeypatch):

@@ -281,7 +281,7 @@ def _limit_gross(lines: list[_Line], kept: Mapping[str, Number], prices: Mapping
                     line.limit(line.position if line.position * line.target > 0 else _NOTHING, reason)
             return
     gross = sum((abs(line.target) * line.price for line in lines if line.price is not None), _NOTHING)
-    if gross > room:
+    if gross > max(room, _NOTHING):
         factor = max(room, _NOTHING) / gross
         for line in lines:
             if line.target:

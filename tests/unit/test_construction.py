@@ -124,18 +124,33 @@ def test_impossible_side_is_refused_by_name(top_n, bottom_n, words):
 
 
 def test_symbol_given_twice_is_refused_by_name():
-    with pytest.raises(InfeasibleConstruction, match="more than once: IBM"):
-        construct(["IBM", "AAPL", "IBM"], np.zeros(3), Construction())
+    with pytest.raises(InfeasibleConstruction, match=r"^symbols given more than once: AMZN, IBM$"):
+        construct(["IBM", "AAPL", "IBM", "AMZN", "AMZN"], np.zeros(5), Construction())
 
 
-@pytest.mark.parametrize(("symbols", "count"), [([], 0), (["AAPL"], 2)])
-def test_symbols_and_predictions_must_match(symbols, count):
-    with pytest.raises(InfeasibleConstruction):
+@pytest.mark.parametrize("side", ["top_n", "bottom_n"])
+def test_largest_side_is_allowed(side):
+    assert getattr(Construction(**{side: MAX_SIDE}), side) == MAX_SIDE
+    with pytest.raises(InfeasibleConstruction, match=f"{side} is {MAX_SIDE + 1}"):
+        Construction(**{side: MAX_SIDE + 1})
+
+
+@pytest.mark.parametrize(
+    ("symbols", "count", "words"),
+    [
+        ([], 0, "^no symbol to rank, at least 1 is needed$"),
+        (["AAPL"], 2, r"^1 symbols, but predictions have shape \(2,\)$"),
+    ],
+)
+def test_symbols_and_predictions_must_match(symbols, count, words):
+    with pytest.raises(InfeasibleConstruction, match=words):
         construct(symbols, np.zeros(count), Construction())
 
 
 def test_portfolio_arrays_cannot_be_written_to():
     portfolio = construct(["A", "B"], np.zeros(2), Construction())
 
-    with pytest.raises(ValueError, match="read-only"):
-        portfolio.weights[0] = 1.0
+    assert (portfolio.ranks.dtype, portfolio.weights.dtype) == (np.int64, np.float64)
+    for values in (portfolio.weights, portfolio.ranks):
+        with pytest.raises(ValueError, match="read-only"):
+            values[0] = 1

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from contracts import (
     Contribution,
@@ -14,7 +15,16 @@ from contracts import (
     SignalRequest,
     SignalVector,
 )
-from contracts.codec import decode, decode_request, encode, pairs_of, printable, request_id_of
+from contracts.codec import (
+    MAX_ENTRY_BYTES,
+    QUOTED,
+    decode,
+    decode_request,
+    encode,
+    pairs_of,
+    printable,
+    request_id_of,
+)
 from contracts.errors import (
     ContractError,
     DuplicateSymbols,
@@ -211,3 +221,115 @@ def test_doubled_symbol_is_named_in_printable_characters_and_cut():
     with pytest.raises(DuplicateSymbols) as caught:
         request_of(symbols=",".join(["x" * 10_000] * 2))
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_entry_is_accepted_up_to_its_most_bytes(accepted):
+    name, value = b"strategy", b"a" * 20
+    pairs = [(name, value), (b"tracestate", b"k=" + b"v" * 10)]
+    size = sum(len(name) + len(value) for name, value in pairs)
+
+    if accepted:
+        assert decode_request(pairs, ENTRY, max_bytes=size).strategy == "a" * 20
+    else:
+        with pytest.raises(EntryTooLarge, match=f"the entry has {size} bytes, at most {size - 1} are allowed"):
+            decode_request(pairs, ENTRY, max_bytes=size - 1)
+
+
+def test_default_limit_of_a_request_is_exact():
+    fixed = len(b"strategy") + len(b"a") + len(b"filler")
+
+    for extra, error in ((0, UnknownField), (1, EntryTooLarge)):
+        pairs = [(b"strategy", b"a"), (b"filler", b"x" * (MAX_ENTRY_BYTES - fixed + extra))]
+        with pytest.raises(error):
+            decode_request(pairs, ENTRY)
+
+
+def test_default_limit_of_other_models_is_sixty_four_times_larger():
+    class Any(BaseModel):
+        pass
+
+    assert decode(Any, [(b"a", b"x" * (64 * MAX_ENTRY_BYTES - 1))]) == Any()
+    with pytest.raises(EntryTooLarge):
+        decode(Any, [(b"a", b"x" * (64 * MAX_ENTRY_BYTES))])
+
+
+@pytest.mark.parametrize(("count", "most"), [(10, 10), (5000, None)])
+def test_most_symbols_are_accepted(count, most):
+    pairs = pairs_of({"strategy": "a", "symbols": ",".join(f"S{number}" for number in range(count))})
+    limit = {} if most is None else {"max_symbols": most}
+
+    assert len(decode_request(pairs, ENTRY, **limit).symbols) == count
+
+
+def test_default_limit_of_symbols_is_exact():
+    pairs = pairs_of({"strategy": "a", "symbols": ",".join(f"S{number}" for number in range(5001))})
+
+    with pytest.raises(TooManySymbols, match="symbols has 5001 symbols, at most 5000 are allowed"):
+        decode_request(pairs, ENTRY)
+
+
+def test_printable_keeps_the_first_sixty_four_fields():
+    pairs = [(f"f{number}".encode(), b"1") for number in range(66)]
+
+    assert list(printable(pairs)) == [f"f{number}" for number in range(64)]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"x" * QUOTED, "x" * QUOTED),
+        (b"x" * (QUOTED + 1), "x" * QUOTED + f"… ({QUOTED + 1} bytes)"),
+        ("é".encode() * QUOTED, "é" * QUOTED + f"… ({2 * QUOTED} bytes)"),
+        ("😀".encode() * 1000, "😀" * QUOTED + "… (4000 bytes)"),
+        (b"a\xff\x00b", "a\\xff\\x00b"),
+    ],
+)
+def test_printable_cuts_long_values_and_escapes_bytes(value, shown):
+    assert printable([(b"name", value)]) == {"name": shown}
+
+
+@pytest.mark.parametrize(("length", "shown"), [(QUOTED, "x" * QUOTED), (QUOTED + 1, "x" * QUOTED + "…")])
+def test_quoted_value_is_cut_where_it_is_long(length, shown):
+    with pytest.raises(MalformedEntry) as caught:
+        request_of(deadline="x" * length)
+
+    assert str(caught.value).startswith(f"deadline was '{shown}': ")
+
+
+def test_field_name_that_is_no_text_is_refused():
+    with pytest.raises(MalformedEntry, match=r"a field name is not UTF-8: '\\\\xff'"):
+        decode_request([(b"\xff", b"1")], ENTRY)
+
+
+def test_nested_field_that_is_no_json_is_named():
+    with pytest.raises(MalformedEntry, match=r"^weights is not JSON: '\[1'$"):
+        decode(SignalVector, pairs_of(encode(make_vector()) | {"weights": "[1"}))
+
+
+def test_bad_field_of_a_vector_is_named_with_its_value():
+    with pytest.raises(MalformedEntry, match=r"^as_of was 'soon': "):
+        decode(SignalVector, pairs_of(encode(make_vector()) | {"as_of": "soon"}))
+
+
+def test_nested_values_are_compact_json_in_plain_characters():
+    fields = encode(make_rejection().model_copy(update={"fields": {"a": "é", "b": "2"}}))
+
+    assert fields["fields"] == '{"a":"é","b":"2"}'
+
+
+def test_value_that_json_cannot_spell_is_not_encoded():
+    class Measured(BaseModel):
+        ms: float
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        encode(Measured(ms=float("nan")))
+
+
+def test_unknown_field_wins_over_other_errors():
+    with pytest.raises(UnknownField, match="unknown field 'symbl'; did you mean symbols"):
+        request_of(top_n="three", symbl="A")
+
+
+def test_pairs_are_those_of_a_mapping_or_of_pairs():
+    assert pairs_of({"a": "é"}) == pairs_of([("a", "é")]) == [(b"a", "é".encode())]

@@ -35,3 +35,12 @@ def test_ids_are_ordered_by_number_and_not_as_text():
 def test_what_is_no_entry_id_is_refused(text):
     with pytest.raises(ValueError, match="is no entry id"):
         EntryId.parse(text)
+
+
+def test_largest_id_of_a_stream_is_read():
+    assert EntryId.parse(f"{LARGEST_PART}-{LARGEST_PART}") == EntryId(LARGEST_PART, LARGEST_PART)
+
+
+def test_long_text_is_cut_in_the_error():
+    with pytest.raises(ValueError, match=r"^'x{64}' is no entry id, must be <milliseconds>-<sequence>$"):
+        EntryId.parse("x" * 65)

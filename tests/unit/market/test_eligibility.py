@@ -93,3 +93,12 @@ def test_old_bars_are_named_before_short_histories():
 def test_short_history_is_named_with_the_lookback():
     with pytest.raises(HistoryTooShort, match=r"B \(1\); lookback is 4"):
         rules(0, A="xxxxxx", B=".....x").require_all(stale_after_sessions=0, lookback=LOOKBACK)
+
+
+def test_symbol_listed_on_the_as_of_session_without_a_bar_is_stale():
+    window = window_of(A="......")
+    listed = Window(
+        symbols=("A",), sessions=window.sessions, fields=window.fields, first=np.array([SESSIONS - 1], dtype=np.int64)
+    )
+
+    assert eligibility(listed, LOOKBACK, stale_after_sessions=5).stale == {"A": SESSIONS}

@@ -50,6 +50,19 @@ def test_dates_that_keep_their_distance_stay():
     assert period_of(SESSIONS, split.train).last == date(2013, 3, 1)
 
 
+def test_periods_end_on_their_own_last_days():
+    early = {
+        **DATES,
+        "valid": {"first": "2013-04-01", "last": "2013-04-12"},
+        "test": {"first": "2013-05-01", "last": "2013-05-10"},
+    }
+
+    split = split_sessions(SESSIONS, TrainingConfig.model_validate({"periods": early}))
+
+    assert period_of(SESSIONS, split.valid).last == date(2013, 4, 12)
+    assert period_of(SESSIONS, split.test).last == date(2013, 5, 10)
+
+
 def test_period_without_a_session_is_named():
     late = {**DATES, "test": {"first": "2020-01-01", "last": "2020-12-31"}}
 

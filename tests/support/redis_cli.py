@@ -37,7 +37,7 @@ def main(words: list[str]) -> int:
     try:
         reply = client.execute_command(*words) if found is None else found
     except redis.ResponseError as error:
-        reply = f"ERR {error}"
+        reply = str(error) if str(error).split()[0].isupper() else f"ERR {error}"
     sys.stdout.writelines(f"{value}\n" for value in _flat(reply))
     return 0
 

@@ -79,11 +79,11 @@ def report(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
         "vectors of an activation that the registry does not know": verdict.unknown,
         "vectors with other digests than their version's": verdict.mislabelled,
         "vectors older than their activation": verdict.early,
-        "vectors that came out otherwise when computed again": verdict.different,
+        "vectors that differ when computed again": verdict.different,
         "workers that went back to an earlier activation": verdict.went_back,
         "numbers missing in the history": verdict.gaps,
         "sound versions marked failed": verdict.failed,
-        "activations never told, or told out of order": verdict.untold,
+        "activations never published, or published out of order": verdict.untold,
         "rows left in the outbox": verdict.unpublished,
         "entries left pending": verdict.pending,
     }
@@ -94,7 +94,7 @@ def report(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
         "vectors, computed again bit for bit": f"{verdict.answered:,}, {verdict.identical:,}",
         "faults injected from outside": f"{sum(outcome.faults.values()):,}",
         "workers and publishers started again": f"{outcome.restarts:,}",
-        "last activation on every worker, told by nobody": f"after {outcome.converged_seconds} s",
+        "last activation on every worker, without a control event": f"after {outcome.converged_seconds} s",
         **{what: f"{len(found):,}" for what, found in wrong.items()},
     }
     rows = "\n".join(f"| {what} | {count} |" for what, count in counts.items())
@@ -105,9 +105,9 @@ def report(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
 Printed by `python -m tests.faults.activations`; do not edit.
 {datetime.now(UTC):%Y-%m-%d}, {machine}, seed {plan.seed}, {outcome.seconds:,.0f} s.
 {plan.workers} workers, 2 publishers, {len(STRATEGIES)} strategies of {plan.versions} versions each.
-Workers look at the registry every {RECONCILE_SECONDS:g} s, beside what they are told.
+Workers look at the registry every {RECONCILE_SECONDS:g} s, besides each control event.
 Workers also fail by themselves: `{plan.failpoints}`.
-The judge trusts only entries, registry rows and files; it computes every vector again from its lineage.
+The checker trusts only entries, registry rows and files; it computes every vector again from its lineage.
 
 | count | |
 | --- | --- |

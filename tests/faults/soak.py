@@ -257,10 +257,10 @@ def report(rounds: Sequence[Round]) -> str:
 Printed by `make soak`; do not edit.
 {machine}: {length}.
 Workers also fail by themselves at random steps, by dying and by raising; the most memory of one was {peak}.
-The judge reads the streams alone, and before a fault that makes a server forget: what was seen then counts.
-Lost is a request without an outcome that nobody has yet to answer, and this is judged before anything is sent again.
-Excused is only what stood on the server, unanswered, before such a fault and not after it.
-At the end of a round the producer sends that again under the same id, and it must be answered then.
+The checker reads the streams alone, also before a fault that makes a server forget: what it read then counts.
+Lost is a request without an outcome that is neither unread nor pending; this is checked before anything is sent again.
+Excused is only a request that was on the server, unanswered, before such a fault and not after it.
+At the end of a round the producer sends it again under the same id, and it must be answered then.
 
 {_table("count", counts)}
 

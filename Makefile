@@ -8,13 +8,14 @@
 # make lock            the newest versions that pyproject.toml allows, into deploy/lock-*.txt
 # make bench           measurements
 # make soak            the long run under faults; SOAK='--requests 50000 --faults 500' makes it shorter
+# make mutants         small changes to pure modules, each of which a test must notice
 # make clean           stop and remove the local servers, their data, .venv and caches; data/ and artifacts/ stay
 # PYTHON=/path/to/python picks the interpreter, 3.11 to 3.14.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick one check fmt matrix lock bench soak clean
+.PHONY: help demo test quick one check fmt matrix lock bench soak mutants clean
 
 ifdef PYTHON
 export PYTHON
@@ -25,7 +26,7 @@ python = .venv/bin/python
 quick_tests = tests/unit tests/parity
 
 help:
-	@sed -n 's/^# //p' Makefile | head -n 12
+	@sed -n 's/^# //p' Makefile | head -n 13
 
 demo:
 	@deploy/venv.sh demo
@@ -74,8 +75,12 @@ soak:
 	@deploy/venv.sh dev
 	@$(python) -m tests.faults.soak $(SOAK)
 
+mutants:
+	@deploy/venv.sh dev
+	@$(python) -m tests.mutants.modules
+
 clean:
 	@if [[ -x .venv/bin/python && -d .local ]]; then .venv/bin/python -m worker demo --stop || true; fi
 	@if [[ -x .venv/bin/python && -d .local ]]; then .venv/bin/python -m worker local down --wipe || true; fi
-	rm -rf .local .venv .uv .matrix .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* dist
+	rm -rf .local .venv .uv .matrix .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* dist mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

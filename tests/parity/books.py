@@ -23,7 +23,7 @@ class Cause:
 
     session: date
     symbol: str
-    #: What the book holds, Qlib's features first.
+    #: What the book own_weights, Qlib's features first.
     weights: tuple[float, float]
     predictions: tuple[float, float]
     #: Features that each alone bring the other prediction about; empty where only several together do.
@@ -79,13 +79,13 @@ def compare_books(booster: lgb.Booster, rows: Rows, construction: Construction |
     for day in days:
         at = np.flatnonzero(rows.priced[day])
         symbols = [rows.symbols[symbol] for symbol in at]
-        held = construct(symbols, qlib[day, at], construction).weights
-        holds = construct(symbols, ours[day, at], construction).weights
-        if (held == holds).all():
+        qlib_weights = construct(symbols, qlib[day, at], construction).weights
+        own_weights = construct(symbols, ours[day, at], construction).weights
+        if (qlib_weights == own_weights).all():
             books += 1
             continue
-        moved = _moved(qlib[day, at], ours[day, at], held, holds)
-        pairs = [(int(at[k]), (float(held[k]), float(holds[k]))) for k in moved]
+        moved = _moved(qlib[day, at], ours[day, at], qlib_weights, own_weights)
+        pairs = [(int(at[k]), (float(qlib_weights[k]), float(own_weights[k]))) for k in moved]
         causes.extend(_cause(booster, rows, (day, symbol), weights) for symbol, weights in pairs)
     priced = rows.priced
     return BookParity(
@@ -106,17 +106,19 @@ def _predict(booster: lgb.Booster, features: Float32Array, priced: BoolArray) ->
     return predictions
 
 
-def _moved(qlib: FloatArray, ours: FloatArray, held: FloatArray, holds: FloatArray) -> Sequence[int] | NDArray[np.intp]:
+def _moved(
+    qlib: FloatArray, ours: FloatArray, qlib_weights: FloatArray, own_weights: FloatArray
+) -> Sequence[int] | NDArray[np.intp]:
     """Return the symbols whose prediction differs, those that changed their weight if any of them did."""
     differ = qlib != ours
-    moved = np.flatnonzero(differ & (held != holds))
+    moved = np.flatnonzero(differ & (qlib_weights != own_weights))
     return moved if len(moved) else np.flatnonzero(differ)
 
 
 def _cause(booster: lgb.Booster, rows: Rows, cell: tuple[int, int], weights: tuple[float, float]) -> Cause:
-    theirs, own = rows.qlib[cell], rows.ours[cell]
-    differ = np.flatnonzero(~((theirs == own) | (np.isnan(theirs) & np.isnan(own))))
-    trials = np.repeat(theirs[None, :], len(differ) + 2, axis=0)
+    qlib_weights, own = rows.qlib[cell], rows.ours[cell]
+    differ = np.flatnonzero(~((qlib_weights == own) | (np.isnan(qlib_weights) & np.isnan(own))))
+    trials = np.repeat(qlib_weights[None, :], len(differ) + 2, axis=0)
     trials[-1] = own
     for trial, column in enumerate(differ):
         trials[trial, column] = own[column]
@@ -128,5 +130,5 @@ def _cause(booster: lgb.Booster, rows: Rows, cell: tuple[int, int], weights: tup
         weights=weights,
         predictions=(float(predictions[-2]), float(predictions[-1])),
         features=tuple(rows.names[column] for column in guilty),
-        values=tuple((float(theirs[column]), float(own[column])) for column in guilty),
+        values=tuple((float(qlib_weights[column]), float(own[column])) for column in guilty),
     )

@@ -1,6 +1,6 @@
 """One measurement of parity: a snapshot in, cells and books out.
 
-Owns: the order of the work and which features of which symbols are held at once.
+Owns: the order of the work and which features of which symbols are in memory at once.
 Must not know: how a page looks, command lines.
 Invariant: the engine and Qlib see the same snapshot and the same expressions, the stand-in for vwap included.
 """
@@ -68,7 +68,7 @@ def measure(
     Starts Qlib in this process, which holds its settings globally.
 
     Args:
-        data_dir: `adjusted/<run date>/` lies below it.
+        data_dir: Folder above `adjusted/<run date>/`.
         snapshot: Id or run date; default the latest.
         kernels: Processes that Qlib computes in.
         progress: Told how far the work is.

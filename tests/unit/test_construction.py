@@ -52,7 +52,7 @@ def test_five_symbols_leave_the_middle_one_flat():
     assert (portfolio.used_top_n, portfolio.used_bottom_n) == (2, 2)
 
 
-def test_single_symbol_of_two_sides_is_not_held():
+def test_single_symbol_of_two_sides_has_no_weight():
     portfolio = construct(["AAPL"], np.array([0.1]), Construction())
 
     assert portfolio.weights.tolist() == [0.0]

@@ -208,17 +208,17 @@ def test_fitted_processors_travel_with_the_bundle(tmp_path):
 
 
 def test_progress_tells_every_stage_to_its_end():
-    told = []
+    reports = []
 
     train(
         make_training_panel(sessions=200),
         SMALL.model_copy(update={"rounds": 2}),
         V1,
-        progress=lambda *a: told.append(a),
+        progress=lambda *a: reports.append(a),
     )
 
-    assert list(dict.fromkeys(stage for stage, _, _ in told)) == ["features", "rounds", "evaluation"]
-    assert all(any(name == stage and done == total for name, done, total in told) for stage, _, _ in told)
+    assert list(dict.fromkeys(stage for stage, _, _ in reports)) == ["features", "rounds", "evaluation"]
+    assert all(any(name == stage and done == total for name, done, total in reports) for stage, _, _ in reports)
 
 
 def test_universe_narrows_what_is_learnt_from():

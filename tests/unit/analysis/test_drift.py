@@ -183,9 +183,9 @@ def test_measuring_imports_nothing_that_holds_up_requests():
         "print([name for name in sys.modules if name.startswith('scipy.stats')])"
     )
 
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
-    assert said == "[]\n"
+    assert printed == "[]\n"
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,4 +1,4 @@
-"""Which sessions have returns that say what a model was worth."""
+"""Which sessions have returns that are evidence of a model."""
 
 from dataclasses import replace
 from datetime import date

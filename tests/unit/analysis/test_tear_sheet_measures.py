@@ -26,7 +26,7 @@ NAN = np.nan
 TRAINING = make_content().lineage.training
 
 
-def held(predictions, returns, *, cost_bps=10.0):
+def result_of(predictions, returns, *, cost_bps=10.0):
     predictions, returns = np.array(predictions), np.array(returns)
     performance = perform(
         "ABCDEFGH"[: predictions.shape[1]],
@@ -90,11 +90,11 @@ def test_period_without_a_session_is_refused_by_its_days():
 
 def test_further_figures_are_those_of_a_hand():
     # Long A, short C, then the other way round, then no book: gross 0.03, 0.01; turnover 2, 4.
-    study = held(
+    result = result_of(
         [[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [NAN, NAN, NAN]], [[0.02, 0.0, -0.01], [0.01, 0.5, 0.02], [0, 0, 0]]
     )
 
-    figures = further_figures(study, 10.0)
+    figures = further_figures(result, 10.0)
 
     rank_ics = np.array([1.0, 0.5])
     net = np.array([0.03 - 0.002, 0.01 - 0.004])
@@ -109,18 +109,18 @@ def test_further_figures_are_those_of_a_hand():
 def test_break_even_cost_uses_the_mean_return_up():
     rng = np.random.default_rng(4)
     predictions, returns = rng.normal(size=(50, 6)), rng.normal(0, 0.02, size=(50, 6))
-    even = further_figures(held(predictions, returns), 0.0)["break_even_cost_bps"]
+    even = further_figures(result_of(predictions, returns), 0.0)["break_even_cost_bps"]
 
-    assert held(predictions, returns, cost_bps=even).performance.net_returns.mean() == pytest.approx(0, abs=1e-15)
+    assert result_of(predictions, returns, cost_bps=even).performance.net_returns.mean() == pytest.approx(0, abs=1e-15)
 
 
 def test_perfect_predictions_have_ic_one_and_slope_one():
     returns = np.random.default_rng(1).normal(0, 0.01, size=(60, 8))
 
-    study, calibration = held(returns, returns), calibrate(returns, returns)
+    result, calibration = result_of(returns, returns), calibrate(returns, returns)
 
-    assert study.metrics["ic"] == pytest.approx(1.0)
-    assert study.metrics["rank_ic"] == pytest.approx(1.0)
+    assert result.metrics["ic"] == pytest.approx(1.0)
+    assert result.metrics["rank_ic"] == pytest.approx(1.0)
     assert calibration.slope == pytest.approx(1.0)
     assert calibration.realised == pytest.approx(calibration.predicted)
 
@@ -130,9 +130,9 @@ def test_higher_costs_leave_less_at_every_session(low, more, seed):
     rng = np.random.default_rng(seed)
     predictions, returns = rng.normal(size=(20, 5)), rng.normal(0, 0.01, size=(20, 5))
 
-    cheap, dear = (held(predictions, returns, cost_bps=bps).performance.net_returns for bps in (low, low + more))
+    cheap, dear = (result_of(predictions, returns, cost_bps=bps).performance.net_returns for bps in (low, low + more))
 
-    traded = held(predictions, returns).performance.turnover > 0
+    traded = result_of(predictions, returns).performance.turnover > 0
     assert (dear[traded] < cheap[traded]).all()
     assert (np.cumprod(1 + dear)[traded] < np.cumprod(1 + cheap)[traded]).all()
 
@@ -140,7 +140,7 @@ def test_higher_costs_leave_less_at_every_session(low, more, seed):
 def test_figures_of_nothing_are_none_not_zero():
     nothing = np.full((3, 2), NAN)
 
-    figures = further_figures(held(nothing, nothing), 5.0)
+    figures = further_figures(result_of(nothing, nothing), 5.0)
 
     assert {name: value for name, value in figures.items() if value is not None} == {"coverage": 0.0}
 

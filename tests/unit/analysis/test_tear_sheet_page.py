@@ -164,9 +164,9 @@ def test_assumed_costs_are_said_to_be_assumed(bundle):
 
 
 def test_model_trained_otherwise_is_judged_as_it_was_trained(tmp_path):
-    told = {"label_processor": "cs_rank", "require_full_history": False, "cost_bps": 20.0}
+    settings = {"label_processor": "cs_rank", "require_full_history": False, "cost_bps": 20.0}
     # Listed so late that it has no full history in the test period.
-    content = make_model(SMALL.model_copy(update=told), starts=(("ORCL", 170),)).content
+    content = make_model(SMALL.model_copy(update=settings), starts=(("ORCL", 170),)).content
     bundle = load_bundle(save_bundle(tmp_path, content), check=False)
 
     found = study(bundle, panel=make_training_panel(starts={"ORCL": 170}))
@@ -311,10 +311,10 @@ def test_images_are_whole_and_load_nothing(both_content):
 def test_every_image_says_what_it_shows(test_period, content):
     sentences = captions(test_period)
 
-    told = [image["alt"] for image in Page(content).images()]
+    texts = [image["alt"] for image in Page(content).images()]
 
-    assert len(told) == len(sentences)
-    assert all(sentence in alt for sentence, alt in zip(sentences.values(), told, strict=True))
+    assert len(texts) == len(sentences)
+    assert all(sentence in alt for sentence, alt in zip(sentences.values(), texts, strict=True))
 
 
 def test_same_bundle_and_bars_give_the_same_bytes(bundle, content):

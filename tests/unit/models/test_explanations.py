@@ -54,7 +54,7 @@ def test_parts_sum_to_the_prediction_on_many_rows(count):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), size=st.floats(1e-12, 1e12), count=st.integers(0, FEATURES))
-def test_sum_holds_for_values_of_any_size(seed, size, count):
+def test_contributions_sum_for_values_of_any_size(seed, size, count):
     rows = (make_rows(3, seed) * np.float32(size)).astype(np.float32)
 
     predictions, attributions = explain(rows, count)

@@ -62,7 +62,7 @@ def test_embargo_applies_to_every_later_fold():
     assert [fold.embargoed_sessions for fold in planned.folds] == [0, 1, 3]
 
 
-def test_embargo_holds_for_the_final_model_too():
+def test_embargo_applies_to_the_final_model_too():
     embargoed = Fold(split=Split(train=slice(0, 8), valid=slice(8, 12), test=slice(12, 14)), embargoes=(slice(6, 9),))
 
     assert embargoed.train.tolist() == [0, 1, 2, 3, 4, 5]
@@ -124,7 +124,7 @@ def test_folds_without_validation_between_equal_those_of_scikit_learn(window):
 
     mine = plan(60, window=window, **rule).folds
 
-    # What lies between train and test here, one purge, one session of validation and one more purge, is its gap.
+    # Between train and test here are one purge, one session of validation and one more purge: its gap.
     splitter = TimeSeriesSplit(
         n_splits=len(mine), test_size=4, gap=7, max_train_size=6 if window == "rolling" else None
     )

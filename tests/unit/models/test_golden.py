@@ -38,7 +38,7 @@ def features_with_gaps(seed=0, sessions=60, symbols=7, columns=9):
     return features, listed
 
 
-def test_chosen_rows_hold_the_range_of_each_feature():
+def test_chosen_rows_cover_the_range_of_each_feature():
     features, listed = features_with_gaps()
 
     rows = choose_rows(features, listed, seed=1, most=MOST)
@@ -106,7 +106,7 @@ def test_largest_sample_fits_into_its_file(columns, bars):
     assert rows >= min(3 * columns, 512)
 
 
-def test_golden_sample_of_training_holds_short_histories_and_gaps():
+def test_golden_sample_contains_short_histories_and_gaps():
     golden = make_content().golden
 
     histories = {int(window.sessions.size - window.first[0]) for window in golden.windows}
@@ -153,7 +153,7 @@ def test_replay_notices_one_changed_bar():
         replay_golden(scorer(), replace(golden, windows=(*golden.windows[:40], changed, *golden.windows[41:])))
 
 
-def test_replay_tells_zero_from_negative_zero():
+def test_replay_distinguishes_zero_from_negative_zero():
     golden = make_content().golden
     zeros = np.argwhere(golden.features == 0)
     features = golden.features.copy()

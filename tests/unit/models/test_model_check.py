@@ -211,7 +211,7 @@ def test_model_without_trees_is_refused():
         check_model_bytes(without_trees.encode())
 
 
-def test_child_is_told_nothing_of_this_process(monkeypatch):
+def test_child_inherits_nothing_of_this_process(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
 

@@ -60,7 +60,7 @@ def test_version_that_did_not_prove_itself_is_refused_with_the_reason():
     assert (proof.holds, proof.value) == (False, "model.txt has SHA-256 0")
 
 
-def test_what_was_not_measured_does_not_hold():
+def test_unmeasured_criteria_do_not_hold():
     nothing = candidate(rank_ic=NAN, turnover=NAN, compute_ms_p50=NAN, sessions={})
     nothing = replace(nothing, similarity=replace(SIMILARITY, agreement=NAN))
 

@@ -44,7 +44,7 @@ def test_rows_that_do_not_exist_are_left_out():
     assert (first.cells, first.largest) == (1, 0.0)
 
 
-def test_deviation_from_the_reference_is_told_for_both():
+def test_deviation_from_the_reference_is_measured_for_both():
     first, _ = tally([[1.0, 0.0]], [[2.0, 0.0]], [[4.0, 0.0]])
 
     assert (first.qlib_from_reference, first.ours_from_reference) == (0.75, 0.5)

@@ -43,7 +43,7 @@ def test_as_of_is_the_last_complete_session(requested, now, session):
     assert resolve_as_of(requested, CALENDAR, now) == session
 
 
-def test_settling_time_holds_a_session_back():
+def test_settling_time_delays_a_session():
     now = datetime(2013, 2, 1, 21, 29, tzinfo=UTC)
 
     assert resolve_as_of(None, CALENDAR, now, settle_minutes=30) == date(2013, 1, 31)

@@ -12,11 +12,11 @@ from opentelemetry.trace import SpanKind
 from strategies.market.calendar import SessionCalendar
 from tests.support.market import make_panel
 from tests.support.serving import Bench, make_active
+from worker.app import open_tracing
 from worker.errors import SettingsError
 from worker.serving.failpoints import failpoints
 from worker.serving.pipeline import Rules
 from worker.spans import Spans
-from worker.tracing import open_tracing
 
 SYMBOLS = ("AAPL", "IBM", "MSFT")
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -173,7 +173,7 @@ import sys
 sys.modules["opentelemetry"] = None
 import worker.app
 from worker.errors import SettingsError
-from worker.tracing import open_tracing
+from worker.app import open_tracing
 try:
     open_tracing("console", stream="s", worker="w", version="1")
 except SettingsError as error:

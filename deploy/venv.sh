@@ -16,6 +16,8 @@ export UV_PYTHON_DOWNLOADS=never PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 # uv does not read pip's settings; where a mirror is named for pip, uv takes it, too.
 [[ -z ${PIP_INDEX_URL:-} ]] || export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$PIP_INDEX_URL}
 
+package='import sys; print("python3.%d-venv (its name on Debian and Ubuntu)" % sys.version_info[1])'
+
 fail() {
     echo "$1" >&2
     exit 1
@@ -35,12 +37,15 @@ stamp() {
 # What an installer wrote that names the cause: its own errors, else its last words.
 causes() {
     local found
-    found=$(grep -aE '^ *(error|ERROR|cause|Caused by|fatal|×|├─▶|╰─▶|hint)' "$1" | cut -c1-300 | awk '!seen[$0]++' | tail -n 6)
-    if [[ -n $found ]]; then echo "$found"; else tail -n 3 "$1" | cut -c1-300; fi
+    found=$(grep -aE '^ *(error|ERROR|cause|Caused by|fatal|×|├─▶|╰─▶|hint)' "$1" | cut -c1-300 | awk '!seen[$0]++' | tail -n 6 || true)
+    if [[ -n $found ]]; then echo "$found"; else tail -n 3 "$1" | cut -c1-300; fi >&2
 }
 
+# Sets uv to a program, or to nothing.
 bring_uv() {
     local each wanted
+    uv=
+    [[ ${INSTALLER:-uv} == uv ]] || return 0
     wanted=$(sed -n 's/^uv==\([^ ;]*\).*/\1/p' deploy/lock-uv.txt)
     uv=.uv/bin/uv
     [[ $("$uv" --version 2>/dev/null) != "uv $wanted"* ]] || return 0
@@ -48,7 +53,7 @@ bring_uv() {
     [[ -z $uv || $("$uv" pip install --help 2>/dev/null || true) != *--require-hashes* ]] || return 0
     uv=.uv/bin/uv
     # Any pip brings the wheel, which is a program; that of another Python as well where the chosen one has none.
-    for each in "$python" python3 python "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python; do
+    for each in "$venv/bin/python" "$python" python3 python "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python; do
         "$each" -c 'import sys, pip; sys.exit(sys.version_info < (3, 8))' >/dev/null 2>&1 || continue
         rm -rf .uv
         if "$each" -m pip install --quiet --target .uv --require-hashes --no-deps --only-binary :all: \
@@ -58,20 +63,20 @@ bring_uv() {
         break
     done
     rm -rf .uv
-    return 1
+    uv=
 }
 
-make_with_uv() {
-    "$uv" venv --quiet --no-project --clear --prompt signal-worker --python "$python" "$venv"
-}
-
-make_with_pip() {
-    "$python" -m venv --clear "$venv" >/dev/null 2>&1 ||
-        fail "$python can make no environment with pip, and uv could not be brought: install $(venv_package), or uv"
-}
-
-venv_package() {
-    "$python" -c 'import sys; print("python3.%d-venv (Debian and Ubuntu) or python3.%d-pip (Fedora)" % ((sys.version_info[1],) * 2))'
+make_venv() {
+    echo "making $venv with $("$python" -V)"
+    rm -rf "$venv"
+    if [[ -n $uv ]] && "$uv" venv --quiet --no-project --prompt signal-worker --python "$python" "$venv"; then
+        return 0
+    fi
+    if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
+        rm -rf "$venv"
+        fail "$python cannot make an environment, as it has no ensurepip: install $("$python" -c "$package"), or uv"
+    fi
+    [[ -n $uv ]] || bring_uv
 }
 
 install_with_uv() {
@@ -138,23 +143,24 @@ if [[ -n $(base_of_venv) ]]; then
 fi
 
 python=${python:-$(deploy/python.sh)}
-uv=
-installer=pip
-if [[ ${INSTALLER:-uv} == uv ]] && bring_uv; then installer=uv; else uv=; fi
-if [[ -z $(base_of_venv) || -e $venv/.slim ]]; then
-    echo "making $venv with $("$python" -V)"
-    "make_with_$installer"
+bring_uv
+if [[ -z $(base_of_venv) || -e $venv/.slim ]] || { [[ -z $uv ]] && ! "$venv/bin/python" -c 'import pip' 2>/dev/null; }; then
+    make_venv
 fi
 
-echo "installing .[$extra] with $installer (log in $log)"
+installer=${uv:+uv}
+echo "installing .[$extra] with ${installer:=pip} (log in $log)"
 : >"$log"
 if ! logged "install_with_$installer"; then
-    causes "$log" >&2
+    causes "$log"
     [[ $installer == uv ]] || fail "installing failed; the whole log is $log"
     echo "uv could not install, pip tries" >&2
-    uv=
-    make_with_pip
-    logged install_with_pip || { causes "$log" >&2; fail "neither uv nor pip could install; the whole log is $log"; }
+    uv='' INSTALLER=pip
+    "$venv/bin/python" -c 'import pip' 2>/dev/null || make_venv
+    if ! logged install_with_pip; then
+        causes "$log"
+        fail "neither uv nor pip could install; the whole log is $log"
+    fi
 fi
 
 bring_openmp

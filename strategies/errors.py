@@ -5,6 +5,7 @@ Must not know: streams, codes on the wire, databases; `worker/serving/rejections
 Invariant: a message names the thing, the value found and the limit.
 """
 
+from collections.abc import Collection
 from datetime import date
 
 
@@ -15,9 +16,14 @@ class StrategyError(Exception):
 class UnknownSymbols(StrategyError):
     """Symbols that the snapshot has no bars of."""
 
-    def __init__(self, symbols: tuple[str, ...], known: int) -> None:
-        super().__init__(f"unknown symbols {', '.join(symbols)}: the snapshot has {known} symbols, none of these")
-        self.symbols, self.known = symbols, known
+    def __init__(self, symbols: tuple[str, ...], known: Collection[str]) -> None:
+        # Snapshots spell symbols in upper case. Other near names are not looked for: that costs much on the hot path.
+        cased = [symbol.upper() for symbol in symbols if symbol.upper() in known]
+        hint = f"; did you mean {', '.join(cased)}?" if cased else ""
+        super().__init__(
+            f"unknown symbols {', '.join(symbols)}: the snapshot has {len(known)} symbols, none of these{hint}"
+        )
+        self.symbols, self.known = symbols, len(known)
 
 
 class AsOfBeforeData(StrategyError):

@@ -5,6 +5,8 @@ Must not know: codes on the wire (`worker/serving/rejections.py` maps).
 Invariant: driver errors are translated where the driver is called, with their cause kept.
 """
 
+from strategies.suggestions import did_you_mean
+
 
 class WorkerError(Exception):
     """An edge that failed."""
@@ -74,7 +76,8 @@ class UnknownStrategy(WorkerError):
     """A strategy that the registry has no version of."""
 
     def __init__(self, strategy: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"unknown strategy {strategy}: the registry knows {', '.join(known) or 'none'}")
+        hint = did_you_mean(strategy, known)
+        super().__init__(f"unknown strategy {strategy}: the registry knows {', '.join(known) or 'none'}{hint}")
         self.strategy, self.known = strategy, known
 
 

@@ -5,7 +5,6 @@ Must not know: connections, streams, models.
 Invariant: an unknown `SIGNALS_…` name is refused by name, so that a typing error never runs with a default.
 """
 
-import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from strategies.suggestions import nearest
 from worker.errors import SettingsError
 from worker.server_urls import registry_url, stream_url
 
@@ -226,8 +226,9 @@ def inherited_environment() -> dict[str, str]:
 
 def _refuse_unknown(environment: "os._Environ[str]") -> None:
     known = setting_names()
+    # Without the prefix, which nearly all names share: with it, any two of them are similar.
+    bare = {name.removeprefix(PREFIX): name for name in known}
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise SettingsError(f"unknown setting {name}{hint}")
+            near = nearest(name.removeprefix(PREFIX), bare)
+            raise SettingsError(f"unknown setting {name}" + (f"; did you mean {bare[near]}?" if near else ""))

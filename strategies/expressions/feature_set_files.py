@@ -15,6 +15,7 @@ import yaml
 from strategies.errors import ExpressionError
 from strategies.expressions.feature_sets import VWAP_STAND_INS, FeatureSet, Precision, VwapStandIn, define
 from strategies.files import MAX_BYTES, UniqueKeys, first_line, is_long, shown
+from strategies.suggestions import did_you_mean
 
 _Choice = TypeVar("_Choice", bound=str)
 _STAND_INS: dict[str, VwapStandIn] = {"none": "none", "typical_price": "typical_price", "close": "close"}
@@ -35,7 +36,8 @@ def load_feature_set(path: Path) -> FeatureSet:
     content = _read(path)
     unknown = sorted(str(key) for key in set(content) - _KEYS)
     if unknown:
-        raise ExpressionError(f"{path}: unknown {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}")
+        known = f"known are {', '.join(sorted(_KEYS))}{did_you_mean(unknown[0], _KEYS)}"
+        raise ExpressionError(f"{path}: unknown {', '.join(unknown)}; {known}")
     name = _text(path, "name", content.get("name", path.stem))
     stand_in = _choice(path, "vwap_stand_in", content.get("vwap_stand_in", "none"), _STAND_INS)
     precision = _choice(path, "precision", content.get("precision", "qlib"), _PRECISIONS)
@@ -89,7 +91,9 @@ def _text(path: Path, what: str, value: object) -> str:
 
 def _choice(path: Path, what: str, value: object, known: Mapping[str, _Choice]) -> _Choice:
     if not isinstance(value, str) or value not in known:
-        raise ExpressionError(f"{path}: {what} was {shown(value)}, it is one of {', '.join(known)}")
+        raise ExpressionError(
+            f"{path}: {what} was {shown(value)}, it is one of {', '.join(known)}{did_you_mean(str(value), known)}"
+        )
     return known[value]
 
 

@@ -22,6 +22,7 @@ from strategies.expressions.graph import Meaning, build
 from strategies.expressions.operators import MAX_WINDOW
 from strategies.expressions.program import Program, assemble
 from strategies.market.bars import IntArray, Panel, Window
+from strategies.suggestions import did_you_mean
 
 #: Raised whenever the same expression may give other bits than before; part of every identity.
 SEMANTICS = 1
@@ -119,7 +120,8 @@ def feature_set(
         ExpressionError: There is no such feature set or stand-in.
     """
     if name not in _SHIPPED:
-        raise ExpressionError(f"no feature set is called {name!r}; shipped are {', '.join(_SHIPPED)}")
+        shipped = f"shipped are {', '.join(_SHIPPED)}{did_you_mean(name, _SHIPPED)}"
+        raise ExpressionError(f"no feature set is called {name!r}; {shipped}")
     if vwap_stand_in not in VWAP_STAND_INS:
         raise ExpressionError(f"vwap_stand_in was {vwap_stand_in!r}, it is one of {', '.join(VWAP_STAND_INS)}")
     instead = VWAP_STAND_INS[vwap_stand_in]

@@ -90,7 +90,7 @@ class Panel:
         index = self.index
         unknown = tuple(symbol for symbol in symbols if symbol not in index)
         if unknown:
-            raise UnknownSymbols(unknown, len(self.symbols))
+            raise UnknownSymbols(unknown, index)
         return np.fromiter((index[symbol] for symbol in symbols), dtype=np.int64, count=len(symbols))
 
     def column(self, as_of: date) -> int:

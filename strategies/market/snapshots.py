@@ -136,7 +136,7 @@ def read_symbol(snapshot: SnapshotRef, symbol: str, *, verify: bool = True) -> S
         DataError: The file is absent, truncated, or not what the manifest states.
     """
     if symbol not in snapshot.manifest.files:
-        raise UnknownSymbols((symbol,), len(snapshot.manifest.files))
+        raise UnknownSymbols((symbol,), snapshot.manifest.files)
     path, stated = snapshot.path / f"{symbol}.parquet", snapshot.manifest.files[symbol]
     try:
         content = path.read_bytes()
@@ -282,7 +282,7 @@ def _chosen_symbols(snapshot: SnapshotRef, asked: Sequence[str] | None) -> tuple
         return snapshot.symbols
     unknown = tuple(symbol for symbol in asked if symbol not in snapshot.manifest.files)
     if unknown:
-        raise UnknownSymbols(unknown, len(snapshot.manifest.files))
+        raise UnknownSymbols(unknown, snapshot.manifest.files)
     return tuple(sorted(set(asked)))
 
 

@@ -8,7 +8,7 @@ Invariant: frozen, unknown fields refused by name; no default depends on the mac
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,6 +27,7 @@ from strategies.models.manifest import (
     VwapStandIn,
 )
 from strategies.models.processors import ProcessorKind
+from strategies.suggestions import nearest
 
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 #: How the training period of a fold follows its test period: it grows, or moves along.
@@ -267,6 +268,45 @@ def load_training_config(path: Path) -> TrainingConfig:
             return config
         return config.model_copy(update={"feature_set": str(path.parent / config.own_feature_set)})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A key with a typing error is both unknown and missing; the unknown one is the cause.
+        first = min(error.errors(include_url=False), key=lambda item: item["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise TrainingError(f"{path}, {place}: {first['msg']} (was {shown(first['input'])})") from error
+        hint = _hint(first["loc"]) if first["type"] == "extra_forbidden" else ""
+        raise TrainingError(f"{path}, {place}: {first['msg']}{hint} (was {shown(first['input'])})") from error
+
+
+#: Where keys belong that people look for in the configuration.
+_ELSEWHERE = {
+    "calendar": "the snapshot has its calendar from its import, by SIGNALS_CALENDAR",
+    "snapshot": "it is an option of the training, --snapshot",
+    "version": "it is an option of the training, --version",
+}
+
+
+def _hint(place: tuple[int | str, ...]) -> str:
+    """Return the end of the sentence about an unknown key."""
+    *outer, key = (str(part) for part in place if isinstance(part, str))
+    known = _keys(TrainingConfig)
+    beside = {name.rpartition(".")[2]: name for name in known if name.split(".")[:-1] == outer}
+    if near := nearest(key, beside):
+        return f"; did you mean {beside[near]}?"
+    below = sorted(name for name in known if name.rpartition(".")[2] == key)
+    if below:
+        return f"; did you mean {' or '.join(below)}?"
+    return f": {_ELSEWHERE[key]}" if key in _ELSEWHERE else f"; known are {', '.join(beside)}"
+
+
+def _keys(model: type[BaseModel], outer: str = "") -> list[str]:
+    """Return the keys of a configuration and of what it contains, with dots between."""
+    found = []
+    for name, info in model.model_fields.items():
+        found.append(f"{outer}{name}")
+        for part in _models_in(info.annotation):
+            found += _keys(part, f"{outer}{name}.")
+    return found
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:  # noqa: ANN401 - annotations have every shape
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -7,27 +7,60 @@ Invariant: stdout belongs to what a verb answers; no line shows what a variable 
 
 import logging
 import sys
+from typing import TextIO
 
 import structlog
+from structlog.typing import EventDict, Processor
 
 from worker.settings import LogFormat
 
+#: Fields that a line begins with, so that people find them at the same place.
+_FIRST = ("timestamp", "level", "event")
+
+
+class _OurHandler(logging.StreamHandler[TextIO]):
+    """The handler of this module, to be found again when logs are configured a second time."""
+
 
 def configure_logs(level: str, form: LogFormat) -> None:
-    """Send one line an event to stderr: coloured on a terminal, JSON elsewhere."""
+    """Send one line an event to stderr, coloured on a terminal, JSON elsewhere; libraries' warnings go the same way."""
     pretty = form == "console" or (form == "auto" and sys.stderr.isatty())
     # Plain tracebacks: rich ones show every local variable, a URL's password among them.
     console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    renderer = console if pretty else structlog.processors.JSONRenderer()
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Processor] = [
+        structlog.processors.format_exc_info if not pretty else structlog.processors.StackInfoRenderer(),
+        _ordered,
+        console if pretty else structlog.processors.JSONRenderer(),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if not pretty else structlog.processors.StackInfoRenderer(),
-            renderer,
-        ],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level)),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+    _take_over_standard_logging(level, [structlog.stdlib.add_logger_name, *shared], last)
+
+
+def _take_over_standard_logging(level: str, before: list[Processor], last: list[Processor]) -> None:
+    """Write what libraries log or warn of in the same form, from WARNING on."""
+    root, handler = logging.getLogger(), _OurHandler(sys.stderr)
+    handler.setLevel(max(logging.WARNING, getattr(logging, level)))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
+        )
+    )
+    for ours in [one for one in root.handlers if isinstance(one, _OurHandler)]:
+        root.removeHandler(ours)
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+
+
+def _ordered(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Return the event with the fields first that every line has."""
+    return {**{name: event[name] for name in _FIRST if name in event}, **event}

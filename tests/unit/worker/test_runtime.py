@@ -1,6 +1,8 @@
 import json
+import logging
 import subprocess
 import sys
+import warnings
 
 import pytest
 import structlog
@@ -10,9 +12,11 @@ from worker.runtime import configure_logs
 
 @pytest.fixture(autouse=True)
 def _logs_as_before():
-    before = structlog.get_config()
+    before, handlers = structlog.get_config(), logging.getLogger().handlers[:]
     yield
     structlog.configure(**before)
+    logging.getLogger().handlers[:] = handlers
+    logging.captureWarnings(False)
 
 
 def test_log_is_one_json_line_an_event_off_a_terminal(capsys):
@@ -25,6 +29,41 @@ def test_log_is_one_json_line_an_event_off_a_terminal(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     said = json.loads(line)
     assert (said["event"], said["symbols"], said["level"]) == ("request_answered", 3, "info")
+
+
+def test_json_line_begins_with_time_level_and_event(capsys):
+    configure_logs("INFO", "json")
+
+    structlog.get_logger().bind(worker="w1").info("request_answered", symbols=3)
+    logging.getLogger("some.library").warning("disk %s is nearly full", "/data")
+
+    for line in capsys.readouterr().err.splitlines():
+        assert list(json.loads(line))[:3] == ["timestamp", "level", "event"]
+
+
+def test_warnings_of_libraries_are_lines_of_the_same_form(capsys):
+    configure_logs("INFO", "json")
+
+    logging.getLogger("some.library").info("too quiet")
+    logging.getLogger("some.library").warning("disk %s is nearly full", "/data")
+    warnings.showwarning("old call", DeprecationWarning, "library.py", 7)
+
+    logged, warned = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (logged["event"], logged["level"], logged["logger"]) == (
+        "disk /data is nearly full",
+        "warning",
+        "some.library",
+    )
+    assert "old call" in warned["event"]
+
+
+def test_logs_configured_twice_write_each_line_once(capsys):
+    configure_logs("INFO", "json")
+    configure_logs("INFO", "json")
+
+    logging.getLogger("some.library").error("once")
+
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_log_is_readable_on_a_console(capsys):

@@ -22,9 +22,8 @@ from tests.benchmarks.machine import describe_machine, load_average
 from tests.benchmarks.material import RUN_DATE, panel_of, prepare_snapshot, write_bars
 from tests.benchmarks.page import benchmark_page
 from tests.benchmarks.recovery import recovery_figures
-from worker.cli._common import refuse
+from worker.cli._common import ExitCode, refuse
 
-FAILED = 1
 #: As many symbols and sessions as a snapshot may hold: five years.
 MANY_SYMBOLS, MANY_SESSIONS = 5000, 1260
 
@@ -49,7 +48,7 @@ def bench(
             figures = list(_figures(place, qlib=qlib, worker=worker, loading=loading, install=install, backlog=backlog))
             sweeps = sweep_all(panel_of(place / "data"), threads=THREADS) if growth else ()
     except (ChildFailed, DataError) as error:
-        refuse(error, code=FAILED)
+        refuse(error, code=ExitCode.FAILED)
     load = f"{before:.1f} at the start, {load_average():.1f} at the end"
     facts = describe_machine() | {"bars": what, "load average over a minute": load}
     plot = f"{output.stem}-growth.png" if output else "benchmarks-growth.png"

@@ -11,6 +11,7 @@ from contracts.codec import decode, encode
 from tests.support.published import command_line
 from tests.support.serving import Streams
 from tests.support.wire import make_rejection, make_vector
+from worker.cli._common import ExitCode
 from worker.embedded.files import take_lock
 from worker.operations.archive import Archive, ArchiveUnusable, archive_stream
 
@@ -207,7 +208,7 @@ def test_namespaces_do_not_share_partitions(tmp_path, valkey_url, namespace):
 def test_server_that_is_away_is_one_sentence(tmp_path, streams, free_port):
     result = command_line(tmp_path, streams, f"redis://127.0.0.1:{free_port}")("archive")
 
-    assert result.exit_code == 1
+    assert result.exit_code == ExitCode.UNAVAILABLE
     assert "ConnectionError" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 

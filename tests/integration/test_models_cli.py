@@ -11,6 +11,7 @@ from tests.support.market import make_panel
 from tests.support.registry import register, sql
 from tests.support.serving import make_active
 from worker.cli import db, models
+from worker.cli._common import ExitCode
 from worker.registry.registry import Registry
 
 
@@ -195,6 +196,24 @@ def test_refusal_is_one_sentence_with_its_exit_code(call, arguments, code):
     assert result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "proposal"),
+    [
+        (("show", "alhpa", "v1"), ExitCode.NOT_FOUND, "did you mean alpha?"),
+        (("activate", "alpha", "V1"), ExitCode.NOT_FOUND, "did you mean v1?"),
+        (("rollback", "Alpha"), ExitCode.NOT_FOUND, "did you mean alpha?"),
+        (("list", "alpah"), ExitCode.OK, "did you mean alpha?"),
+        (("history", "alpah"), ExitCode.OK, "did you mean alpha?"),
+    ],
+)
+@pytest.mark.usefixtures("registry")
+def test_misspelt_strategy_or_version_is_proposed(call, arguments, code, proposal):
+    result = call(models.app, *arguments)
+
+    assert result.exit_code == code
+    assert proposal in result.stderr
+
+
 def test_tables_and_json_show_the_same_rows(call, registry):
     registry.activate("alpha", "v1", by="ada", reason="first")
 
@@ -214,13 +233,13 @@ def test_tables_and_json_show_the_same_rows(call, registry):
     assert json.loads(call(models.app, "show", "alpha", "v1", "--json").stdout) == rows[0]
 
 
-def test_database_that_is_away_is_one_sentence_and_exit_one():
+def test_unreachable_database_is_one_sentence_and_a_code_of_its_own():
     runner = CliRunner(env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"})
 
     for app, arguments in ((models.app, ["list"]), (db.app, ["migrate"]), (db.app, ["status"])):
         result = runner.invoke(app, arguments)
 
-        assert (result.exit_code, result.stdout) == (1, "")
+        assert (result.exit_code, result.stdout) == (ExitCode.UNAVAILABLE, "")
         assert result.stderr.count("\n") == 1
         assert "refused" in result.stderr
 

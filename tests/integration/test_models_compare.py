@@ -14,6 +14,7 @@ from tests.support.evidence import Shadowing
 from tests.support.published import Press, command_line
 from tests.support.world import STRATEGY, register
 from worker.cli import models_compare
+from worker.cli._common import ExitCode
 from worker.operations.archive import Archive, archive_stream
 from worker.operations.comparison import published
 from worker.registry.registry import Registry
@@ -169,7 +170,7 @@ def test_recomputed_answers_are_those_that_were_published(
     streamed = compared(call("models", "compare", STRATEGY, "v1", "v2", "--json"))
     again = compared(nowhere("models", "compare", STRATEGY, "v1", "v2", "--recompute", "--sessions", "6", "--json"))
 
-    assert nowhere("models", "compare", STRATEGY, "v1", "v2").exit_code == 1
+    assert nowhere("models", "compare", STRATEGY, "v1", "v2").exit_code == ExitCode.UNAVAILABLE
     assert again["sessions"] == streamed["sessions"]
     assert again["overall"]["likeness"] == streamed["overall"]["likeness"]
     assert again["overall"]["right"]["compute_ms_p99"] > 0

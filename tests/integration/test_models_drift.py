@@ -84,9 +84,9 @@ def test_named_version_is_compared_and_shown_with_the_prediction_first(call):
 
     assert shown.exit_code == 0
     assert "alpha_baseline v2 against its training rows: 80 rows of 4 symbols" in shown.stdout
-    rows = [line for line in shown.stdout.splitlines() if line.startswith("│")]
+    rows = [line for line in shown.stdout.splitlines() if line.endswith("%")]
     assert len(rows) == 4
-    assert rows[0].startswith("│ prediction")
+    assert rows[0].startswith("prediction ")
 
 
 def test_strategy_without_an_active_version_is_not_found(call):

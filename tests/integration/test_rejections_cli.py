@@ -11,6 +11,7 @@ from tests.support.market import make_panel
 from tests.support.serving import Bench, make_active
 from tests.support.serving import Streams as ServedStreams
 from tests.support.wire import make_rejection, make_vector
+from worker.cli._common import ExitCode
 from worker.cli.main import app
 from worker.client.errors import RedriveRefused
 from worker.operations.redrive import Filter, Rejections
@@ -410,4 +411,4 @@ def test_worker_answers_what_it_had_rejected_once_it_can(cli, valkey_url, redis_
 def test_server_that_is_away_ends_the_verb_with_one_sentence(cli, monkeypatch, free_port):
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port}")
 
-    assert "signal-worker: ConnectionError" in cli("rejections", "list", code=1)
+    assert "signal-worker: ConnectionError" in cli("rejections", "list", code=ExitCode.UNAVAILABLE)

@@ -68,7 +68,7 @@ def test_latest_snapshot_is_taken_only_when_asked_for(tmp_path):
         (("/",), 1, "lies outside the artifact root"),
         ((BUNDLE, "--snapshot", "2001-02-03"), 3, "none fits of 1"),
         ((BUNDLE, "--from", "2031-01-01", "--to", "2031-02-01"), 1, "none from 2031-01-01 to 2031-02-01"),
-        ((BUNDLE, "--from", "2031-01-01", "--to", "2030-01-01"), 2, "lies before --from 2031-01-01"),
+        ((BUNDLE, "--from", "2031-01-01", "--to", "2030-01-01"), 2, "is before --from 2031-01-01"),
         ((f"{BUNDLE}/model.txt",), 1, "is a file; a bare model"),
         ((BUNDLE, "--output", "/"), 2, "must name a file"),
         ((BUNDLE, "--output", "/dev/null/page.html"), 1, "cannot be written"),

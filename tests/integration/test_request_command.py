@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from tests.support.fleet import Fleet
 from tests.support.serving import Streams
 from tests.support.world import STRATEGY, build_world, register
+from worker.cli._common import ExitCode
 from worker.cli.main import app
 from worker.embedded import Endpoints
 from worker.registry.registry import Registry
@@ -60,18 +61,47 @@ def test_answer_as_json_is_the_vector(ask):
 
 
 @pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize("typed", [("AAPL,MSFT",), ("AAPL,MSFT", "IBM"), ("AAPL", "MSFT, IBM")])
+def test_symbols_are_taken_as_on_the_stream_too(ask, typed):
+    vector = json.loads(ask(*typed, "--wait", "--json", "--top-n", "1", "--bottom-n", "1").stdout)
+
+    wanted = [symbol.strip() for text in typed for symbol in text.split(",")]
+    assert sorted(signal["symbol"] for signal in vector["weights"]) == sorted(wanted)
+
+
+@pytest.mark.usefixtures("worker")
+def test_symbols_in_another_case_are_proposed(ask):
+    shown = ask("aapl,IBM", "--wait")
+
+    assert shown.exit_code == ExitCode.REJECTED
+    assert "did you mean AAPL?" in shown.stdout
+
+
+@pytest.mark.usefixtures("worker")
+def test_misspelt_strategy_is_proposed(ask):
+    shown = ask("AAPL", "--wait", "--strategy", "alpha_basline")
+
+    assert shown.exit_code == ExitCode.REJECTED
+    assert f"did you mean {STRATEGY}?" in shown.stdout
+
+
+def test_place_without_a_symbol_is_refused(ask):
+    assert ask("AAPL,,MSFT").exit_code == ExitCode.USAGE
+
+
+@pytest.mark.usefixtures("worker")
 def test_symbols_left_out_are_named_below_the_table(ask):
     shown = ask("AAPL", "IBM", "--as-of", "2013-02-01", "--on-ineligible", "exclude", "--wait")
 
-    assert shown.exit_code == 1
+    assert shown.exit_code == ExitCode.REJECTED
     assert "nothing_to_price" in shown.stdout
 
 
 @pytest.mark.usefixtures("worker")
-def test_rejection_is_a_sentence_and_exit_code_one(ask):
+def test_rejection_is_a_sentence_and_an_exit_code_of_its_own(ask):
     shown = ask("ZZZZ", "--wait")
 
-    assert shown.exit_code == 1
+    assert shown.exit_code == ExitCode.REJECTED
     assert "unknown_symbol" in shown.stdout
     assert "ZZZZ" in shown.stdout
 
@@ -95,8 +125,10 @@ def test_impossible_option_is_refused_before_anything_is_sent(ask, valkey_url, n
 def test_nobody_answering_is_said_after_the_timeout(ask):
     shown = ask("AAPL", "--wait", "--timeout", "0.1")
 
-    assert shown.exit_code == 1
-    assert "is a worker running?" in shown.stderr
+    assert shown.exit_code == ExitCode.TIMEOUT
+    assert "is a worker running? None lives in " in shown.stderr
+    assert "`signal-worker run` starts one" in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
 
 
 def test_misspelt_setting_ends_every_verb_with_a_sentence(ask, monkeypatch):

@@ -6,20 +6,18 @@ Invariant: whatever was left out of the numbers is printed below them.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli._common import refuse
-from worker.cli._registry import refusals
+from worker.cli._common import plain, redis_url_of, refuse
+from worker.cli._tables import print_line, print_table, right
+from worker.embedded import StackNotRunning
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from strategies.analysis.comparison import Comparison, SessionComparison
     from worker.operations.comparison.gathering import Evidence, Sources
     from worker.registry.models import ModelVersion
@@ -38,8 +36,6 @@ Recompute = Annotated[
 Snapshot = Annotated[
     str | None, typer.Option(help="Id or run date of the snapshot that returns come from; the latest by default.")
 ]
-Namespace = Annotated[str | None, typer.Option(help="Prefix of every key on the server.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +50,11 @@ class EvidenceSource:
 
 
 def gathered(settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", source: EvidenceSource) -> "Evidence":
-    """Return the evidence on two versions, or end with a sentence."""
+    """Return the evidence on two versions.
+
+    Raises:
+        WorkerError: It cannot be gathered.
+    """
     from contracts import StreamNames
     from worker.operations.comparison.gathering import Sources, recomputed
 
@@ -68,25 +68,22 @@ def gathered(settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", so
     )
     if source.recompute_sessions is None:
         return _from_streams(settings, rows, sources, source)
-    with refusals():
-        return recomputed(rows, sources, sessions=source.recompute_sessions)
+    return recomputed(rows, sources, sessions=source.recompute_sessions)
 
 
 def _from_streams(
     settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", sources: "Sources", source: EvidenceSource
 ) -> "Evidence":
-    from worker.embedded import StackNotRunning, resolve_redis_url
     from worker.operations.comparison.gathering import from_streams
     from worker.transport.client import connect
 
     try:
-        url = resolve_redis_url(settings.redis_url, settings.local_dir)
+        url = redis_url_of(settings)
     except StackNotRunning as error:
         refuse(f"{error}; --recompute needs no streams")
     client = connect(url, "signal-worker:models")
     try:
-        with refusals():
-            return from_streams(rows, sources, client, since=source.since, last=source.last)
+        return from_streams(rows, sources, client, since=source.since, last=source.last)
     finally:
         client.close()
 
@@ -94,7 +91,7 @@ def _from_streams(
 def as_json(evidence: "Evidence") -> dict[str, Any]:
     """Return evidence as JSON has it; what was not measured is null."""
     comparison = evidence.comparison
-    plain = _plain(asdict(comparison))
+    fields = plain(comparison)
     return {
         "strategy": evidence.strategy,
         "left": evidence.left.version,
@@ -103,101 +100,73 @@ def as_json(evidence: "Evidence") -> dict[str, Any]:
         "snapshot_id": evidence.snapshot_id,
         "pairs": comparison.pairs,
         "pairs_of_other_symbols": comparison.symbol_mismatches,
-        "left_out": asdict(evidence.counts),
+        "left_out": plain(evidence.counts),
         "notes": list(evidence.notes),
         # `likeness` is what readers of this JSON know the similarity as.
-        "overall": {"likeness": plain["similarity"], "left": plain["left"], "right": plain["right"]},
+        "overall": {"likeness": fields["similarity"], "left": fields["left"], "right": fields["right"]},
         "sessions": [
             {"likeness" if name == "similarity" else name: value for name, value in session.items()}
-            for session in plain["sessions"]
+            for session in fields["sessions"]
         ],
     }
 
 
 def show(evidence: "Evidence") -> None:
-    """Print both tables, and below them what was left out."""
-    from rich.console import Console
-
-    console, comparison = Console(), evidence.comparison
-    console.print(f"{evidence.strategy}: {evidence.basis}", highlight=False, soft_wrap=True)
+    """Print the tables, and below them what was left out."""
+    comparison = evidence.comparison
+    print_line(f"{evidence.strategy}: {evidence.basis}")
     if comparison.sessions:
-        console.print(_sessions_table(evidence), _totals_table(evidence), sep="\n")
+        _print_similarities(comparison.sessions[-SHOWN:])
+        typer.echo()
+        _print_performances(evidence)
+        typer.echo()
+        print_table(
+            ("overall", *right("both", evidence.left.version, evidence.right.version)), list(_totals(comparison))
+        )
     if (hidden := len(comparison.sessions) - SHOWN) > 0:
-        console.print(f"{hidden} earlier sessions not shown; --json has them", highlight=False)
+        print_line(f"{hidden} earlier sessions not shown; --json has them")
     differing = comparison.symbol_mismatches
     below = [f"{differing} pairs compared on the symbols that both priced, as they differ"] if differing else []
     for line in (*below, *evidence.counts.sentences(), *evidence.notes):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(line)
 
 
-def _sessions_table(evidence: "Evidence") -> "Table":
-    from rich.table import Table
-
-    left, right = evidence.left.version, evidence.right.version
-    table = Table("session", "pairs", "symbols", "rank corr.", "active share", "longs", "shorts", "agreement")
-    for name in (f"turnover {left}", f"turnover {right}", f"IC, rank IC {left}", f"IC, rank IC {right}"):
-        table.add_column(name)
-    for one in evidence.comparison.sessions[-SHOWN:]:
-        table.add_row(*_session_cells(one))
-    return table
+def _print_similarities(sessions: "Sequence[SessionComparison]") -> None:
+    names = ("pairs", "symbols", "rank corr.", "active share", "longs", "shorts", "agreement")
+    rows = []
+    for one in sessions:
+        both = one.similarity
+        numbers = (both.rank_correlation, both.active_share, both.long_overlap, both.short_overlap, both.agreement)
+        rows.append((one.session, one.pairs, one.symbols, *map(_number, numbers)))
+    print_table(["session", *right(*names)], rows)
 
 
-def _session_cells(one: "SessionComparison") -> list[str]:
-    from strategies.analysis.outcomes import LabelStatus
-
-    similarity = one.similarity
-    cells = [str(one.session), str(one.pairs), str(one.symbols), _number(similarity.rank_correlation)]
-    cells += [_number(similarity.active_share), _number(similarity.long_overlap), _number(similarity.short_overlap)]
-    cells += [_number(similarity.agreement), _number(one.left.turnover), _number(one.right.turnover)]
-    for performance in (one.left, one.right):
-        known = performance.outcome is LabelStatus.KNOWN
-        cells.append(
-            f"{_number(performance.ic)}, {_number(performance.rank_ic)}" if known else performance.outcome.value
-        )
-    return cells
-
-
-def _totals_table(evidence: "Evidence") -> "Table":
-    from rich.table import Table
-
-    table = Table("overall", "both", evidence.left.version, evidence.right.version)
-    for row in _totals(evidence.comparison):
-        table.add_row(*row)
-    return table
-
-
-def _totals(comparison: "Comparison") -> list[tuple[str, str, str, str]]:
-    from strategies.analysis.outcomes import LabelStatus
-
-    both, left, right = comparison.similarity, comparison.left, comparison.right
+def _print_performances(evidence: "Evidence") -> None:
     rows = [
-        ("rank correlation of predictions", _number(both.rank_correlation), "", ""),
-        ("active share (0 to 2)", _number(both.active_share), "", ""),
-        ("overlap of longs", _number(both.long_overlap), "", ""),
-        ("overlap of shorts", _number(both.short_overlap), "", ""),
-        ("agreement", _number(both.agreement), "", ""),
-        ("turnover", "", _number(left.turnover), _number(right.turnover)),
-        ("IC", "", _number(left.ic), _number(right.ic)),
-        ("rank IC", "", _number(left.rank_ic), _number(right.rank_ic)),
-        ("compute ms p50", "", f"{left.compute_ms_p50:.3g}", f"{right.compute_ms_p50:.3g}"),
-        ("compute ms p99", "", f"{left.compute_ms_p99:.3g}", f"{right.compute_ms_p99:.3g}"),
+        (one.session, version, _number(side.turnover), _number(side.ic), _number(side.rank_ic), side.outcome.value)
+        for one in evidence.comparison.sessions[-SHOWN:]
+        for version, side in ((evidence.left.version, one.left), (evidence.right.version, one.right))
     ]
-    counted = [(outcome.value, str(left.sessions[outcome]), str(right.sessions[outcome])) for outcome in LabelStatus]
-    return [*rows, *((f"sessions: returns {name}", "", one, other) for name, one, other in counted)]
+    print_table(("session", "version", *right("turnover", "IC", "rank IC"), "returns"), rows)
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "-"
+def _totals(comparison: "Comparison") -> Iterator[tuple[object, ...]]:
+    from strategies.analysis.outcomes import LabelStatus
+
+    both, left, right_one = comparison.similarity, comparison.left, comparison.right
+    yield "rank correlation of predictions", _number(both.rank_correlation), "", ""
+    yield "active share (0 to 2)", _number(both.active_share), "", ""
+    yield "overlap of longs", _number(both.long_overlap), "", ""
+    yield "overlap of shorts", _number(both.short_overlap), "", ""
+    yield "agreement", _number(both.agreement), "", ""
+    yield "turnover", "", _number(left.turnover), _number(right_one.turnover)
+    yield "IC", "", _number(left.ic), _number(right_one.ic)
+    yield "rank IC", "", _number(left.rank_ic), _number(right_one.rank_ic)
+    yield "compute ms p50", "", f"{left.compute_ms_p50:.3g}", f"{right_one.compute_ms_p50:.3g}"
+    yield "compute ms p99", "", f"{left.compute_ms_p99:.3g}", f"{right_one.compute_ms_p99:.3g}"
+    for outcome in LabelStatus:
+        yield f"sessions: returns {outcome.value}", "", left.sessions[outcome], right_one.sessions[outcome]
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return the value as JSON spells it."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, StrEnum | date):
-        return str(value)
-    return value
+def _number(value: float) -> str | None:
+    return f"{value:.4f}" if math.isfinite(value) else None

@@ -1,48 +1,38 @@
-"""What the verbs about streams share: the connection, spans of time, tables and JSON.
+"""What the verbs about streams share: the connection, and spans of time.
 
-Owns: exit codes 1 (failed), 2 (wrong call), 3 (not found); how rows are shown to people and to programs.
+Owns: the connection of one verb, how spans of time are read and written.
 Must not know: what is asked of the streams.
-Invariant: an outage ends a verb with one sentence; JSON has every row, a table states how many it leaves out.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
-
-from worker.cli._common import endpoints_of, refuse, settings_of
+from worker.cli._common import redis_url_of, refuse, settings_of
 
 if TYPE_CHECKING:
     from contracts import StreamNames
     from worker.settings import Settings
     from worker.transport.client import Client
 
-FAILED, NOT_FOUND = 1, 3
-#: Most rows of a table that is shown beside an action; JSON has them all.
-ROWS_SHOWN = 50
-
-Namespace = Annotated[str | None, typer.Option(help="Prefix of every key on the server.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 _UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 @contextmanager
 def stream_server(namespace: str | None) -> "Iterator[tuple[Client, StreamNames, Settings]]":
-    """Give a connection to one verb; an outage ends it with one sentence."""
+    """Yield a connection for one verb.
+
+    Raises:
+        StreamUnavailable: The server cannot be reached.
+    """
     from contracts import StreamNames
-    from worker.errors import StreamUnavailable
     from worker.transport.client import connect
 
     settings = settings_of(namespace=namespace)
-    client = connect(endpoints_of(settings).redis_url, "signal-worker-operator")
+    client = connect(redis_url_of(settings), "signal-worker-operator")
     try:
         yield client, StreamNames(settings.namespace), settings
-    except StreamUnavailable as error:
-        refuse(error, code=FAILED)
     finally:
         client.close()
 
@@ -63,28 +53,3 @@ def span_text(ms: float) -> str:
         if ms >= _UNITS_MS[unit]:
             return f"{ms / _UNITS_MS[unit]:.1f}{unit}"
     return f"{ms / 1000:.1f}s"
-
-
-def print_table(rows: list[dict[str, Any]], title: str) -> None:
-    """Print rows under their names, the first ones where there are very many."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    if not rows:
-        typer.echo(f"{title}: none")
-        return
-    table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows[:ROWS_SHOWN]:
-        # Text, not markup: what producers sent must never be read as formatting.
-        table.add_row(*(Text(str(cell)) for cell in row.values()))
-    Console().print(table)
-    if len(rows) > ROWS_SHOWN:
-        typer.echo(f"and {len(rows) - ROWS_SHOWN} more")
-
-
-def print_json(value: object) -> None:
-    """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=1))

@@ -1,24 +1,35 @@
 """`signal-worker control`: send commands to workers, and show which of them carried them out.
 
-Exit codes: 0 done, 1 a worker did not (or the server is unavailable), 2 wrong call.
+Exit codes with --wait: 1 a worker failed or none is there, 7 a worker did not answer in time.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from contracts.control import OF_WHOLE_WORKERS, ControlEvent, ControlType
-from worker.cli._common import refuse, settings_of
-from worker.cli._registry import operator
+from strategies.suggestions import did_you_mean
+from worker.cli._common import (
+    ExitCode,
+    Json,
+    Namespace,
+    VerbGroup,
+    operator,
+    print_json,
+    redis_url_of,
+    refuse,
+    settings_of,
+)
+from worker.cli._tables import Column, print_table, right
 
 if TYPE_CHECKING:
     from worker.operations.commands import Answer
     from worker.settings import Settings
 
-app = typer.Typer(help="Send commands to workers, and show which of them carried them out.", no_args_is_help=True)
+app = typer.Typer(
+    cls=VerbGroup, help="Send commands to workers, and show which of them carried them out.", no_args_is_help=True
+)
 
 _VERBS = {
     "reload": (ControlType.RELOAD, "Look at the registry and the data now; try again what was refused."),
@@ -32,10 +43,8 @@ _VERBS = {
 Worker = Annotated[str | None, typer.Option(help="Name of one worker; all by default.")]
 Strategy = Annotated[str | None, typer.Option(help="Strategy that it is about; all by default.")]
 Reason = Annotated[str | None, typer.Option(help="Why; kept on the control stream.")]
-Namespace = Annotated[str | None, typer.Option(help="Prefix of every key on the server.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for every living worker's answer.")]
 Timeout = Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds to wait.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _verb(kind: ControlType) -> Callable[..., None]:
@@ -63,67 +72,70 @@ def _verb(kind: ControlType) -> Callable[..., None]:
     return verb
 
 
+_JSON = "JSON: control_id, answers (worker after_ms duration_ms reason)."
+
 for _name, (_kind, _help) in _VERBS.items():
-    app.command(_name, help=_help)(_verb(_kind))
+    app.command(_name, help=f"{_help}\n\n{_JSON}\n\nExample: signal-worker control {_name} --wait --timeout 10")(
+        _verb(_kind)
+    )
 
 
 def _send(event: ControlEvent, settings: "Settings", timeout: float | None, *, as_json: bool) -> None:
-    from worker.errors import StreamUnavailable
-
-    try:
-        control_id, answers = _answers(event, settings, timeout)
-    except StreamUnavailable as error:
-        refuse(error, code=1)
+    control_id, answers, living = _answers(event, settings, timeout)
     if as_json:
-        typer.echo(json.dumps({"control_id": control_id, "answers": [asdict(one) for one in answers]}, indent=2))
+        print_json({"control_id": control_id, "answers": answers})
     else:
         _show(event, control_id, answers)
-    if timeout is not None:
-        if not answers:
-            refuse(f"no worker{f' {event.worker}' if event.worker else ''} lives in {settings.namespace}", code=1)
-        if not all(answer.done for answer in answers):
-            raise typer.Exit(1)
+    if timeout is None:
+        return
+    if not answers:
+        named = f" {event.worker}" if event.worker else ""
+        hint = did_you_mean(event.worker, living) if event.worker else ""
+        remedy = hint or ": `signal-worker run` starts one"
+        refuse(f"no worker{named} lives in {settings.namespace}{remedy}", ExitCode.FAILED)
+    if any(answer.reason for answer in answers):
+        raise typer.Exit(ExitCode.FAILED)
+    if silent := [answer.worker for answer in answers if answer.after_ms is None]:
+        refuse(f"no answer within {timeout:g} s from {', '.join(silent)}", ExitCode.TIMEOUT)
 
 
-def _answers(event: ControlEvent, settings: "Settings", timeout: float | None) -> "tuple[str, list[Answer]]":
+def _answers(event: ControlEvent, settings: "Settings", timeout: float | None) -> "tuple[str, list[Answer], list[str]]":
+    """Return the id of the event, what was answered, and who lives."""
     from contracts import StreamNames
     from worker.client import SignalClient
-    from worker.embedded import StackNotRunning, resolve_redis_url
     from worker.operations.commands import BLOCK_MS, Commander
     from worker.transport.client import connect
 
-    try:
-        url = resolve_redis_url(settings.redis_url, settings.local_dir)
-    except StackNotRunning as error:
-        refuse(error)
+    url = redis_url_of(settings)
     client = connect(url, "signal-worker:control", block_ms=BLOCK_MS)
     try:
         commander = Commander(client, StreamNames(settings.namespace), maxlen=settings.control_maxlen)
         if timeout is None:
-            return commander.send(event), []
+            return commander.send(event), [], []
         with SignalClient(url, namespace=settings.namespace) as fleet:
             living = fleet.workers()
         control_id = commander.send(event)
-        return control_id, commander.answers(event, control_id, living, timeout)
+        return control_id, commander.answers(event, control_id, living, timeout), [beat.worker for beat in living]
     finally:
         client.close()
 
 
 def _show(event: ControlEvent, control_id: str, answers: "list[Answer]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     typer.echo(f"sent {event.type.value} as {control_id}")
     if not answers:
         return
-    table = Table("worker", "did it", "after ms", "took ms", "why not")
-    for answer in answers:
-        reason = answer.reason if answer.after_ms is not None else "no answer"
-        table.add_row(
-            answer.worker, "yes" if answer.done else "no", _number(answer.after_ms), _number(answer.duration_ms), reason
+    rows = [
+        (
+            answer.worker,
+            "yes" if answer.done else "no",
+            _number(answer.after_ms),
+            _number(answer.duration_ms),
+            answer.reason if answer.after_ms is not None else "no answer",
         )
-    Console().print(table)
+        for answer in answers
+    ]
+    print_table(("worker", "done", *right("after ms", "took ms"), Column("why not", text=True)), rows)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0f}"

@@ -1,29 +1,22 @@
-"""`signal-worker data`: import raw bars, list snapshots, check one.
-
-Exit codes: 0 done, 1 failed, 2 wrong call.
-"""
+"""`signal-worker data`: import raw bars, list snapshots, check one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli._common import refuse, settings_of
+from worker.cli._common import DataDir, ExitCode, Json, VerbGroup, plain, print_json, refuse, settings_of
+from worker.cli._tables import Column, print_line, print_table
 
 if TYPE_CHECKING:
     from strategies.market.checking import CheckReport
     from strategies.market.importing import ImportOptions, ImportReport
     from strategies.market.snapshots import SnapshotRef
 
-app = typer.Typer(help="Bars: import, list and check snapshots.", no_args_is_help=True)
-
-DataDir = Annotated[Path | None, typer.Option(help="Snapshots lie below it; default SIGNALS_DATA_DIR.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-FAILED = 1
+app = typer.Typer(cls=VerbGroup, help="Bars: import, list and check snapshots.", no_args_is_help=True)
 
 
 @app.command("import")
@@ -38,7 +31,13 @@ def import_raw(
     *,
     as_json: Json = False,
 ) -> None:
-    """Turn raw daily bars into a snapshot; rows that cannot be true go to the quarantine."""
+    """Turn raw daily bars into a snapshot; rows that cannot be true go to the quarantine.
+
+    JSON: path, snapshot_id, run_date, created, adjustment, has_vwap, symbols, accepted, quarantined, reasons,
+    quarantined_symbols, empty_symbols.
+
+    Example: signal-worker data import bars.csv --run-date 2026-01-02
+    """
     from strategies.market.importing import import_bars
 
     settings = settings_of(data_dir=data_dir)
@@ -47,20 +46,25 @@ def import_raw(
     with _failures(), _progress(shown=not as_json) as progress:
         report = import_bars(source, settings.data_dir, run_date=day, options=options, progress=progress)
     if as_json:
-        _print_json(_import_fields(report))
+        print_json(_import_fields(report))
     else:
         _print_import(report)
 
 
 @app.command("list")
 def list_all(data_dir: DataDir = None, *, as_json: Json = False) -> None:
-    """List the complete snapshots, oldest first."""
+    """List the complete snapshots, oldest first.
+
+    JSON: a list of: run_date, snapshot_id, symbols, bars, first, last, quarantined, adjustment, vwap, calendar.
+
+    Example: signal-worker data list --json
+    """
     from strategies.market.snapshots import list_snapshots
 
     with _failures():
         rows = [_snapshot_fields(snapshot) for snapshot in list_snapshots(settings_of(data_dir=data_dir).data_dir)]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
         _print_table([_shortened(row) for row in rows], "snapshots")
 
@@ -75,7 +79,12 @@ def check(
     *,
     as_json: Json = False,
 ) -> None:
-    """Show what is odd about a snapshot: stale symbols, missing sessions, jumps, zero volumes, short histories."""
+    """Show what is odd about a snapshot: stale symbols, missing sessions, jumps, zero volumes, short histories.
+
+    JSON: snapshot_id, as_of, symbols, findings, quarantined.
+
+    Example: signal-worker data check --as-of 2014-03-12
+    """
     from strategies.market.calendar import SessionCalendar
     from strategies.market.checking import CheckBounds, check_snapshot
     from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
@@ -88,7 +97,7 @@ def check(
         bounds = CheckBounds(lookback=lookback, max_move=max_move)
         report = check_snapshot(load_panel(found, calendar), calendar, as_of=day, bounds=bounds)
     if as_json:
-        _print_json(asdict(report) | {"quarantined": dict(found.manifest.quarantined)})
+        print_json(plain(report) | {"quarantined": dict(found.manifest.quarantined)})
     else:
         _print_check(report, found)
 
@@ -138,9 +147,9 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except (DataError, StrategyError) as error:
-        refuse(error, code=FAILED)
+        refuse(error, code=ExitCode.FAILED)
     except OSError as error:
-        refuse(f"{error.filename}: {error.strerror}", code=FAILED)
+        refuse(f"{error.filename}: {error.strerror}", code=ExitCode.FAILED)
 
 
 @contextmanager
@@ -189,13 +198,13 @@ def _shortened(row: dict[str, Any]) -> dict[str, Any]:
 
 def _print_import(report: "ImportReport") -> None:
     state = "imported" if report.created else "unchanged, imported before"
-    typer.echo(f"snapshot {report.snapshot_id[:12]} of {report.run_date}: {state}, {report.path}")
-    typer.echo(
+    print_line(f"snapshot {report.snapshot_id[:12]} of {report.run_date}: {state}, {report.path}")
+    print_line(
         f"{report.accepted} bars of {report.symbols} symbols, adjusted by {report.adjustment}, "
         f"{report.quarantined} rows in quarantine"
     )
     if report.empty_symbols:
-        typer.echo(f"no row of these symbols could be a bar: {', '.join(report.empty_symbols)}")
+        print_line(f"no row of these symbols could be a bar: {', '.join(report.empty_symbols)}")
     rows = [{"reason": reason, "rows": rows} for reason, rows in sorted(report.reasons.items())]
     if rows:
         _print_table(rows, "quarantine")
@@ -207,23 +216,14 @@ def _print_check(report: "CheckReport", snapshot: "SnapshotRef") -> None:
     if findings:
         _print_table(findings, f"snapshot {report.snapshot_id[:12]} as of {report.as_of}")
     counts = ", ".join(f"{kind} {count}" for kind, count in report.counts().items())
-    typer.echo(f"{report.symbols} symbols; symbols a kind: {counts or 'nothing is odd'}")
-    typer.echo(f"{sum(snapshot.manifest.quarantined.values())} rows in quarantine")
+    print_line(f"{report.symbols} symbols; symbols a kind: {counts or 'nothing is odd'}")
+    print_line(f"{sum(snapshot.manifest.quarantined.values())} rows in quarantine")
 
 
 def _print_table(rows: list[dict[str, Any]], title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for name in rows[0] if rows else ("none",):
-        table.add_column(name, no_wrap=name != "detail")
-    for row in rows:
-        table.add_row(*(str(cell).replace("_", " ") if name == "kind" else str(cell) for name, cell in row.items()))
-    Console().print(table)
-
-
-def _print_json(value: object) -> None:
-    import json
-
-    typer.echo(json.dumps(value, default=str, indent=1))
+    if not rows:
+        print_line(f"{title}: none")
+        return
+    columns = [Column(name, text=name in {"detail", "reason"}) for name in rows[0]]
+    cells = ([str(row[name]).replace("_", " ") if name == "kind" else row[name] for name in row] for row in rows)
+    print_table(columns, list(cells), title=title)

@@ -1,56 +1,65 @@
 """`signal-worker db`: the registry's schema."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from worker.cli._registry import FAILED, database_url, print_json, refusals
+from worker.cli._common import ExitCode, Json, VerbGroup, database_url_of, print_json, settings_of, warn
+from worker.cli._tables import print_table
 
-app = typer.Typer(help="The registry's schema.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(cls=VerbGroup, help="The registry's schema.", no_args_is_help=True)
 
 
 @app.command()
-def migrate() -> None:
-    """Apply the migrations that the database lacks; a second call changes nothing."""
+def migrate(*, as_json: Json = False) -> None:
+    """Apply the migrations that the database lacks; a second call changes nothing.
+
+    JSON: applied, missing_roles.
+
+    Example: signal-worker db migrate
+    """
     from worker.registry.migrations import migrate as apply
     from worker.registry.migrations import missing_roles
 
-    with refusals():
-        applied = apply(database_url())
-        missing = missing_roles(database_url())
+    database_url = database_url_of(settings_of())
+    applied, missing = apply(database_url), missing_roles(database_url)
+    if as_json:
+        print_json({"applied": applied, "missing_roles": missing})
+    else:
+        _show(applied)
+    if missing:
+        statements = "; ".join(f"CREATE ROLE {role} NOLOGIN" for role in missing)
+        warn(
+            f"skipped the roles {', '.join(missing)}: this login may not create roles. To run workers with less "
+            f"than an owner's rights, let a login that may run: {statements}; then `signal-worker db migrate` again"
+        )
+
+
+def _show(applied: "Sequence[str]") -> None:
     for name in applied:
         typer.echo(f"applied {name}")
     if not applied:
         typer.echo("nothing to apply")
-    if missing:
-        statements = "; ".join(f"CREATE ROLE {role} NOLOGIN" for role in missing)
-        typer.echo(
-            f"skipped the roles {', '.join(missing)}: this login may not create roles. To run workers with less "
-            f"than an owner's rights, let a login that may run: {statements}; then `signal-worker db migrate` again",
-            err=True,
-        )
 
 
 @app.command()
 def status(*, as_json: Json = False) -> None:
-    """Show which migrations the database has; exit code 1 if it lacks one."""
-    from rich.console import Console
-    from rich.table import Table
+    """Show which migrations the database has; exit code 1 if it lacks one.
 
+    JSON: a list of: name, applied_at.
+
+    Example: signal-worker db status
+    """
     from worker.registry.migrations import migrations
 
-    with refusals():
-        found = migrations(database_url())
+    found = migrations(database_url_of(settings_of()))
     if as_json:
-        print_json(list(found))
+        print_json(found)
     else:
-        table = Table("migration", "applied at")
-        for migration in found:
-            table.add_row(
-                migration.name, f"{migration.applied_at:%Y-%m-%d %H:%M:%S} UTC" if migration.applied_at else "-"
-            )
-        Console().print(table)
+        times = (f"{row.applied_at:%Y-%m-%d %H:%M:%S} UTC" if row.applied_at else None for row in found)
+        print_table(("migration", "applied at"), [(row.name, time) for row, time in zip(found, times, strict=True)])
     if any(migration.applied_at is None for migration in found):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(ExitCode.FAILED)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from worker.cli._common import refuse, settings_of
+from worker.cli._common import ExitCode, refuse, settings_of
 from worker.embedded import Endpoints, LocalStack
 from worker.embedded.processes import Launch, end, find, launch, wait_until
 from worker.settings import inherited_environment
@@ -74,7 +74,7 @@ class _Job:
         _console.print(f"[bold]$ signal-worker {' '.join(words)}[/bold]", markup=True, soft_wrap=True)
         done = subprocess.run([sys.executable, "-m", "worker", *words], env=self.environment, check=False)
         if done.returncode:
-            refuse(f"`signal-worker {words[0]}` ended with {done.returncode}", code=1)
+            refuse(f"`signal-worker {words[0]}` ended with {done.returncode}", code=ExitCode.FAILED)
 
     @contextmanager
     def running(self, verb: str) -> Iterator[None]:
@@ -156,7 +156,10 @@ def _await_serving(job: _Job, version: str) -> None:
     wanted = f"{STRATEGY}={version}#"
     with SignalClient(job.endpoints.redis_url, namespace=job.settings.namespace) as client:
         if not wait_until(lambda: any(wanted in beat.models for beat in client.workers()), READY_SECONDS):
-            refuse(f"no worker serves {version} after {READY_SECONDS:.0f} s; see {job.processes / 'run.log'}", code=1)
+            refuse(
+                f"no worker serves {version} after {READY_SECONDS:.0f} s; see {job.processes / 'run.log'}",
+                code=ExitCode.FAILED,
+            )
     _console.print(f"a worker has proven {STRATEGY} {version} and serves it")
 
 

@@ -1,9 +1,5 @@
-"""`signal-worker features`: the identity of a feature set and its values.
+"""`signal-worker features`: the identity of a feature set and its values."""
 
-Exit codes: 0 done, 1 failed, 2 wrong call.
-"""
-
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -12,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli._common import refuse, settings_of
+from worker.cli._common import DataDir, ExitCode, Json, VerbGroup, print_json, refuse, settings_of
+from worker.cli._tables import Column, print_line, print_table, right
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,13 +17,11 @@ if TYPE_CHECKING:
     from strategies.expressions.feature_sets import FeatureSet
     from strategies.market.bars import Panel
 
-app = typer.Typer(help="Feature sets: identity and values.", no_args_is_help=True)
+app = typer.Typer(cls=VerbGroup, help="Feature sets: identity and values.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="alpha158, alpha360, or a YAML or TOML file with one's own.")]
 StandIn = Annotated[str, typer.Option(help="For $vwap in a shipped set: typical_price, close or none.")]
 Precision = Annotated[str, typer.Option(help="Of a shipped set: qlib or float64.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-FAILED = 1
 TABLES = (".parquet", ".csv")
 
 
@@ -34,7 +29,12 @@ TABLES = (".parquet", ".csv")
 def print_identity(
     name: Name, vwap_stand_in: StandIn = "typical_price", precision: Precision = "qlib", *, as_json: Json = False
 ) -> None:
-    """Print the identity that models and signals carry, and what a feature set needs of the bars."""
+    """Print the identity that models and signals carry, and what a feature set needs of the bars.
+
+    JSON: name, sha256, features, lookback_sessions, fields.
+
+    Example: signal-worker features hash alpha158
+    """
     with _failures():
         features = feature_set_of(name, vwap_stand_in, precision)
     facts: dict[str, str | int | list[str]] = {
@@ -45,10 +45,10 @@ def print_identity(
         "fields": sorted(features.fields),
     }
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        print_json(facts)
         return
-    for fact, value in facts.items():
-        typer.echo(f"{fact:<18} {', '.join(value) if isinstance(value, list) else value}")
+    rows = [(fact, ", ".join(value) if isinstance(value, list) else value) for fact, value in facts.items()]
+    print_table(("fact", Column("value", text=True)), rows)
 
 
 @app.command()
@@ -57,18 +57,27 @@ def compute(
     symbols: Annotated[list[str] | None, typer.Argument(help="Symbols; all of the snapshot by default.")] = None,
     first: Annotated[str | None, typer.Option("--from", help="YYYY-MM-DD; default the last session alone.")] = None,
     last: Annotated[str | None, typer.Option("--to", help="YYYY-MM-DD; default the snapshot's last session.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the snapshots; default SIGNALS_DATA_DIR.")] = None,
+    data_dir: DataDir = None,
     snapshot: Annotated[str | None, typer.Option(help="Id or run date; default the latest.")] = None,
     output: Annotated[Path | None, typer.Option(help="A .parquet or .csv file; default a table on stdout.")] = None,
     vwap_stand_in: StandIn = "typical_price",
     precision: Precision = "qlib",
+    *,
+    as_json: Json = False,
 ) -> None:
-    """Compute features of a snapshot, as training and serving compute them."""
+    """Compute features of a snapshot, as training and serving compute them.
+
+    JSON: a list of: session, symbol, and each feature.
+
+    Example: signal-worker features compute alpha158 AAPL MSFT --from 2014-03-03 --output features.parquet
+    """
     from strategies.market.calendar import SessionCalendar
     from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
 
     if output is not None and output.suffix not in TABLES:
         refuse(f"--output was {output}, its name must end in {' or '.join(TABLES)}")
+    if output is not None and as_json:
+        refuse("compute takes --output or --json, one of them")
     folder = settings_of(data_dir=data_dir).data_dir
     with _failures():
         features = feature_set_of(name, vwap_stand_in, precision)
@@ -76,11 +85,11 @@ def compute(
         panel = load_panel(ref, SessionCalendar(ref.calendar), symbols=symbols or None)
         frame = _frame(features, panel, _day(first, "--from"), _day(last, "--to"))
     if output is None:
-        typer.echo(frame.to_string())
+        _print(frame, as_json=as_json)
     else:
         with _failures():
             frame.to_parquet(output) if output.suffix == ".parquet" else frame.to_csv(output)
-        typer.echo(f"{len(frame)} rows of {len(features.names)} features of {features.sha256[:16]} in {output}")
+        print_line(f"{len(frame)} rows of {len(features.names)} features of {features.sha256[:16]} in {output}")
 
 
 def feature_set_of(name: str, vwap_stand_in: str = "typical_price", precision: str = "qlib") -> "FeatureSet":
@@ -113,6 +122,15 @@ def _frame(features: "FeatureSet", panel: "Panel", first: date | None, last: dat
     return frame[priced]
 
 
+def _print(frame: "pd.DataFrame", *, as_json: bool) -> None:
+    rows = frame.reset_index()
+    if as_json:
+        print_json(rows.to_dict("records"))
+        return
+    shown = [(*row[:2], *(f"{value:.6g}" for value in row[2:])) for row in rows.itertuples(index=False, name=None)]
+    print_table(["session", "symbol", *right(*map(str, frame.columns))], shown)
+
+
 def _day(text: str | None, option: str) -> date | None:
     if text is None:
         return None
@@ -130,4 +148,4 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except (DataError, ExpressionError, StrategyError, OSError) as error:
-        refuse(error, code=FAILED)
+        refuse(error, code=ExitCode.FAILED)

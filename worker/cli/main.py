@@ -5,9 +5,12 @@ Must not know: what a verb does.
 Invariant: a verb imports what it needs when it is called, so that `run` starts without training code and Qlib.
 """
 
+from typing import Annotated
+
 import typer
 
 from worker.cli import control, data, db, features, local, models, rejections, requests
+from worker.cli._common import ExitCode, VerbGroup
 from worker.cli.archive import archive
 from worker.cli.demo import demo
 from worker.cli.publish import publish_registry
@@ -20,10 +23,31 @@ from worker.cli.train import train
 
 app = typer.Typer(
     name="signal-worker",
-    help="Answer signal requests from Redis Streams with weights from a proven model.",
+    cls=VerbGroup,
+    epilog="Exit codes: " + "; ".join(f"{code.value} {code.meaning}" for code in ExitCode),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"signal-worker {version('signal-worker')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Answer signal requests from Redis Streams with weights from a proven model."""
+
+
 app.command()(run)
 app.command()(request)
 app.command("publish-registry")(publish_registry)

@@ -1,7 +1,4 @@
-"""`signal-worker models`: which versions there are, and which of them serves.
-
-Exit codes: 0 done, 1 failed, 2 wrong call, 3 not found, 4 conflict.
-"""
+"""`signal-worker models`: which versions there are, and which of them serves."""
 
 from datetime import datetime
 from pathlib import Path
@@ -9,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli._common import refuse, settings_of
-from worker.cli._registry import FAILED, NOT_FOUND, operator, print_json, registry
+from worker.cli._common import ExitCode, Json, VerbGroup, operator, print_json, refuse, settings_of, warn
+from worker.cli._registry import near_names, registry
+from worker.cli._tables import Column, print_table, right
 from worker.cli.models_compare import compare
 from worker.cli.models_drift import drift
 from worker.cli.models_mlflow import fetch, read_uri
@@ -18,11 +16,9 @@ from worker.cli.models_promote import promote
 from worker.cli.models_status import status
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from worker.registry.models import Activation, ModelVersion, Registration
 
-app = typer.Typer(help="Model versions: register, activate, roll back.", no_args_is_help=True)
+app = typer.Typer(cls=VerbGroup, help="Model versions: register, activate, roll back.", no_args_is_help=True)
 app.command()(status)
 app.command()(fetch)
 app.command()(compare)
@@ -34,7 +30,6 @@ Version = Annotated[str, typer.Argument(help="Version of the strategy.")]
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the history.")]
 NeededReason = Annotated[str, typer.Option(help="Why; kept in the history.")]
 By = Annotated[str | None, typer.Option(help="Who; your login name by default.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -54,7 +49,13 @@ def register(
     *,
     as_json: Json = False,
 ) -> None:
-    """Register a bundle or a bare LightGBM file, from disk or MLflow, in testing: once it has proven itself here."""
+    """Register a bundle or a bare LightGBM file, from disk or MLflow, in testing: once it has proven itself here.
+
+    JSON: strategy, version, status, model_path, mlflow_run_id, mlflow_experiment_id, metrics, config, created_at,
+    created_by, activated_at, deactivated_at, notes.
+
+    Example: signal-worker models register artifacts/models/alpha_baseline/v1
+    """
     from worker.registry.models import Registration
 
     stated = Registration(
@@ -83,32 +84,52 @@ def list_versions(
     *,
     as_json: Json = False,
 ) -> None:
-    """List the versions in the order in which they were registered."""
+    """List the versions in the order in which they were registered.
+
+    JSON: a list of: strategy, version, status, model_path, mlflow_run_id, mlflow_experiment_id, metrics, config,
+    created_at, created_by, activated_at, deactivated_at, notes.
+
+    Example: signal-worker models list alpha_baseline
+    """
     with registry() as models:
         versions = models.list(strategy)
+        hint = "" if versions else near_names(models, strategy)
     if as_json:
-        print_json(list(versions))
+        print_json(versions)
     else:
-        _print(_versions_table(versions))
+        _print_versions(versions)
+    if strategy and not versions:
+        warn(f"strategy {strategy} has no versions{hint}")
 
 
 @app.command()
 def show(strategy: Strategy, version: Version, *, as_json: Json = False) -> None:
-    """Show all that is registered of one version."""
-    with registry() as models:
+    """Show all that is registered of one version.
+
+    JSON: strategy, version, status, model_path, mlflow_run_id, mlflow_experiment_id, metrics, config, created_at,
+    created_by, activated_at, deactivated_at, notes.
+
+    Example: signal-worker models show alpha_baseline v1 --json
+    """
+    with registry(strategy, version) as models:
         found = models.show(strategy, version)
     if as_json:
         print_json(found)
     else:
-        _print(_version_table(found))
+        _print_version(found)
 
 
 @app.command()
 def activate(
     strategy: Strategy, version: Version, reason: Reason = None, by: By = None, *, as_json: Json = False
 ) -> None:
-    """Let a version serve from now on, in place of the one that does."""
-    with registry() as models:
+    """Let a version serve from now on, in place of the one that does.
+
+    JSON: strategy, version, activation, model_path, mlflow_run_id, config, metrics, activated_at.
+
+    Example: signal-worker models activate alpha_baseline v2 --reason "better rank IC"
+    """
+    with registry(strategy, version) as models:
         before = models.active(strategy)
         active = models.activate(strategy, version, by or operator(), reason)
     unchanged = before is not None and before.activation == active.activation
@@ -122,8 +143,13 @@ def activate(
 
 @app.command()
 def rollback(strategy: Strategy, reason: Reason = None, by: By = None, *, as_json: Json = False) -> None:
-    """Let the version serve again that was active before, by history."""
-    with registry() as models:
+    """Let the version serve again that was active before, by history.
+
+    JSON: strategy, version, activation, model_path, mlflow_run_id, config, metrics, activated_at.
+
+    Example: signal-worker models rollback alpha_baseline --reason "v2 drifted"
+    """
+    with registry(strategy) as models:
         active = models.rollback(strategy, by or operator(), reason)
     if as_json:
         print_json(active)
@@ -133,22 +159,40 @@ def rollback(strategy: Strategy, reason: Reason = None, by: By = None, *, as_jso
 
 @app.command()
 def deactivate(strategy: Strategy, reason: Reason = None, by: By = None, *, as_json: Json = False) -> None:
-    """Let no version of the strategy serve."""
-    with registry() as models:
+    """Let no version of the strategy serve.
+
+    JSON: activation, strategy, version, action, from_status, to_status, from_version, to_version, actor,
+    session_role, reason, at, share.
+
+    Example: signal-worker models deactivate alpha_baseline --reason "market closed"
+    """
+    with registry(strategy) as models:
         _print_change(models.deactivate(strategy, by or operator(), reason), as_json=as_json)
 
 
 @app.command()
 def fail(strategy: Strategy, version: Version, reason: NeededReason, by: By = None, *, as_json: Json = False) -> None:
-    """Mark a version as one that must not serve."""
-    with registry() as models:
+    """Mark a version as one that must not serve.
+
+    JSON: activation, strategy, version, action, from_status, to_status, from_version, to_version, actor,
+    session_role, reason, at, share.
+
+    Example: signal-worker models fail alpha_baseline v2 --reason "trained on wrong bars"
+    """
+    with registry(strategy, version) as models:
         _print_change(models.fail(strategy, version, reason, by or operator()), as_json=as_json)
 
 
 @app.command()
 def retry(strategy: Strategy, version: Version, reason: NeededReason, by: By = None, *, as_json: Json = False) -> None:
-    """Put a failed version back to testing."""
-    with registry() as models:
+    """Put a failed version back to testing.
+
+    JSON: activation, strategy, version, action, from_status, to_status, from_version, to_version, actor,
+    session_role, reason, at, share.
+
+    Example: signal-worker models retry alpha_baseline v2 --reason "files restored"
+    """
+    with registry(strategy, version) as models:
         _print_change(models.retry(strategy, version, reason, by or operator()), as_json=as_json)
 
 
@@ -163,8 +207,14 @@ def canary(
     stop: Annotated[bool, typer.Option("--stop", help="Let the active version answer all again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let a version in testing answer a share of the requests, chosen by request id; --stop ends it."""
-    with registry() as models:
+    """Let a version in testing answer a share of the requests, chosen by request id; --stop ends it.
+
+    JSON: activation, strategy, version, action, from_status, to_status, from_version, to_version, actor,
+    session_role, reason, at, share.
+
+    Example: signal-worker models canary alpha_baseline v2 --share 0.05 --reason "first look"
+    """
+    with registry(strategy, version) as models:
         if stop and version is None and share is None:
             change = models.stop_canary(strategy, by or operator(), reason)
         elif not stop and version is not None and share is not None:
@@ -189,13 +239,22 @@ def history(
     *,
     as_json: Json = False,
 ) -> None:
-    """Show the latest changes of status, newest first."""
+    """Show the latest changes of status, newest first.
+
+    JSON: a list of: activation, strategy, version, action, from_status, to_status, from_version, to_version, actor,
+    session_role, reason, at, share.
+
+    Example: signal-worker models history alpha_baseline --limit 10
+    """
     with registry() as models:
         changes = models.history(strategy, limit=limit)
+        hint = "" if changes else near_names(models, strategy)
     if as_json:
-        print_json(list(changes))
+        print_json(changes)
     else:
-        _print(_history_table(changes))
+        _print_history(changes, strategy)
+    if strategy and not changes:
+        warn(f"strategy {strategy} has no versions{hint}")
 
 
 def _read(bundle: Path | None, path: Path | None, stated: "Registration") -> "Registration":
@@ -214,9 +273,9 @@ def _read(bundle: Path | None, path: Path | None, stated: "Registration") -> "Re
             return registration_of_bundle(bundle, artifacts_dir, stated)
         return registration_of_bare_model(path or Path(), artifacts_dir, stated)
     except BundleNotFound as error:
-        refuse(error, code=NOT_FOUND)
+        refuse(error, code=ExitCode.NOT_FOUND)
     except BundleError as error:
-        refuse(error, code=FAILED)
+        refuse(error, code=ExitCode.FAILED)
 
 
 def _print_change(change: "Activation", *, as_json: bool) -> None:
@@ -227,57 +286,51 @@ def _print_change(change: "Activation", *, as_json: bool) -> None:
     typer.echo(f"{change.strategy} {change.version} is {change.to_status}, activation {change.activation}; {serving}")
 
 
-def _print(table: "Table") -> None:
-    from rich.console import Console
-
-    Console().print(table)
-
-
-def _versions_table(versions: "tuple[ModelVersion, ...]") -> "Table":
-    from rich.table import Table
-
-    table = Table("strategy", "version", "status", "activated at", "deactivated at", "model path")
-    for row in versions:
-        table.add_row(
-            row.strategy, row.version, row.status, _time(row.activated_at), _time(row.deactivated_at), row.model_path
-        )
-    return table
+def _print_versions(versions: "tuple[ModelVersion, ...]") -> None:
+    columns = ("strategy", "version", "status", "from (UTC)", "until (UTC)", Column("model path", text=True))
+    rows = [
+        (row.strategy, row.version, row.status, _minute(row.activated_at), _minute(row.deactivated_at), row.model_path)
+        for row in versions
+    ]
+    print_table(columns, rows)
 
 
-def _version_table(version: "ModelVersion") -> "Table":
-    from rich.table import Table
-
-    table = Table("field", "value", show_header=False)
-    table.add_row("version", f"{version.strategy} {version.version}")
-    table.add_row("status", version.status)
-    table.add_row("model path", version.model_path)
-    table.add_row("registered", f"{_time(version.created_at)} by {version.created_by}")
-    table.add_row("activated at", _time(version.activated_at))
-    table.add_row("deactivated at", _time(version.deactivated_at))
-    table.add_row("MLflow run", version.mlflow_run_id or "-")
+def _print_version(version: "ModelVersion") -> None:
+    rows: list[tuple[str, object]] = [
+        ("version", f"{version.strategy} {version.version}"),
+        ("status", version.status),
+        ("model path", version.model_path),
+        ("registered", f"{_time(version.created_at)} by {version.created_by}"),
+        ("activated at", _time(version.activated_at)),
+        ("deactivated at", _time(version.deactivated_at)),
+        ("MLflow run", version.mlflow_run_id),
+    ]
     for name, value in (*version.metrics.items(), *version.config.items()):
-        table.add_row(name, f"{value:.6g}" if isinstance(value, float) else str(value))
-    table.add_row("notes", version.notes or "-")
-    return table
+        rows.append((name, f"{value:.6g}" if isinstance(value, float) else value))
+    rows.append(("notes", version.notes))
+    print_table(("field", Column("value", text=True)), rows)
 
 
-def _history_table(changes: "tuple[Activation, ...]") -> "Table":
-    from rich.table import Table
-
-    table = Table("no.", "at", "version", "what", "active", "by", "reason")
-    table.columns[1].no_wrap = True
-    for row in changes:
-        table.add_row(
-            str(row.activation),
-            _time(row.at),
-            f"{row.strategy} {row.version}",
+def _print_history(changes: "tuple[Activation, ...]", strategy: str | None) -> None:
+    columns: list[Column | str] = [*right("no."), "at (UTC)", "version", "change", "active", "by"]
+    rows = [
+        (
+            row.activation,
+            _minute(row.at),
+            row.version if strategy else f"{row.strategy} {row.version}",
             row.action.replace("_", " "),
             f"{row.from_version or 'none'} -> {row.to_version or 'none'}",
             row.actor,
             row.reason or "",
         )
-    return table
+        for row in changes
+    ]
+    print_table([*columns, Column("reason", text=True)], rows, title=strategy or "")
 
 
-def _time(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "-"
+def _minute(moment: datetime | None) -> str | None:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else None
+
+
+def _time(moment: datetime | None) -> str | None:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else None

@@ -1,9 +1,8 @@
 """`signal-worker models compare`: two versions beside each other, from published vectors or computed here and now.
 
-Exit codes: 0 shown, 1 failed, 2 wrong call, 3 unknown version, or no pair of vectors.
+Exit code 3: an unknown version, or no pair of vectors.
 """
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli import _comparison as comparison
-from worker.cli._common import refuse, settings_of
-from worker.cli._comparison import EvidenceSource, Json, Last, Namespace, Recompute, Since, Snapshot
-from worker.cli._registry import FAILED, NOT_FOUND, registry
+from worker.cli._common import ExitCode, Json, Namespace, print_json, refuse, settings_of
+from worker.cli._comparison import EvidenceSource, Last, Recompute, Since, Snapshot
+from worker.cli._registry import registry
 
 if TYPE_CHECKING:
     from worker.operations.comparison.gathering import Evidence
@@ -35,14 +34,22 @@ def compare(
     recompute: Recompute = False,
     as_json: Json = False,
 ) -> None:
-    """Show two versions beside each other: likeness, turnover, realised IC, latency."""
+    """Show two versions beside each other: likeness, turnover, realised IC, latency.
+
+    JSON: strategy, left, right, source, snapshot_id, pairs, pairs_of_other_symbols, left_out, notes, overall,
+    sessions.
+
+    Example: signal-worker models compare alpha_baseline v1 v2 --recompute --sessions 60
+    """
     if left == right:
         refuse(f"compare takes two versions, was given {left} twice")
     if plot is not None:
         _check_plot(plot)
     settings = settings_of(namespace=namespace)
-    with registry() as models:
-        rows = models.show(strategy, left), models.show(strategy, right)
+    with registry(strategy, left) as models:
+        row = models.show(strategy, left)
+    with registry(strategy, right) as models:
+        rows = row, models.show(strategy, right)
     source = EvidenceSource(
         recompute_sessions=sessions if recompute else None,
         since=since.date() if since else None,
@@ -51,11 +58,11 @@ def compare(
     )
     evidence = comparison.gathered(settings, rows, source)
     if as_json:
-        typer.echo(json.dumps(comparison.as_json(evidence), indent=2))
+        print_json(comparison.as_json(evidence))
     else:
         comparison.show(evidence)
     if not evidence.comparison.pairs:
-        refuse(f"no pair of {strategy} {left} and {right} to compare", code=NOT_FOUND)
+        refuse(f"no pair of {strategy} {left} and {right} to compare", code=ExitCode.NOT_FOUND)
     if plot is not None:
         _draw(evidence, plot)
 
@@ -77,5 +84,5 @@ def _draw(evidence: "Evidence", plot: Path) -> None:
     try:
         plot.write_bytes(image)
     except OSError as error:
-        refuse(f"{plot} cannot be written: {error.strerror}", code=FAILED)
+        refuse(f"{plot} cannot be written: {error.strerror}", code=ExitCode.FAILED)
     typer.echo(f"drawn: {plot}", err=True)

@@ -1,28 +1,22 @@
 """`signal-worker models drift`: how far recent bars are from those a version was trained on.
 
-Exit codes: 0 measured, 1 failed, 2 wrong call, 3 unknown version or nothing active, 5 the prediction drifted further
-than `--fail-above`.
+Exit codes: 3 an unknown version or nothing active, 5 the prediction drifted further than `--fail-above`.
 """
 
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli._common import refuse, settings_of
-from worker.cli._registry import FAILED, NOT_FOUND, registry
+from worker.cli._common import ExitCode, Json, plain, print_json, refuse, settings_of
+from worker.cli._registry import registry
+from worker.cli._tables import Column, print_line, print_table, right
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from strategies.analysis.drift import ColumnDrift, DriftReport
     from strategies.market.bars import Panel
     from strategies.models.bundle import Bundle
     from worker.registry.models import ModelRef
     from worker.settings import Settings
-
-DRIFTED = 5
 
 
 def drift(
@@ -35,26 +29,31 @@ def drift(
         float | None, typer.Option(min=0.0, help="End with exit code 5 if the prediction's PSI is higher.")
     ] = None,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show the drift of the prediction and of each feature against the version's training rows."""
+    """Show the drift of the prediction and of each feature against the version's training rows.
+
+    JSON: strategy, version, bundle_sha256, snapshot_id, first, last, sessions, symbols, rows, prediction, features.
+
+    Example: signal-worker models drift alpha_baseline --fail-above 0.25
+    """
     settings = settings_of()
     report = _measured(settings, _ref(strategy, version), snapshot, sessions)
     if as_json:
-        typer.echo(json.dumps(_as_json(report), indent=2, default=str))
+        print_json(_as_json(report))
     else:
         _show(report, top)
     if fail_above is not None and report.prediction.psi > fail_above:
-        raise typer.Exit(DRIFTED)
+        raise typer.Exit(ExitCode.CRITERION)
 
 
 def _ref(strategy: str, version: str | None) -> "ModelRef":
     """Return the version as it is registered."""
-    with registry() as models:
+    with registry(strategy, version) as models:
         if version is None:
             active = models.active(strategy)
             if active is None:
-                refuse(f"strategy {strategy} has no active version; name one", code=NOT_FOUND)
+                refuse(f"strategy {strategy} has no active version; name one", code=ExitCode.NOT_FOUND)
             return active.ref
         return models.show(strategy, version).ref
 
@@ -66,7 +65,7 @@ def _measured(settings: "Settings", ref: "ModelRef", snapshot: str | None, sessi
     try:
         report = measure_drift(_bundle(settings, ref), _panel(settings, snapshot), sessions)
     except (BundleError, DataError, ExpressionError) as error:
-        refuse(error, code=FAILED)
+        refuse(error, code=ExitCode.FAILED)
     if report is None:
         raise AssertionError("measure_drift returned no report though nothing stops it")
     return report
@@ -87,47 +86,26 @@ def _panel(settings: "Settings", name: str | None) -> "Panel":
 
 
 def _as_json(report: "DriftReport") -> dict[str, Any]:
-    return {
-        **asdict(report),
-        "prediction": _column(report.prediction),
-        "features": [_column(one) for one in report.features],
-    }
-
-
-def _column(one: "ColumnDrift") -> dict[str, Any]:
-    return {**asdict(one), "level": one.level.value}
+    columns = [plain(one) | {"level": one.level.value} for one in (report.prediction, *report.features)]
+    fields: dict[str, Any] = plain(report)
+    return fields | {"prediction": columns[0], "features": columns[1:]}
 
 
 def _show(report: "DriftReport", top: int) -> None:
-    from rich.console import Console
-
     from strategies.analysis.drift import MAJOR_PSI, MODERATE_PSI
 
-    console = Console()
-    console.print(
+    print_line(
         f"{report.strategy} {report.version} against its training rows: {report.rows} rows of {report.symbols} "
-        f"symbols, {report.sessions} sessions from {report.first} to {report.last}, snapshot {report.snapshot_id[:12]}",
-        highlight=False,
-        soft_wrap=True,
+        f"symbols, {report.sessions} sessions from {report.first} to {report.last}, snapshot {report.snapshot_id[:12]}"
     )
-    console.print(_table((report.prediction, *report.features[:top])))
-    console.print(
+    columns: list[Column | str] = ["column", *right("PSI"), "level", *right("KS", "missing", "in training")]
+    print_table(columns, [_cells(one) for one in (report.prediction, *report.features[:top])])
+    print_line(
         f"{report.above(MAJOR_PSI)} of {len(report.features)} features are major (PSI from {MAJOR_PSI}), "
-        f"{report.above(MODERATE_PSI) - report.above(MAJOR_PSI)} moderate (from {MODERATE_PSI})",
-        highlight=False,
-        soft_wrap=True,
+        f"{report.above(MODERATE_PSI) - report.above(MAJOR_PSI)} moderate (from {MODERATE_PSI})"
     )
 
 
-def _table(columns: "tuple[ColumnDrift, ...]") -> "Table":
-    from rich.table import Table
-
-    table = Table("column")
-    for name in ("PSI", "level", "KS", "missing", "in training"):
-        table.add_column(name, justify="left" if name == "level" else "right")
-    for one in columns:
-        ks = "-" if one.ks is None else f"{one.ks:.3f}"
-        table.add_row(
-            one.name, f"{one.psi:.3f}", one.level.value, ks, f"{one.missing:.2%}", f"{one.reference_missing:.2%}"
-        )
-    return table
+def _cells(one: "ColumnDrift") -> tuple[str | None, ...]:
+    ks = None if one.ks is None else f"{one.ks:.3f}"
+    return one.name, f"{one.psi:.3f}", one.level.value, ks, f"{one.missing:.2%}", f"{one.reference_missing:.2%}"

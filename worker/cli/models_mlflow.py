@@ -1,7 +1,4 @@
-"""`signal-worker models register --uri` and `models fetch`: models that were logged to MLflow.
-
-Exit codes: 0 done, 1 failed, 2 wrong call, 3 not found.
-"""
+"""`signal-worker models register --uri` and `models fetch`: models that were logged to MLflow."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli._common import USAGE, refuse, settings_of
-from worker.cli._registry import FAILED, NOT_FOUND, registry
+from worker.cli._common import ExitCode, Json, print_json, refuse, settings_of
+from worker.cli._registry import registry
 
 if TYPE_CHECKING:
     from strategies.models.mlflow_models import Fetched
@@ -22,24 +19,37 @@ if TYPE_CHECKING:
 def fetch(
     strategy: Annotated[str, typer.Argument(help="Name of the strategy.")],
     version: Annotated[str, typer.Argument(help="Version of the strategy.")],
+    *,
+    as_json: Json = False,
 ) -> None:
-    """Bring a version that was registered from MLflow below this machine's artifacts directory."""
+    """Bring a version that was registered from MLflow below this machine's artifacts directory.
+
+    JSON: strategy, version, path, sha256.
+
+    Example: signal-worker models fetch alpha_baseline v1
+    """
     from strategies.models.bundle_store import load_bare_model, load_bundle
 
-    with registry() as models:
+    with registry(strategy, version) as models:
         row = models.show(strategy, version)
     settings = settings_of()
     uri, pinned = _pinned(row)
     with _refusals():
         fetched = _fetch(uri)
         if fetched.sha256 != pinned:
-            refuse(f"{uri} has SHA-256 {fetched.sha256} now, {strategy} {version} was registered as {pinned}", FAILED)
+            refuse(
+                f"{uri} has SHA-256 {fetched.sha256} now, {strategy} {version} was registered as {pinned}",
+                ExitCode.FAILED,
+            )
         with _kept(fetched, settings.artifacts_dir, strategy) as place:
             if fetched.bare:
                 load_bare_model(place, strategy, version)
             else:
                 load_bundle(place)
-    typer.echo(f"{strategy} {version} is in {place}")
+    if as_json:
+        print_json({"strategy": strategy, "version": version, "path": place, "sha256": pinned})
+    else:
+        typer.echo(f"{strategy} {version} is in {place}")
 
 
 def read_uri(uri: str, stated: "Registration") -> "Registration":
@@ -76,7 +86,7 @@ def _pinned(row: "ModelVersion") -> tuple[str, str]:
 
     sha256 = row.ref.bundle_sha256
     if not is_mlflow_uri(row.model_path) or sha256 is None:
-        refuse(f"{row.strategy} {row.version} was not registered by --uri, its model path is {row.model_path}", USAGE)
+        refuse(f"{row.strategy} {row.version} was not registered by --uri, its model path is {row.model_path}")
     return str(row.config.get("mlflow_source") or row.model_path), sha256
 
 
@@ -104,6 +114,6 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except BundleNotFound as error:
-        refuse(error, code=NOT_FOUND)
+        refuse(error, code=ExitCode.NOT_FOUND)
     except BundleError as error:
-        refuse(error, code=FAILED)
+        refuse(error, code=ExitCode.FAILED)

@@ -1,27 +1,33 @@
 """`signal-worker models promote`: activate a version if the evidence on it holds, and only then.
 
-Exit codes: 0 activated (or would be), 1 failed, 2 wrong call, 3 unknown version, 4 conflict: nothing is active, or the
-strategy was changed since its evidence was gathered, 5 refused: a criterion does not hold.
+Exit codes: 4 nothing is active, or the strategy was changed since its evidence was gathered, 5 a criterion does not
+hold.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli import _comparison as comparison
-from worker.cli._common import refuse, settings_of
-from worker.cli._comparison import EvidenceSource, Json, Last, Namespace, Recompute, Since, Snapshot
-from worker.cli._registry import CONFLICT, database_url, operator, refusals, registry
+from worker.cli._common import (
+    ExitCode,
+    Json,
+    Namespace,
+    database_url_of,
+    operator,
+    print_json,
+    refuse,
+    settings_of,
+)
+from worker.cli._comparison import EvidenceSource, Last, Recompute, Since, Snapshot
+from worker.cli._registry import registry
+from worker.cli._tables import Column, print_table
 
 if TYPE_CHECKING:
     from worker.operations.comparison.gate import Criterion
     from worker.operations.comparison.gathering import Evidence
     from worker.operations.promotion import Standing
-
-REFUSED = 5
 
 
 def promote(
@@ -47,7 +53,12 @@ def promote(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Evaluate the criteria alone; activate nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let a version serve if the evidence on it holds; refuse and change nothing if not (exit code 5)."""
+    """Let a version serve if the evidence on it holds; refuse and change nothing if not (exit code 5).
+
+    JSON: passed, activation, criteria, evidence.
+
+    Example: signal-worker models promote alpha_baseline v2 --min-rank-ic 0.02 --min-agreement 0.3 --sessions 60
+    """
     from worker.operations.comparison.gate import Candidacy, Limits, judge
 
     limits = Limits(
@@ -70,7 +81,7 @@ def promote(
     passed = all(one.holds for one in criteria)
     number = _activate(before, _reason(evidence, criteria, reason), by) if passed and not dry_run else None
     if as_json:
-        typer.echo(json.dumps(_as_json(evidence, criteria, number), indent=2))
+        print_json(_as_json(evidence, criteria, number))
     else:
         _show(evidence, criteria)
     _end(before, criteria, number)
@@ -79,13 +90,16 @@ def promote(
 def _standing(strategy: str, version: str) -> "Standing":
     from worker.operations.promotion import NothingActive, standing
 
-    with registry() as models:
+    with registry(strategy, version) as models:
         try:
             before = standing(models, strategy, version)
         except NothingActive as error:
-            refuse(error, code=CONFLICT)
+            refuse(error, code=ExitCode.CONFLICT)
     if before.active.version == version:
-        refuse(f"{strategy} {version} is active already, since activation {before.active.activation}", code=CONFLICT)
+        refuse(
+            f"{strategy} {version} is active already, since activation {before.active.activation}",
+            code=ExitCode.CONFLICT,
+        )
     return before
 
 
@@ -93,11 +107,10 @@ def _activate(before: "Standing", reason: str, by: str | None) -> int:
     from worker.operations.promotion import RegistryChanged
     from worker.operations.promotion import promote as activate
 
-    with refusals():
-        try:
-            return activate(database_url(), before, reason=reason, by=by or operator())
-        except RegistryChanged as error:
-            refuse(error, code=CONFLICT)
+    try:
+        return activate(database_url_of(settings_of()), before, reason=reason, by=by or operator())
+    except RegistryChanged as error:
+        refuse(error, code=ExitCode.CONFLICT)
 
 
 def _reason(evidence: "Evidence", criteria: "Sequence[Criterion]", stated: str | None) -> str:
@@ -112,20 +125,16 @@ def _as_json(evidence: "Evidence", criteria: "Sequence[Criterion]", number: int 
     return {
         "passed": all(one.holds for one in criteria),
         "activation": number,
-        "criteria": [asdict(one) for one in criteria],
+        "criteria": criteria,
         "evidence": found,
     }
 
 
 def _show(evidence: "Evidence", criteria: "Sequence[Criterion]") -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     comparison.show(evidence)
-    table = Table("criterion", "value", "limit", "holds")
-    for one in criteria:
-        table.add_row(one.name, one.value, one.limit, "yes" if one.holds else "no")
-    Console().print(table)
+    typer.echo()
+    columns = (Column("criterion", text=True), "value", "limit", "holds")
+    print_table(columns, [(one.name, one.value, one.limit, "yes" if one.holds else "no") for one in criteria])
 
 
 def _end(before: "Standing", criteria: "Sequence[Criterion]", number: int | None) -> None:
@@ -133,7 +142,7 @@ def _end(before: "Standing", criteria: "Sequence[Criterion]", number: int | None
     name = f"{candidate.strategy} {candidate.version}"
     failed = [str(one) for one in criteria if not one.holds]
     if failed:
-        refuse(f"{name} is not promoted: {'; '.join(failed)}", code=REFUSED)
+        refuse(f"{name} is not promoted: {'; '.join(failed)}", code=ExitCode.CRITERION)
     if number is None:
         typer.echo(f"{name} would be promoted in place of {before.active.version}; nothing was changed", err=True)
     else:

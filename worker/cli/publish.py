@@ -5,12 +5,21 @@ from typing import Annotated
 
 import typer
 
-from worker.cli._common import endpoints_of, settings_of
-from worker.cli._registry import FAILED, database_url, refusals
+from worker.cli._common import (
+    ExitCode,
+    Json,
+    Namespace,
+    database_url_of,
+    endpoints_of,
+    print_json,
+    refuse,
+    settings_of,
+)
+from worker.cli._tables import print_line
 
 
 def publish_registry(
-    namespace: Annotated[str | None, typer.Option(help="Prefix of every key on the server.")] = None,
+    namespace: Namespace = None,
     poll_seconds: Annotated[
         float, typer.Option(min=0.1, max=3600, help="Longest time between two looks at the outbox.")
     ] = 5.0,
@@ -22,11 +31,19 @@ def publish_registry(
     late_seconds: Annotated[
         float, typer.Option(min=1, help="With --check: age from which an event that was not published is late.")
     ] = 60.0,
+    as_json: Json = False,
 ) -> None:
-    """Publish the registry's changes to the workers, until SIGTERM; several may run, one publishes."""
+    """Publish the registry's changes to the workers, until SIGTERM; several may run, one publishes.
+
+    JSON: with --check: led, waiting, oldest_seconds.
+
+    Example: signal-worker publish-registry --check --json
+    """
     if check:
-        _check(late_seconds)
+        _check(late_seconds, as_json=as_json)
         return
+    if as_json:
+        refuse("--json goes with --check: publishing itself prints no facts")
     from contracts.streams import StreamNames
     from worker.registry.publisher import Publisher, PublisherOptions
     from worker.runtime import configure_logs
@@ -46,12 +63,14 @@ def publish_registry(
         publisher.run()
 
 
-def _check(late_seconds: float) -> None:
+def _check(late_seconds: float, *, as_json: bool) -> None:
     from worker.registry.outbox import standing
 
-    with refusals():
-        found = standing(database_url())
+    found = standing(database_url_of(settings_of()))
     oldest = f", the oldest for {found.oldest_seconds:.1f} s" if found.waiting else ""
-    typer.echo(f"{'a publisher' if found.led else 'nobody'} publishes; events that wait: {found.waiting}{oldest}")
+    if as_json:
+        print_json(found)
+    else:
+        print_line(f"{'a publisher' if found.led else 'nobody'} publishes; events that wait: {found.waiting}{oldest}")
     if not found.led or found.oldest_seconds > late_seconds:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(ExitCode.FAILED)

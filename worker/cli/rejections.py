@@ -1,7 +1,4 @@
-"""`signal-worker rejections`: what could not be answered; put it back, or delete it.
-
-Exit codes: 0 done, 1 failed or refused, 2 wrong call, 3 not found.
-"""
+"""`signal-worker rejections`: what could not be answered; put it back, or delete it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,23 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli._common import refuse
-from worker.cli._streams import (
-    FAILED,
-    NOT_FOUND,
-    Json,
-    Namespace,
-    print_json,
-    print_table,
-    span_ms,
-    span_text,
-    stream_server,
-)
+from strategies.suggestions import did_you_mean
+from worker.cli._common import ExitCode, Json, Namespace, VerbGroup, print_json, refuse, warn
+from worker.cli._streams import span_ms, span_text, stream_server
+from worker.cli._tables import Column, print_rows, print_table, right
 
 if TYPE_CHECKING:
     from worker.operations.redrive import Filter, Redrive, Rejected, Rejections
 
-app = typer.Typer(help="Rejected requests: list, show, put back, delete.", no_args_is_help=True)
+app = typer.Typer(cls=VerbGroup, help="Rejected requests: list, show, put back, delete.", no_args_is_help=True)
 
 #: Requests put back by one call by default: they come back to the workers all at once.
 REDRIVEN_AT_ONCE = 1000
@@ -53,7 +42,13 @@ def list_rejections(
     *,
     as_json: Json = False,
 ) -> None:
-    """List rejections, the newest first."""
+    """List rejections, the newest first.
+
+    JSON: a list of: entry_id, request_id, request_entry_id, code, reason, deliveries, and what else the rejection
+    has.
+
+    Example: signal-worker rejections list --code stale_symbol --newer-than 2h
+    """
     wanted = _filter(code, strategy, older_than, newer_than, limit)
     with _rejections(namespace) as rejections:
         found = list(rejections.found(wanted, newest_first=True))
@@ -61,9 +56,9 @@ def list_rejections(
     if as_json:
         print_json([_fields(rejected) for rejected in found])
     else:
-        print_table([_row(rejected) for rejected in found], "rejections, newest first")
+        print_rows([_row(rejected) for rejected in found], "rejections, newest first", text=("reason",))
     if unreadable:
-        typer.echo(f"signal-worker: {unreadable} entries on the stream are no rejections", err=True)
+        warn(f"{unreadable} entries on the stream are no rejections")
 
 
 @app.command()
@@ -73,7 +68,13 @@ def show(
     *,
     as_json: Json = False,
 ) -> None:
-    """Show one rejection, the request's fields, and whether it can be put back."""
+    """Show one rejection, the request's fields, and whether it can be put back.
+
+    JSON: entry_id, request_id, request_entry_id, code, reason, deliveries, fields, can_be_put_back, hindrance, and
+    what else the rejection has.
+
+    Example: signal-worker rejections show my-request-1
+    """
     from worker.client.errors import RedriveRefused
 
     with _rejections(namespace) as rejections:
@@ -88,8 +89,9 @@ def show(
         print_json(fields)
         return
     asked = fields.pop("fields")
-    print_table([{"what": name, "value": value} for name, value in fields.items() if value != ""], "rejection")
-    print_table([{"field": name, "value": value} for name, value in asked.items()], "request as it came")
+    value = Column("value", text=True)
+    print_table(("field", value), [(name, text) for name, text in fields.items() if text != ""], title="rejection")
+    print_table(("field", value), list(asked.items()), title="request as it came")
 
 
 @app.command()
@@ -105,7 +107,12 @@ def redrive(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Put requests back under their own ids: one named id at once, more or a filter with --yes."""
+    """Put requests back under their own ids: one named id at once, more or a filter with --yes.
+
+    JSON: a list of: status, request_id, code, detail.
+
+    Example: signal-worker rejections redrive --code stale_symbol --yes
+    """
     wanted = _filter(code, strategy, older_than, newer_than, limit)
     _refuse_mixed(ids, wanted)
     with _rejections(namespace) as rejections:
@@ -116,11 +123,11 @@ def redrive(
     if as_json:
         print_json(rows)
     else:
-        print_table(rows, "put back" if act else "nothing was done")
+        print_rows(rows, "put back" if act else "nothing was done", text=("detail",))
         if rows and not act:
             typer.echo(f"{len(rows)} would be put back; repeat with --yes")
     if any(row["status"] in {"refused", "answered", "superseded"} for row in rows):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()
@@ -136,7 +143,12 @@ def purge(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Delete rejections; only with --yes. Requests and remembered ids stay as they are."""
+    """Delete rejections; only with --yes. Requests and remembered ids stay as they are.
+
+    JSON: matched, deleted, by_code.
+
+    Example: signal-worker rejections purge --older-than 30d --yes
+    """
     wanted = _filter(code, strategy, older_than, newer_than, limit)
     _refuse_mixed(ids, wanted)
     with _rejections(namespace) as rejections:
@@ -145,7 +157,7 @@ def purge(
     if as_json:
         print_json({"matched": matched, "deleted": deleted, "by_code": dict(counts.most_common())})
         return
-    print_table([{"code": code, "rejections": count} for code, count in counts.most_common()], "rejections selected")
+    print_table(("code", *right("rejections")), counts.most_common(), title="rejections selected")
     typer.echo(f"{deleted} deleted" if yes else f"{matched} would be deleted; repeat with --yes")
 
 
@@ -180,7 +192,7 @@ def _purged(rejections: "Rejections", chosen: "Iterable[Rejected]", *, act: bool
 def _find(rejections: "Rejections", wanted_id: str) -> "Rejected":
     found = rejections.find(wanted_id)
     if found is None:
-        refuse(f"no rejection of {wanted_id} is on the stream", code=NOT_FOUND)
+        refuse(f"no rejection of {wanted_id} is on the stream", code=ExitCode.NOT_FOUND)
     return found
 
 
@@ -218,7 +230,8 @@ def _filter(
     try:
         wanted = None if code is None else RejectionCode(code)
     except ValueError:
-        refuse(f"--code was {code!r}, must be one of {', '.join(one.value for one in RejectionCode)}")
+        codes = [one.value for one in RejectionCode]
+        refuse(f"--code was {code!r}, must be one of {', '.join(codes)}{did_you_mean(str(code), codes)}")
     return Filter(
         code=wanted,
         strategy=strategy,

@@ -1,28 +1,24 @@
 """`signal-worker replay`: compute published vectors again and compare them bit for bit.
 
-Exit codes: 0 identical, 1 different (or a server or archive that cannot be read), 2 wrong call, 3 not reproducible or
-not found.
+Exit codes: 1 different, or an archive that cannot be read, 3 not reproducible or not published.
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli._common import refuse, settings_of
+from worker.cli._common import ExitCode, Json, Namespace, print_json, redis_url_of, refuse, settings_of
+from worker.cli._tables import Column, print_line, print_table, right
+from worker.embedded import StackNotRunning
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from worker.operations.replay.audit import Finding
     from worker.operations.replay.published import Publications
     from worker.settings import Settings
 
-DIFFERENT, NOT_REPRODUCIBLE = 1, 3
 #: Findings that an audit shows one by one.
 SHOWN = 20
 
@@ -33,15 +29,21 @@ def replay(
     until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="To this day; today by default.")] = None,
     sample: Annotated[int, typer.Option(min=1, help="Most vectors drawn for an audit.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed draws the same vectors.")] = 0,
-    namespace: Annotated[str | None, typer.Option(help="Prefix of every key on the server.")] = None,
+    namespace: Namespace = None,
     *,
     offline: Annotated[bool, typer.Option("--offline", help="Read the archive alone, no server.")] = False,
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Vectors of versions in testing, which nobody trades.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Compute a published vector again from its lineage; with --since, a sample of a period."""
+    """Compute a published vector again from its lineage; with --since, a sample of a period.
+
+    JSON: entry_id, found_in, request_id, strategy, model_version, served_as, as_of, outcome, differences, notes;
+    with --shadow a list of these; with --since: published, replayed, findings.
+
+    Example: signal-worker replay --since 2026-01-01 --sample 100
+    """
     if (name is None) == (since is None):
         refuse("replay takes one entry id or request id, or --since for an audit")
     settings = settings_of(namespace=namespace)
@@ -54,7 +56,6 @@ def replay(
 
 
 def _replay_one(settings: "Settings", name: str, where: dict[str, bool], *, as_json: bool) -> None:
-    from worker.errors import StreamUnavailable
     from worker.operations.archive import ArchiveUnusable
     from worker.operations.replay.audit import replay as replay_one
     from worker.operations.replay.errors import NotPublished
@@ -63,14 +64,14 @@ def _replay_one(settings: "Settings", name: str, where: dict[str, bool], *, as_j
         try:
             published = _publications(settings, stack, **where).find_all(name)
         except NotPublished as error:
-            refuse(error, code=NOT_REPRODUCIBLE)
-        except (StreamUnavailable, ArchiveUnusable) as error:
-            refuse(error, code=1)
+            refuse(error, code=ExitCode.NOT_FOUND)
+        except ArchiveUnusable as error:
+            refuse(error, code=ExitCode.FAILED)
     lineage = _lineage(settings)
     findings = [replay_one(one, lineage, _code_version()) for one in published]
     if as_json:
         shown = [_as_json(finding) for finding in findings]
-        typer.echo(json.dumps(shown if where["shadow"] else shown[0], indent=2))
+        print_json(shown if where["shadow"] else shown[0])
     else:
         for finding in findings:
             _show(finding)
@@ -80,7 +81,6 @@ def _replay_one(settings: "Settings", name: str, where: dict[str, bool], *, as_j
 def _audit(
     settings: "Settings", period: tuple[date, date], draw: tuple[int, int], where: dict[str, bool], *, as_json: bool
 ) -> None:
-    from worker.errors import StreamUnavailable
     from worker.operations.archive import ArchiveUnusable
     from worker.operations.replay.audit import audit
     from worker.operations.replay.errors import NotPublished
@@ -90,22 +90,21 @@ def _audit(
             publications = _publications(settings, stack, **where)
             drawn, total = publications.sample(*period, *draw)
             vectors = list(publications.fetch(drawn))
-        except (StreamUnavailable, ArchiveUnusable, NotPublished) as error:
-            refuse(error, code=1)
+        except (ArchiveUnusable, NotPublished) as error:
+            refuse(error, code=ExitCode.FAILED)
     findings = list(audit(vectors, _lineage(settings), _code_version()))
     if as_json:
         summary = {"published": total, "replayed": len(findings), "findings": [_as_json(one) for one in findings]}
-        typer.echo(json.dumps(summary, indent=2))
+        print_json(summary)
     else:
         _show_audit(findings, total)
     if not findings:
-        refuse(f"no vector was published from {period[0]} to {period[1]}", code=NOT_REPRODUCIBLE)
+        refuse(f"no vector was published from {period[0]} to {period[1]}", code=ExitCode.NOT_FOUND)
     _end(findings)
 
 
 def _publications(settings: "Settings", stack: ExitStack, *, offline: bool, shadow: bool) -> "Publications":
     from contracts import SignalVector, StreamNames
-    from worker.embedded import StackNotRunning, resolve_redis_url
     from worker.operations.archive import Archive
     from worker.operations.replay.published import Publications
     from worker.transport.client import connect
@@ -115,7 +114,7 @@ def _publications(settings: "Settings", stack: ExitStack, *, offline: bool, shad
     if offline:
         return Publications(None, names, archive, shadow=shadow)
     try:
-        url = resolve_redis_url(settings.redis_url, settings.local_dir)
+        url = redis_url_of(settings)
     except StackNotRunning as error:
         refuse(f"{error}; --offline reads the archive alone")
     client = connect(url, "signal-worker:replay")
@@ -140,9 +139,9 @@ def _end(findings: "Sequence[Finding]") -> None:
 
     outcomes = {finding.outcome for finding in findings}
     if Outcome.DIFFERENT in outcomes:
-        raise typer.Exit(DIFFERENT)
+        raise typer.Exit(ExitCode.FAILED)
     if Outcome.NOT_REPRODUCIBLE in outcomes:
-        raise typer.Exit(NOT_REPRODUCIBLE)
+        raise typer.Exit(ExitCode.NOT_FOUND)
 
 
 def _as_json(finding: "Finding") -> dict[str, Any]:
@@ -153,55 +152,40 @@ def _as_json(finding: "Finding") -> dict[str, Any]:
         "request_id": vector.request_id,
         "strategy": vector.strategy,
         "model_version": vector.model_version,
-        "served_as": vector.served_as.value,
-        "as_of": vector.as_of.isoformat(),
-        "outcome": finding.outcome.value,
-        "differences": [asdict(difference) for difference in finding.differences],
-        "notes": list(finding.notes),
+        "served_as": vector.served_as,
+        "as_of": vector.as_of,
+        "outcome": finding.outcome,
+        "differences": finding.differences,
+        "notes": finding.notes,
     }
 
 
 def _show(finding: "Finding") -> None:
-    from rich.console import Console
-
     from contracts import ServedAs
 
-    console, vector = Console(), finding.published.vector
+    vector = finding.published.vector
     part = "" if vector.served_as is ServedAs.ACTIVE else f" ({vector.served_as.value})"
-    console.print(
+    print_line(
         f"{finding.outcome.value}: entry {finding.published.entry_id} ({finding.published.found_in}), request "
         f"{vector.request_id}, {vector.strategy} {vector.model_version}{part}, as of {vector.as_of}, "
-        f"{len(vector.weights)} signals",
-        highlight=False,
-        soft_wrap=True,
+        f"{len(vector.weights)} signals"
     )
     if finding.differences:
-        console.print(_differences(finding))
+        columns = ("field", "symbol", Column("published", text=True), Column("recomputed", text=True))
+        print_table(columns, [(one.field, one.symbol, one.published, one.recomputed) for one in finding.differences])
     for note in finding.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _differences(finding: "Finding") -> "Table":
-    from rich.table import Table
-
-    table = Table("what", "symbol", "published", "recomputed")
-    for difference in finding.differences:
-        table.add_row(difference.field, difference.symbol, difference.published, difference.recomputed)
-    return table
+        print_line(f"note: {note}")
 
 
 def _show_audit(findings: "Sequence[Finding]", total: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from worker.operations.replay.audit import Outcome, tally
 
-    console, counts = Console(), tally(findings)
-    table = Table("strategy", "version", "snapshot", *(outcome.value for outcome in Outcome))
-    for strategy, version, snapshot in sorted({key[:3] for key in counts}):
-        numbers = [str(counts[strategy, version, snapshot, outcome]) for outcome in Outcome]
-        table.add_row(strategy, version, snapshot[:12], *numbers)
-    console.print(table)
-    console.print(f"{len(findings)} of {total} published vectors replayed", highlight=False)
+    counts = tally(findings)
+    rows = [
+        (strategy, version, snapshot[:12], *(counts[strategy, version, snapshot, outcome] for outcome in Outcome))
+        for strategy, version, snapshot in sorted({key[:3] for key in counts})
+    ]
+    print_table(("strategy", "version", "snapshot", *right(*(outcome.value for outcome in Outcome))), rows)
+    print_line(f"{len(findings)} of {total} published vectors replayed")
     for finding in [one for one in findings if one.outcome is not Outcome.IDENTICAL][:SHOWN]:
         _show(finding)

@@ -1,7 +1,4 @@
-"""`signal-worker report`: the tear sheet of a bundle as one HTML file.
-
-Exit codes: 0 done, 1 failed, 2 wrong call, 3 no such bundle or snapshot.
-"""
+"""`signal-worker report`: the tear sheet of a bundle as one HTML file."""
 
 from contextlib import suppress
 from datetime import date, datetime
@@ -11,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli._common import refuse, settings_of
+from worker.cli._common import DataDir, ExitCode, Json, print_json, refuse, settings_of
+from worker.cli._tables import print_line
 
 if TYPE_CHECKING:
     from strategies.analysis.tear_sheet.data import Scope, TearSheetData
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from strategies.models.bundle import Bundle
     from worker.settings import Settings
 
-FAILED, NOT_FOUND = 1, 3
 #: Packages of the extra that draws and writes pages.
 NEEDED = ("alphalens", "jinja2", "matplotlib")
 #: What `--snapshot` calls the newest one.
@@ -45,13 +42,20 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="Default reports/<strategy>/<version>.html below the artifacts directory.")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the snapshots; default SIGNALS_DATA_DIR.")] = None,
+    data_dir: DataDir = None,
     artifacts_dir: Annotated[Path | None, typer.Option(help="Default SIGNALS_ARTIFACTS_DIR.")] = None,
+    *,
+    as_json: Json = False,
 ) -> None:
-    """Write what a bundle is worth on sessions that it never saw, as a page that needs nothing else."""
+    """Write what a bundle is worth on sessions that it never saw, as a page that needs nothing else.
+
+    JSON: strategy, version, snapshot_id, first, last, path, size_bytes, captions.
+
+    Example: signal-worker report artifacts/models/alpha_baseline/v1
+    """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        refuse(f"{', '.join(missing)} not installed: pip install 'signal-worker[research]'", code=FAILED)
+        refuse(f"{', '.join(missing)} not installed: pip install 'signal-worker[research]'", code=ExitCode.FAILED)
     start, end = _day(first), _day(last)
     if start and end and end < start:
         refuse(f"--to {end} is before --from {start}")
@@ -63,7 +67,7 @@ def report(
     data, page = _made(settings, bundle, snapshot, scope)
     target = output or settings.artifacts_dir / "reports" / data.manifest.strategy / f"{data.manifest.version}.html"
     _write(target, page)
-    _print_summary(data, target, len(page))
+    _print_summary(data, target, len(page), as_json=as_json)
 
 
 def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scope") -> "tuple[TearSheetData, bytes]":
@@ -85,9 +89,9 @@ def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scop
         data = tear_sheet_data(bundle, _bars(settings, bundle, snapshot), scope, code_version=code_version())
         return data, render_page(data)
     except (BundleNotFound, SnapshotNotFound) as error:
-        refuse(error, code=NOT_FOUND)
+        refuse(error, code=ExitCode.NOT_FOUND)
     except (BundleError, DataError, ExpressionError, StrategyError, TrainingError) as error:
-        refuse(error, code=FAILED)
+        refuse(error, code=ExitCode.FAILED)
 
 
 def _load(settings: "Settings", folder: Path) -> "Bundle":
@@ -98,7 +102,7 @@ def _load(settings: "Settings", folder: Path) -> "Bundle":
     # As given from here, or as the registry would spell it.
     path = artifact_path(str(folder.absolute() if folder.exists() else folder), settings.artifacts_dir)
     if path.is_file():
-        raise BundleError(f"{folder} is a file; only a bundle names the data that its model was trained on")
+        raise BundleError(f"{folder} is a file; a bare model names no training data, only a bundle does")
     return load_bundle(path)
 
 
@@ -127,17 +131,23 @@ def _write(target: Path, page: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        refuse(f"{target} cannot be written: {error.strerror}", code=FAILED)
+        refuse(f"{target} cannot be written: {error.strerror}", code=ExitCode.FAILED)
 
 
-def _print_summary(data: "TearSheetData", target: Path, size_bytes: int) -> None:
+def _print_summary(data: "TearSheetData", target: Path, size_bytes: int, *, as_json: bool) -> None:
     from strategies.analysis.tear_sheet.captions import captions, main_segment
 
-    segment = main_segment(data)
-    typer.echo(f"{data.manifest.strategy} {data.manifest.version}, {segment.period.first} to {segment.period.last}")
+    period, sentences = main_segment(data).period, captions(data)
+    strategy, version = data.manifest.strategy, data.manifest.version
+    if as_json:
+        facts = {"strategy": strategy, "version": version, "snapshot_id": data.snapshot_id}
+        dates = {"first": period.first, "last": period.last}
+        print_json({**facts, **dates, "path": target, "size_bytes": size_bytes, "captions": sentences})
+        return
+    print_line(f"{strategy} {version}, {period.first} to {period.last}")
     for name in ("ic", "cumulative"):
-        typer.echo(captions(data)[name])
-    typer.echo(f"{target} ({size_bytes / 1e6:.1f} MB)")
+        print_line(sentences[name])
+    print_line(f"{target} ({size_bytes / 1e6:.1f} MB)")
 
 
 def _day(moment: datetime | None) -> date | None:

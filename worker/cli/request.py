@@ -1,20 +1,22 @@
 """`signal-worker request`: send one request, show its answer."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli._common import endpoints_of, refuse, settings_of
+from worker.cli._common import ExitCode, Json, Namespace, print_json, redis_url_of, refuse, settings_of
+from worker.cli._fleet import read_fleet
+from worker.cli._streams import stream_server
+from worker.cli._tables import print_line, print_table, right
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from contracts import Rejection, SignalVector
 
 
 def request(
-    symbols: Annotated[list[str] | None, typer.Argument(help="Symbols; none for the model's universe.")] = None,
+    symbols: Annotated[
+        list[str] | None, typer.Argument(help="Symbols, apart or as AAPL,MSFT; none for the model's universe.")
+    ] = None,
     strategy: Annotated[str, typer.Option(help="Which strategy to ask.")] = "alpha_baseline",
     as_of: Annotated[str | None, typer.Option(help="Day or instant with a time zone; the latest by default.")] = None,
     top_n: Annotated[int | None, typer.Option(help="Symbols bought at most.")] = None,
@@ -22,97 +24,101 @@ def request(
     deadline: Annotated[str | None, typer.Option(help="Instant after which no answer is wanted.")] = None,
     on_ineligible: Annotated[str | None, typer.Option(help="reject or exclude symbols with stale or few bars.")] = None,
     request_id: Annotated[str | None, typer.Option(help="Your own id, to ask again without asking twice.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Prefix of every key on the server.")] = None,
+    namespace: Namespace = None,
     *,
     explain: Annotated[bool, typer.Option("--explain", help="Ask which features moved each prediction most.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the answer and show it.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 30.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Show the answer as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Send a signal request; with --wait, show the weights or the rejection (exit code 1)."""
+    """Send a signal request; with --wait, show the weights or the rejection (exit code 6).
+
+    JSON: the signal vector or the rejection as in the contracts; without --wait: request_id.
+
+    Example: signal-worker request AAPL,MSFT IBM --wait --timeout 10
+    """
     from pydantic import ValidationError
 
     from contracts import SignalVector
     from worker.client import SignalClient
-    from worker.errors import RequestTimeout, StreamUnavailable
+    from worker.errors import RequestTimeout
 
     settings = settings_of(namespace=namespace)
     options = {"top_n": top_n, "bottom_n": bottom_n, "deadline": deadline, "on_ineligible": on_ineligible}
     # Left out where it is not asked for: workers of before the field refuse what they do not know.
     options |= {"explain": True} if explain else {}
-    with SignalClient(endpoints_of(settings).redis_url, namespace=settings.namespace) as client:
+    with SignalClient(redis_url_of(settings), namespace=settings.namespace) as client:
         try:
-            sent = client.submit(strategy, symbols or None, as_of=as_of, request_id=request_id, **options)
-            if not wait:
-                typer.echo(sent)
-                return
-            outcome = client.result(sent, timeout=timeout)
+            sent = client.submit(strategy, _split(symbols), as_of=as_of, request_id=request_id, **options)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             refuse(f"{first['loc'][0]} was {first['input']!r}: {first['msg']}")
-        except (RequestTimeout, StreamUnavailable) as error:
-            refuse(error, code=1)
+        try:
+            outcome = client.result(sent, timeout=timeout) if wait else None
+        except RequestTimeout as error:
+            refuse(f"{error} {_who_could_answer(settings.namespace)}", code=ExitCode.TIMEOUT)
+    if outcome is None:
+        print_json({"request_id": sent}) if as_json else typer.echo(sent)
+        return
     if as_json:
-        typer.echo(json.dumps(outcome.model_dump(mode="json", exclude_none=True), indent=2))
+        print_json(outcome)
     else:
         show(outcome)
     if not isinstance(outcome, SignalVector):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.REJECTED)
 
 
 def show(outcome: "SignalVector | Rejection") -> None:
     """Print a vector as a table, or a rejection as a sentence."""
-    from rich.console import Console
-
     from contracts import SignalVector
 
-    console = Console()
     if not isinstance(outcome, SignalVector):
-        console.print(f"[red]rejected[/red] {outcome.code.value}: {outcome.reason}", highlight=False)
+        print_line(f"rejected {outcome.code.value}: {outcome.reason}")
         return
-    console.print(_table(outcome))
+    _print_vector(outcome)
     if outcome.explanations:
-        console.print(_explanations(outcome))
+        _print_explanations(outcome)
     for excluded in outcome.excluded:
-        console.print(f"left out {excluded.code}: {excluded.reason}", highlight=False)
+        print_line(f"left out {excluded.code}: {excluded.reason}")
 
 
-def _table(vector: "SignalVector") -> "Table":
-    from rich.table import Table
+def _who_could_answer(namespace: str) -> str:
+    """Return a clause that names the workers and their states, or the remedy where there is none."""
+    with stream_server(namespace) as (client, names, _):
+        fleet = read_fleet(client, names)
+    if not any(beat.beats for beat in fleet):
+        return f"None lives in {namespace}: `signal-worker run` starts one"
+    return f"In {namespace}: {', '.join(f'{beat.worker} {beat.state}' for beat in fleet)}"
 
-    table = Table(
-        title=f"{vector.strategy} {vector.model_version}, as of {vector.as_of}",
-        caption=(
-            f"return from {vector.horizon}; valid until {vector.valid_until:%Y-%m-%d %H:%M} UTC; "
-            f"long {vector.used_top_n} of {vector.requested_top_n}, short {vector.used_bottom_n} of "
-            f"{vector.requested_bottom_n}; in queue {vector.queue_ms:.1f} ms, computed in {vector.compute_ms:.1f} ms"
-        ),
+
+def _split(symbols: list[str] | None) -> list[str] | None:
+    """Return symbols that were typed apart or with commas, as on the stream; an empty place stays one."""
+    return [part.strip() for text in symbols for part in text.split(",")] if symbols else None
+
+
+def _print_vector(vector: "SignalVector") -> None:
+    rows = [
+        (signal.symbol, f"{signal.predicted_return:+.6f}", signal.rank, f"{signal.target_weight:+.4f}")
+        for signal in vector.weights
+    ]
+    title = f"{vector.strategy} {vector.model_version}, as of {vector.as_of}"
+    print_table(("symbol", *right("predicted return", "rank", "weight")), rows, title=title)
+    print_line(f"return from {vector.horizon}; valid until {vector.valid_until:%Y-%m-%d %H:%M} UTC")
+    print_line(
+        f"long {vector.used_top_n} of {vector.requested_top_n}, short {vector.used_bottom_n} of "
+        f"{vector.requested_bottom_n}; in queue {vector.queue_ms:.1f} ms, computed in {vector.compute_ms:.1f} ms"
     )
-    for column, justify in (("symbol", "left"), ("predicted return", "right"), ("rank", "right"), ("weight", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]  # literals of rich's JustifyMethod
-    for signal in vector.weights:
-        table.add_row(
-            signal.symbol, f"{signal.predicted_return:+.6f}", str(signal.rank), f"{signal.target_weight:+.4f}"
-        )
-    return table
 
 
-def _explanations(vector: "SignalVector") -> "Table":
-    from rich.table import Table
-
-    table = Table(title="why", caption="base, features and others sum to the predicted return")
-    table.add_column("symbol")
-    for column in ("predicted return", "base"):
-        table.add_column(column, justify="right")
-    table.add_column("features, by what they added: value, contribution")
-    table.add_column("others", justify="right")
+def _print_explanations(vector: "SignalVector") -> None:
     predicted = {signal.symbol: signal.predicted_return for signal in vector.weights}
+    rows: list[tuple[str, str, str | None, str]] = []
     for one in vector.explanations:
-        named = [
-            f"{each.feature} {'missing' if each.value is None else f'{each.value:.4g}'} {each.contribution:+.6f}"
-            for each in one.contributions
-        ]
-        table.add_row(
-            one.symbol, f"{predicted[one.symbol]:+.6f}", f"{one.base:+.6f}", "\n".join(named), f"{one.others:+.6f}"
-        )
-    return table
+        rows.append((one.symbol, "base", None, f"{one.base:+.6f}"))
+        for each in one.contributions:
+            value = "missing" if each.value is None else f"{each.value:.4g}"
+            rows.append((one.symbol, each.feature, value, f"{each.contribution:+.6f}"))
+        rows.append((one.symbol, "others", None, f"{one.others:+.6f}"))
+        rows.append((one.symbol, "predicted return", None, f"{predicted[one.symbol]:+.6f}"))
+    title = "why: base, features and others sum to the predicted return"
+    print_table(("symbol", "feature", *right("value", "contribution")), rows, title=title)

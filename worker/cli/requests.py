@@ -1,21 +1,24 @@
-"""`signal-worker requests`: who is working on what, and what became of one request.
-
-Exit codes: 0 done, 1 failed, 2 wrong call, 3 not found.
-"""
+"""`signal-worker requests`: who is working on what, and what became of one request."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli._common import refuse
-from worker.cli._streams import NOT_FOUND, Json, Namespace, print_json, print_table, span_text, stream_server
+from worker.cli._common import ExitCode, Json, Namespace, VerbGroup, print_json, refuse
+from worker.cli._fleet import read_fleet
+from worker.cli._streams import span_text, stream_server
+from worker.cli._tables import Column, print_rows, print_table
 
 if TYPE_CHECKING:
-    from worker.operations.pending import PendingRequest, RequestRecord, Requests
+    from worker.operations.pending import PendingList, PendingRequest, RequestRecord, Requests
 
-app = typer.Typer(help="Requests: who works on what, what became of one.", no_args_is_help=True)
+app = typer.Typer(cls=VerbGroup, help="Requests: who works on what, what became of one.", no_args_is_help=True)
+
+#: Columns of free text.
+_TEXT = ("worker", "last_error")
 
 
 @app.command()
@@ -25,15 +28,18 @@ def pending(
     *,
     as_json: Json = False,
 ) -> None:
-    """Show every request that was delivered and has no outcome yet, the longest idle first."""
-    with _requests(namespace) as requests:
-        found = requests.pending(limit=limit)
-    if as_json:
-        from dataclasses import asdict
+    """Show every request that was delivered and has no outcome yet, the longest idle first.
 
-        print_json(asdict(found))
+    JSON: total, unread, requests.
+
+    Example: signal-worker requests pending --limit 20
+    """
+    with _requests(namespace) as (requests, states):
+        found = _with_states(requests.pending(limit=limit), states)
+    if as_json:
+        print_json(found)
         return
-    print_table([_row(one) for one in found.requests], "pending requests, longest idle first")
+    print_rows([_row(one) for one in found.requests], "pending requests, longest idle first", text=_TEXT)
     unread = "unknown to the server" if found.unread is None else found.unread
     typer.echo(f"pending: {found.total}, shown: {len(found.requests)}, not read yet: {unread}")
 
@@ -45,12 +51,18 @@ def show(
     *,
     as_json: Json = False,
 ) -> None:
-    """Show what is remembered of a request id, and its outcome."""
-    with _requests(namespace) as requests:
+    """Show what is remembered of a request id, and its outcome.
+
+    JSON: request_id, remembered, forgotten_in_ms, pending, outcome.
+
+    Example: signal-worker requests show my-request-1
+    """
+    with _requests(namespace) as (requests, states):
         record = requests.record(request_id)
-        claimed = next((one for one in requests.pending(limit=1000).requests if one.request_id == request_id), None)
+        pending = _with_states(requests.pending(limit=1000), states).requests
+        claimed = next((one for one in pending if one.request_id == request_id), None)
     if not record.remembered and claimed is None:
-        refuse(f"nothing is remembered of request {request_id}, and it is not pending", code=NOT_FOUND)
+        refuse(f"nothing is remembered of request {request_id}, and it is not pending", code=ExitCode.NOT_FOUND)
     if as_json:
         print_json(_fields(record, claimed))
     else:
@@ -58,14 +70,12 @@ def show(
 
 
 def _fields(record: "RequestRecord", claimed: "PendingRequest | None") -> dict[str, Any]:
-    from dataclasses import asdict
-
     return {
         "request_id": record.request_id,
         "remembered": record.remembered,
         "forgotten_in_ms": record.forgotten_in_ms,
-        "pending": asdict(claimed) if claimed else None,
-        "outcome": record.outcome.model_dump(mode="json", exclude_none=True) if record.outcome else None,
+        "pending": claimed,
+        "outcome": record.outcome,
     }
 
 
@@ -73,12 +83,12 @@ def _show(record: "RequestRecord", claimed: "PendingRequest | None") -> None:
     from worker.cli.request import show as show_outcome
 
     if record.remembered:
-        rows = [{"what": name.replace("_", " "), "value": value} for name, value in record.remembered.items()]
+        rows = [(name.replace("_", " "), value) for name, value in record.remembered.items()]
         if record.forgotten_in_ms is not None:
-            rows.append({"what": "forgotten in", "value": span_text(record.forgotten_in_ms)})
-        print_table(rows, f"remembered of {record.request_id}")
+            rows.append(("forgotten in", span_text(record.forgotten_in_ms)))
+        print_table(("field", Column("value", text=True)), rows, title=f"remembered of {record.request_id}")
     if claimed is not None:
-        print_table([_row(claimed)], "pending")
+        print_rows([_row(claimed)], "pending", text=_TEXT)
     if record.outcome is not None:
         show_outcome(record.outcome)
     elif "entry" in record.remembered:
@@ -100,8 +110,18 @@ def _row(one: "PendingRequest") -> dict[str, Any]:
 
 
 @contextmanager
-def _requests(namespace: str | None) -> "Iterator[Requests]":
+def _requests(namespace: str | None) -> "Iterator[tuple[Requests, dict[str, str]]]":
+    """Yield the requests, and each worker's state."""
     from worker.operations.pending import Requests
 
     with stream_server(namespace) as (client, names, _):
-        yield Requests(client, names)
+        yield Requests(client, names), {beat.worker: beat.state for beat in read_fleet(client, names)}
+
+
+def _with_states(found: "PendingList", states: dict[str, str]) -> "PendingList":
+    """Return the list with workers that miss their heartbeats as silent, as `models status` shows them."""
+    requests = tuple(
+        replace(one, holder=replace(one.holder, state=states.get(one.holder.name, one.holder.state)))
+        for one in found.requests
+    )
+    return replace(found, requests=requests)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli._common import endpoints_of, refuse, settings_of
+from worker.cli._common import Namespace, endpoints_of, settings_of
 
 if TYPE_CHECKING:
     from worker.settings import Settings
@@ -19,7 +19,7 @@ _OPTIONAL = ("sklearn", "dask", "matplotlib", "graphviz")
 
 
 def run(
-    namespace: Annotated[str | None, typer.Option(help="Prefix of every key on the server.")] = None,
+    namespace: Namespace = None,
     name: Annotated[str | None, typer.Option(help="Name of this consumer; keep it to resume its own entries.")] = None,
     strategies: Annotated[
         str | None, typer.Option(help="Strategies to serve, comma-separated; all by default.")
@@ -31,7 +31,10 @@ def run(
     ] = None,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Answer signal requests until SIGTERM."""
+    """Answer signal requests until SIGTERM.
+
+    Example: signal-worker run --processes 2 --health-port 8080
+    """
     if lifeline is not None:
         from worker.fleet.liveness_pipe import die_with_parent
 
@@ -47,12 +50,8 @@ def run(
     sys.setswitchinterval(SWITCH_SECONDS)
     _import_lightgbm()
     from worker.app import Worker
-    from worker.errors import SettingsError
 
-    try:
-        raise typer.Exit(Worker(settings, endpoints_of(settings), lifeline=lifeline).run())
-    except SettingsError as error:
-        refuse(error)
+    raise typer.Exit(Worker(settings, endpoints_of(settings), lifeline=lifeline).run())
 
 
 def _import_lightgbm() -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli._common import settings_of
+from worker.cli._common import Json, print_json, refuse, settings_of
+from worker.cli._tables import Column, print_table
 from worker.server_urls import without_password
 
 if TYPE_CHECKING:
@@ -23,18 +24,25 @@ Printed by `signal-worker settings --markdown`.
 def settings(
     *,
     markdown: Annotated[bool, typer.Option(help="Print the table of docs/settings.md.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show every setting with the value that is in force here."""
+    """Show every setting with the value that is in force here.
+
+    JSON: a list of: name, value, default, meaning.
+
+    Example: signal-worker settings --json
+    """
+    if markdown and as_json:
+        refuse("settings takes --markdown or --json, one of them")
     if markdown:
         typer.echo(markdown_table())
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "value", "default", "meaning", row_styles=("", "dim"))
-    for name, value, default, meaning in _rows(settings_of()):
-        table.add_row(name, value, default, meaning)
-    Console().print(table)
+    rows = list(_rows(settings_of()))
+    names = ("name", "value", "default", "meaning")
+    if as_json:
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
+    else:
+        print_table(("name", *(Column(name, text=True) for name in names[1:])), rows)
 
 
 def markdown_table() -> str:

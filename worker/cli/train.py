@@ -1,6 +1,6 @@
 """`signal-worker train`: a snapshot becomes a model bundle. The last line on stdout is the command that registers it.
 
-Exit codes: 0 done, with a warning on stderr where MLflow could not be reached; 1 failed, 2 wrong call.
+A run that MLflow cannot record ends with 0 and a warning on stderr.
 """
 
 import shlex
@@ -12,21 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from worker.cli._common import refuse, settings_of
+from worker.cli._common import DataDir, ExitCode, Json, print_json, refuse, settings_of, warn
+from worker.cli._tables import print_line, print_table, right
 
 if TYPE_CHECKING:
     from strategies.alpha_baseline.train import TrainingRun
     from strategies.models import samples
     from strategies.models.configuration import TrainingConfig
-    from strategies.models.manifest import BundleManifest, WalkForwardRecord
+    from strategies.models.manifest import BundleManifest, Period, WalkForwardRecord
     from worker.settings import Settings
 
 BASELINE = "alpha_baseline"
-FAILED = 1
 #: What the stages of training are called on the screen.
 STAGES = {
     "bars": "load bars",
@@ -54,7 +51,7 @@ PERCENT = (
 def train(
     strategy: Annotated[str, typer.Argument(help="Which strategy, e.g. alpha_baseline.")],
     config: Annotated[Path | None, typer.Option(help="YAML file; default the strategy's training.yaml.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the snapshots; default SIGNALS_DATA_DIR.")] = None,
+    data_dir: DataDir = None,
     artifacts_dir: Annotated[Path | None, typer.Option(help="Default SIGNALS_ARTIFACTS_DIR.")] = None,
     version: Annotated[str | None, typer.Option(help="Of the bundle; default the next free v<N>.")] = None,
     snapshot: Annotated[str | None, typer.Option(help="Id or run date; default the latest.")] = None,
@@ -62,8 +59,14 @@ def train(
     bottom_n: Annotated[int | None, typer.Option(min=0, help="Symbols sold short.")] = None,
     *,
     mlflow: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
+    as_json: Json = False,
 ) -> None:
-    """Train a strategy's model on a snapshot and write its bundle."""
+    """Train a strategy's model on a snapshot and write its bundle.
+
+    JSON: strategy, version, path, model_sha256, training, metrics, walk_forward, mlflow_run_id, register.
+
+    Example: signal-worker train alpha_baseline --no-mlflow
+    """
     from pydantic import ValidationError
 
     from strategies.errors import BundleError, DataError, ExpressionError, StrategyError, TrainingError
@@ -78,8 +81,14 @@ def train(
     try:
         run = run_training(chosen, settings, version=version, snapshot=snapshot, mlflow=mlflow)
     except (TrainingError, BundleError, DataError, ExpressionError, StrategyError) as error:
-        refuse(error, code=FAILED)
-    typer.echo(_register_command(run, artifacts_dir))
+        refuse(error, code=ExitCode.FAILED)
+    command = _register_command(run, artifacts_dir)
+    if as_json:
+        print_json(_as_json(run, command))
+        return
+    _show(run)
+    # Whole, so that a shell can run it.
+    typer.echo(command)
 
 
 def run_training(
@@ -89,9 +98,8 @@ def run_training(
     version: str | None = None,
     snapshot: str | None = None,
     mlflow: bool = True,
-    console: Console | None = None,
 ) -> "TrainingRun":
-    """Train with progress shown, print what the model was worth, log the run, and return it.
+    """Train with progress shown on stderr, log the run, and return it.
 
     A run that MLflow cannot record is warned of once, and succeeds all the same.
 
@@ -102,14 +110,27 @@ def run_training(
     """
     from strategies.alpha_baseline.train import Places, train_baseline
 
-    console = console or Console(highlight=False)
     places = Places(data_dir=settings.data_dir, artifacts_dir=settings.artifacts_dir)
-    with _progress(console) as progress:
+    with _progress() as progress:
         run = train_baseline(
             config, places, version=version, snapshot=snapshot, git_revision=git_revision(), progress=progress
         )
-    _show(run, console)
-    return replace(run, mlflow_run_id=_log(run, settings, console)) if mlflow else run
+    return replace(run, mlflow_run_id=_log(run, settings)) if mlflow else run
+
+
+def _as_json(run: "TrainingRun", command: str) -> dict[str, Any]:
+    manifest = _manifest(run)
+    return {
+        "strategy": manifest.strategy,
+        "version": manifest.version,
+        "path": run.path,
+        "model_sha256": run.bundle.model_sha256,
+        "training": manifest.training,
+        "metrics": manifest.metrics,
+        "walk_forward": manifest.walk_forward,
+        "mlflow_run_id": run.mlflow_run_id,
+        "register": command,
+    }
 
 
 def _register_command(run: "TrainingRun", artifacts_dir: Path | None) -> str:
@@ -120,17 +141,14 @@ def _register_command(run: "TrainingRun", artifacts_dir: Path | None) -> str:
     return " ".join([*where, shlex.join(["signal-worker", "models", "register", str(run.path), *logged])])
 
 
-def _log(run: "TrainingRun", settings: "Settings", console: Console) -> str | None:
+def _log(run: "TrainingRun", settings: "Settings") -> str | None:
     from strategies.alpha_baseline.tracking import TrackingFailed, log_run
 
     try:
-        with console.status("log the run to MLflow …"):
-            run_id = log_run(run.bundle, run.path, run.trained, tracking_uri=settings.mlflow_tracking_uri)
+        return log_run(run.bundle, run.path, run.trained, tracking_uri=settings.mlflow_tracking_uri)
     except TrackingFailed as error:
-        typer.echo(f"signal-worker: warning: {error}; the bundle is whole, in {run.path}", err=True)
+        warn(f"warning: {error}; the bundle is whole, in {run.path}")
         return None
-    console.print(f"MLflow run  {run_id}")
-    return run_id
 
 
 def git_revision() -> str | None:
@@ -155,9 +173,11 @@ def _config(strategy: str, path: Path | None) -> "TrainingConfig":
     from strategies.alpha_baseline.train import baseline_config
     from strategies.errors import TrainingError
     from strategies.models.configuration import load_training_config
+    from strategies.suggestions import did_you_mean
 
     if path is None and strategy != BASELINE:
-        raise TrainingError(f"strategy {strategy} has no configuration of its own, only {BASELINE} has: give --config")
+        only = f"only {BASELINE} has: give --config{did_you_mean(strategy, (BASELINE,))}"
+        raise TrainingError(f"strategy {strategy} has no configuration of its own, {only}")
     config = baseline_config() if path is None else load_training_config(path)
     if config.strategy != strategy:
         raise TrainingError(f"{path} configures strategy {config.strategy}, the command names {strategy}")
@@ -171,9 +191,14 @@ def _override(config: "TrainingConfig", **sides: int | None) -> "TrainingConfig"
 
 
 @contextmanager
-def _progress(console: Console) -> "Iterator[samples.Progress]":
+def _progress() -> "Iterator[samples.Progress]":
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    # On stderr, so that what is printed can be piped, and only where somebody watches.
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, done: int, total: int) -> None:
@@ -184,52 +209,75 @@ def _progress(console: Console) -> "Iterator[samples.Progress]":
         yield report
 
 
-def _show(run: "TrainingRun", console: Console) -> None:
+def _manifest(run: "TrainingRun") -> "BundleManifest":
     manifest = run.bundle.manifest
     assert manifest is not None  # noqa: S101 - a bundle that was just saved has one
+    return manifest
+
+
+def _show(run: "TrainingRun") -> None:
+    manifest = _manifest(run)
     training = manifest.training
     periods = [(name, getattr(training, name)) for name in ("train", "valid", "test")]
     dates = ", ".join(f"{name} {period.first} to {period.last}" for name, period in periods)
-    final = "final model: " if manifest.walk_forward else ""
-    console.print(f"{final}{dates}; {training.train_rows} training rows, {training.best_iteration} rounds kept")
+    print_line(f"{'final model: ' if manifest.walk_forward else ''}{dates}")
+    print_line(f"{training.train_rows} training rows, {training.best_iteration} rounds kept")
     if manifest.walk_forward:
-        console.print(_folds_table(manifest.walk_forward))
-    console.print(_metrics_table(manifest))
-    console.print(f"prediction  {manifest.prediction_kind}, {manifest.label.horizon}; {VWAP[run.bundle.vwap_stand_in]}")
-    console.print(f"bundle      {run.path}", soft_wrap=True)
-    console.print(f"model       {run.bundle.model_sha256[:16]}, proven on {_golden_rows(run)} golden rows")
+        _print_folds(manifest.walk_forward)
+    _print_metrics(manifest)
+    typer.echo()
+    print_line(f"prediction  {manifest.prediction_kind}, {manifest.label.horizon}")
+    print_line(f"vwap        {VWAP[run.bundle.vwap_stand_in]}")
+    print_line(f"bundle      {run.path}")
+    print_line(f"model       {run.bundle.model_sha256[:16]}, proven on {_golden_rows(run)} golden rows")
+    if run.mlflow_run_id:
+        print_line(f"MLflow run  {run.mlflow_run_id}")
 
 
 def _golden_rows(run: "TrainingRun") -> int:
     return len(run.trained.content.golden.windows)
 
 
-def _folds_table(record: "WalkForwardRecord") -> Table:
+def _print_folds(record: "WalkForwardRecord") -> None:
     kept = f"purge {record.purge_sessions}, embargo {record.embargo_sessions} sessions"
-    table = Table(title=f"Walk-forward, {record.window}; {kept}")
-    for name in ("fold", "train", "valid", "test", "embargoed", "rows", "rank ic", "return"):
-        table.add_column(name)
-    for number, fold in enumerate(record.folds, start=1):
-        periods = [f"{period.first} to {period.last}" for period in (fold.train, fold.valid, fold.test)]
-        worth = [_spell(name, fold.metrics[name]) for name in ("rank_ic", "cumulative_return")]
-        table.add_row(str(number), *periods, str(fold.embargoed_sessions), str(fold.train_rows), *worth)
-    return table
+    periods = [
+        (number, _period(fold.train), _period(fold.valid), fold.embargoed_sessions)
+        for number, fold in enumerate(record.folds, start=1)
+    ]
+    title = f"Walk-forward, {record.window}; {kept}"
+    typer.echo()
+    print_table([*right("fold"), "train", "valid", *right("embargoed")], periods, title=title)
+    results = [
+        (
+            number,
+            _period(fold.test),
+            fold.train_rows,
+            *(_spell(name, fold.metrics[name]) for name in ("rank_ic", "cumulative_return")),
+        )
+        for number, fold in enumerate(record.folds, start=1)
+    ]
+    typer.echo()
+    print_table([*right("fold"), "test", *right("training rows", "rank IC", "return")], results)
 
 
-def _metrics_table(manifest: "BundleManifest") -> Table:
+def _period(period: "Period") -> str:
+    return f"{period.first} to {period.last}"
+
+
+def _print_metrics(manifest: "BundleManifest") -> None:
     folds = manifest.walk_forward
-    table = Table(
-        title=("Held-out test period" if folds is None else f"Test periods of {len(folds.folds)} folds together")
-        + ", top-N/bottom-N portfolio after costs"
-    )
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    if folds:
-        table.add_column("final model, its test", justify="right")
-    for name, value in manifest.metrics.items():
-        final = [_spell(name, folds.final_metrics[name])] if folds else []
-        table.add_row(name.replace("_", " "), _spell(name, value), *final)
-    return table
+    periods = "Held-out test period" if folds is None else f"Test periods of {len(folds.folds)} folds together"
+    rows = [
+        (
+            name.replace("_", " "),
+            _spell(name, value),
+            *([_spell(name, folds.final_metrics[name])] if folds else []),
+        )
+        for name, value in manifest.metrics.items()
+    ]
+    figures = right("value", *(["final model, its test"] if folds else []))
+    typer.echo()
+    print_table(["metric", *figures], rows, title=f"{periods}, top-N/bottom-N portfolio after costs")
 
 
 def _spell(name: str, value: float | None) -> str:

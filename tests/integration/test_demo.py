@@ -4,8 +4,12 @@ import sys
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from tests.support.pages import Shell
 from tests.support.servers import short_lived_directory
+from worker.cli._common import ExitCode
+from worker.cli.main import app
 from worker.settings import inherited_environment
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
@@ -31,6 +35,9 @@ def demo(folder, *words):
     )
 
 
+NOWHERE = {"REDIS_URL": "redis://127.0.0.1:1/0", "DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+
+
 def of_this_demo(folder):
     """Return the command lines of living processes that know the demo's folder."""
     found = []
@@ -46,10 +53,8 @@ def test_demo_runs_the_whole_job_and_leaves_nothing_running(folder):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"alpha_baseline v1, as of 2013-03-01", done.stdout)
-    assert (
-        len(re.findall(r"^│ (AAPL|FB|GOOG|IBM|MSFT) .*[+-]0\.\d{6} .*[+-]0\.[05]000 │$", done.stdout, re.MULTILINE))
-        == 5
-    )
+    rows = re.findall(r"^(AAPL|FB|GOOG|IBM|MSFT) +[+-]0\.\d{6} +\d +[+-]0\.[05]000$", done.stdout, re.MULTILINE)
+    assert len(rows) == 5
     assert "nothing is running" in done.stdout
     assert of_this_demo(folder) == []
 
@@ -76,4 +81,43 @@ def test_kept_demo_serves_until_it_is_stopped(folder):
         stopped = demo(folder, "--stop")
 
     assert stopped.returncode == 0
+    assert of_this_demo(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "sentence"),
+    [
+        (("REDIS_URL",), (), "REDIS_URL is set, and the demo would activate its toy model"),
+        (("REDIS_URL", "DATABASE_URL"), ("--keep",), "REDIS_URL and DATABASE_URL are set"),
+        (("DATABASE_URL",), ("--on-given-servers",), "needs REDIS_URL and DATABASE_URL"),
+    ],
+)
+def test_demo_keeps_off_servers_that_are_given(monkeypatch, tmp_path, given, words, sentence):
+    monkeypatch.setenv("SIGNALS_LOCAL_DIR", str(tmp_path / "local"))
+    for name in ("REDIS_URL", "DATABASE_URL"):
+        monkeypatch.setenv(name, NOWHERE[name] if name in given else "")
+
+    refused = CliRunner().invoke(app, ["demo", *words])
+
+    assert refused.exit_code == ExitCode.USAGE
+    assert sentence in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "local").exists()
+
+
+def test_every_line_that_a_kept_demo_prints_can_be_pasted(folder):
+    shell = Shell(folder)
+    try:
+        printed = re.sub(r"\x1b\[[0-9;]*m", "", shell.run("make demo KEEP=1", "the demo"))
+        lines = re.findall(r"^(# .*)\n(.*)$", printed.partition("Lines to play with:")[2], re.MULTILINE)
+        pasted = {what: shell.run(line, what) for what, line in lines}
+    finally:
+        shell.close()
+
+    assert len(pasted) == 13
+    assert "alive" in pasted["# is it alive?"]
+    assert "signal_worker_" in pasted["# what does it measure?"]
+    assert "serving" in pasted["# who serves what?"]
+    assert "alpha_baseline" in pasted["# read a worker's heartbeat"]
+    assert "as of 2013-02-01" in pasted["# ask and wait"]
     assert of_this_demo(folder) == []

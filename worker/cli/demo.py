@@ -1,6 +1,9 @@
 """`signal-worker demo`: the whole job on real bars, by the very lines that a user would type."""
 
+import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,19 +38,27 @@ def demo(
     *,
     keep: Annotated[bool, typer.Option(help="Leave the servers, the publisher and the worker running.")] = False,
     stop: Annotated[bool, typer.Option(help="Stop what an earlier --keep left running.")] = False,
+    on_given_servers: Annotated[
+        bool, typer.Option("--on-given-servers", help="Use the servers of REDIS_URL and DATABASE_URL.")
+    ] = False,
 ) -> None:
-    """Import real bars, train, register, activate, ask, and show the answer."""
+    """Import real bars, train, register, activate, ask, and show the answer.
+
+    Example: signal-worker demo --keep
+    """
     settings = settings_of(default_as_of="snapshot")
     processes = settings.local_dir / "demo"
     if stop:
         _stop_kept(processes)
         LocalStack(settings.local_dir, detached=True).stop()
         return
+    _check_servers(settings, wanted=on_given_servers)
     begun = time.monotonic()
+    port = _health_port(settings) if keep else 0
     with _servers(settings, keep=keep) as endpoints:
-        _run_job(_Job(settings, endpoints, processes, keep=keep))
+        worker = _run_job(_Job(settings, endpoints, processes, keep=keep), port)
         if keep:
-            _print_lines(endpoints, settings)
+            _print_lines(lines_to_try(endpoints, settings, worker, port))
     _console.print(
         f"[green]done[/green] in {time.monotonic() - begun:.1f} s" + ("" if keep else ", nothing is running")
     )
@@ -77,13 +88,13 @@ class _Job:
             refuse(f"`signal-worker {words[0]}` ended with {done.returncode}", code=ExitCode.FAILED)
 
     @contextmanager
-    def running(self, verb: str) -> Iterator[None]:
+    def running(self, verb: str, *options: str) -> Iterator[None]:
         """Keep a process running; it ends with the demo, even with one that is killed, unless it is kept."""
-        _console.print(f"[bold]$ signal-worker {verb} &[/bold]")
+        _console.print(f"[bold]$ signal-worker {' '.join([verb, *options])} &[/bold]")
         self.processes.mkdir(parents=True, exist_ok=True)
         child = launch(
             Launch(
-                command=(sys.executable, "-m", "worker", verb),
+                command=(sys.executable, "-m", "worker", verb, *options),
                 log=(self.processes / f"{verb}.log").resolve(),
                 death_signal=None if self.keep else signal.SIGTERM,
                 environment=self.environment,
@@ -99,7 +110,8 @@ class _Job:
                 _end(child.pid)
 
 
-def _run_job(job: _Job) -> None:
+def _run_job(job: _Job, port: int) -> str:
+    """Run it and return the name of the worker that serves."""
     from strategies.market.snapshots import latest_snapshot
 
     _stop_kept(job.processes)
@@ -112,16 +124,30 @@ def _run_job(job: _Job) -> None:
     (version,) = _versions(artifacts) - before
     with ExitStack() as running:
         running.enter_context(job.running("publish-registry"))
-        running.enter_context(job.running("run"))
+        running.enter_context(job.running("run", *(["--health-port", str(port)] if port else [])))
         job.type("models", "register", str(artifacts / "models" / STRATEGY / version))
         job.type("models", "activate", STRATEGY, version, "--reason", "demo")
-        _await_serving(job, version)
+        worker = _await_serving(job, version)
         job.type("request", *DEMO_SYMBOLS, "--as-of", last_session.isoformat(), "--wait")
+    return worker
+
+
+def _check_servers(settings: "Settings", *, wanted: bool) -> None:
+    """End before the toy model is activated on servers that may be somebody's own."""
+    given = [name for name, url in (("REDIS_URL", settings.redis_url), ("DATABASE_URL", settings.database_url)) if url]
+    if wanted and len(given) < 2:  # noqa: PLR2004 - both
+        refuse("--on-given-servers needs REDIS_URL and DATABASE_URL")
+    if given and not wanted:
+        verb, them = ("is", "it") if len(given) == 1 else ("are", "them")
+        refuse(
+            f"{' and '.join(given)} {verb} set, and the demo would activate its toy model on those servers: "
+            f"unset {them} to use embedded servers, or pass --on-given-servers"
+        )
 
 
 @contextmanager
 def _servers(settings: "Settings", *, keep: bool) -> Iterator[Endpoints]:
-    """Yield the servers of the environment, or the embedded ones; those end with the demo unless kept."""
+    """Yield the given servers, or the embedded ones; those end with the demo unless kept."""
     if settings.redis_url and settings.database_url:
         yield Endpoints(redis_url=settings.redis_url, database_url=settings.database_url)
         return
@@ -150,17 +176,39 @@ def _versions(artifacts: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.is_dir() else set()
 
 
-def _await_serving(job: _Job, version: str) -> None:
+def _await_serving(job: _Job, version: str) -> str:
+    """Return the name of the worker that serves the version."""
     from worker.client import SignalClient
 
     wanted = f"{STRATEGY}={version}#"
     with SignalClient(job.endpoints.redis_url, namespace=job.settings.namespace) as client:
-        if not wait_until(lambda: any(wanted in beat.models for beat in client.workers()), READY_SECONDS):
+
+        def serving() -> list[str]:
+            return [beat.worker for beat in client.workers() if wanted in beat.models]
+
+        if not wait_until(lambda: bool(serving()), READY_SECONDS):
             refuse(
                 f"no worker serves {version} after {READY_SECONDS:.0f} s; see {job.processes / 'run.log'}",
                 code=ExitCode.FAILED,
             )
+        (worker, *_) = serving()
     _console.print(f"a worker has proven {STRATEGY} {version} and serves it")
+    return worker
+
+
+def _health_port(settings: "Settings") -> int:
+    """Return the port that is set, else the first free one from 8080 on."""
+    if settings.health_port:
+        return settings.health_port
+    for port in range(8080, 8180):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((settings.health_host, port))
+            except OSError:
+                continue
+            return port
+    return 0
 
 
 def _end(pid: int) -> None:
@@ -176,24 +224,52 @@ def _stop_kept(folder: Path) -> None:
         path.unlink()
 
 
-def _print_lines(endpoints: Endpoints, settings: "Settings") -> None:
-    """Print the lines with which to play."""
+def lines_to_try(endpoints: Endpoints, settings: "Settings", worker: str, port: int) -> list[tuple[str, str]]:
+    """Return lines for a shell in this folder, each with what it does."""
     from contracts import StreamNames
 
-    redis, names = f"redis-cli -u {endpoints.redis_url}", StreamNames(settings.namespace)
-    program = Path(sys.executable).with_name("signal-worker")
-    lines: Sequence[tuple[str, str]] = (
+    redis, names = f"redis-cli -u {shlex.quote(_with_user(endpoints.redis_url))}", StreamNames(settings.namespace)
+    program, health = _program(), f"http://{settings.health_host}:{port}"
+    looks = [
+        ("is it alive?", f"curl -s {health}/livez"),
+        ("can it answer?", f"curl -s {health}/readyz"),
+        ("what does it measure?", f"curl -s {health}/metrics"),
+    ]
+    return [
         ("ask", f"{redis} XADD {names.requests} '*' strategy {STRATEGY} symbols AAPL,MSFT,IBM"),
         ("read the last answer", f"{redis} XREVRANGE {names.results} + - COUNT 1"),
-        ("read the last refusal", f"{redis} XREVRANGE {names.rejections} + - COUNT 1"),
-        ("find the workers, then HGETALL one", f"{redis} --scan --pattern '{names.worker('*')}'"),
-        ("let workers look again", f"{redis} XADD {names.control} '*' type reload strategy {STRATEGY}"),
+        ("read the last rejection", f"{redis} XREVRANGE {names.rejections} + - COUNT 1"),
+        ("find the workers", f"{redis} --scan --pattern '{names.worker('*')}'"),
+        ("read a worker's heartbeat", f"{redis} HGETALL {shlex.quote(names.worker(worker))}"),
+        ("let workers look at the registry again", f"{redis} XADD {names.control} '*' type reload strategy {STRATEGY}"),
         ("ask and wait", f"{program} request AAPL MSFT --as-of 2013-02-01 --wait"),
+        ("who serves what?", f"{program} models status"),
         ("list the models", f"{program} models list"),
-        ("look into the registry", f"psql {endpoints.database_url} -c 'TABLE model_activations'"),
+        *(looks if port else []),
+        ("look into the registry", f"psql {shlex.quote(endpoints.database_url)} -c 'TABLE model_activations'"),
         ("end it all", f"{program} demo --stop"),
-    )
+    ]
+
+
+def _with_user(url: str) -> str:
+    """Return the URL with the user `default` before a password alone: redis-cli before 7.2 refuses it without."""
+    return url.replace("://:", "://default:", 1)
+
+
+def _program() -> str:
+    """Return how a shell in this folder starts `signal-worker`, whatever its PATH."""
+    script = Path(sys.executable).with_name("signal-worker")
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m worker"
+    return shlex.quote(str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script))
+
+
+def _print_lines(lines: "Sequence[tuple[str, str]]") -> None:
     _console.print("\nThe servers, the publisher and the worker are running. Lines to play with:\n")
     for what, line in lines:
         _console.print(f"[dim]# {what}[/dim]")
         _console.print(line, soft_wrap=True, markup=False)
+    packages = {"redis-cli": "redis-tools", "psql": "postgresql-client", "curl": "curl"}
+    missing = [f"{name} (package {package})" for name, package in packages.items() if shutil.which(name) is None]
+    if missing:
+        _console.print(f"\nNot installed here: {', '.join(missing)}", soft_wrap=True)

@@ -79,7 +79,7 @@ class DriftReport:
 
     def above(self, psi: float) -> int:
         """Return how many features have at least this PSI."""
-        return sum(one.psi >= psi for one in self.features)
+        return sum(each.psi >= psi for each in self.features)
 
 
 class NothingToCompare(DataError):
@@ -139,7 +139,7 @@ def measure_drift(
         symbols=len(symbols),
         rows=len(predictions),
         prediction=columns[-1],
-        features=tuple(sorted(columns[:-1], key=lambda one: -one.psi)),
+        features=tuple(sorted(columns[:-1], key=lambda each: -each.psi)),
     )
 
 

@@ -162,9 +162,9 @@ class _Builder:
         operator = OPERATORS.get(tree.name)
         if operator is None:
             raise self.error(tree.position, f"unknown operator {tree.name}")
-        wanted, given = len(operator.arguments), len(tree.arguments)
-        if wanted != given:
-            raise self.error(tree.position, f"{tree.name} takes {wanted} arguments, {given} were given")
+        takes, given = len(operator.arguments), len(tree.arguments)
+        if takes != given:
+            raise self.error(tree.position, f"{tree.name} takes {takes} arguments, {given} were given")
         for part, sort in zip(tree.arguments, operator.arguments, strict=True):
             if sort in "xy" and isinstance(part, Number):
                 raise self.error(part.position, f"{tree.name} needs a series here, not the number {part.value}")

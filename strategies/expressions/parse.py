@@ -113,14 +113,14 @@ class _Parser:
         return self.tokens[self.at]
 
     def take(self, text: str) -> bool:
-        found = self.token.kind == "symbol" and self.token.text == text
-        self.at += found
-        return found
+        matches = self.token.kind == "symbol" and self.token.text == text
+        self.at += matches
+        return matches
 
     def expect(self, text: str) -> None:
         if not self.take(text):
-            found = repr(self.token.text) if self.token.text else "the end"
-            raise self.error(self.token.position, f"{text!r} was expected, {found} was found")
+            was = repr(self.token.text) if self.token.text else "the end"
+            raise self.error(self.token.position, f"{text!r} was expected, {was} was found")
 
     def whole(self) -> Tree:
         tree = self.comparison()
@@ -189,17 +189,17 @@ class _Parser:
             tree = self.comparison()
             self.expect(")")
             return tree
-        found = repr(token.text) if token.text else "the end"
-        raise self.error(token.position, f"a value was expected, {found} was found")
+        was = repr(token.text) if token.text else "the end"
+        raise self.error(token.position, f"a value was expected, {was} was found")
 
     def arguments(self) -> tuple[Tree, ...]:
         if self.take(")"):
             return ()
-        found = [self.comparison()]
+        arguments = [self.comparison()]
         while self.take(","):
-            found.append(self.comparison())
+            arguments.append(self.comparison())
         self.expect(")")
-        return tuple(found)
+        return tuple(arguments)
 
     def number(self, token: _Token) -> Number:
         if len(token.text) > MAX_NUMBER_CHARACTERS:

@@ -265,10 +265,11 @@ def _booster(content: bytes, features: FeatureSet, *, check: bool) -> lgb.Booste
 
 def _reference(content: bytes, features: FeatureSet) -> tuple[Distribution, ...]:
     reference = decode_reference(content)
-    if tuple(one.name for one in reference) != (*features.names, PREDICTION):
+    if tuple(each.name for each in reference) != (*features.names, PREDICTION):
         raise BundleError(f"{REFERENCE_FILE} holds other columns than the features in order and the prediction")
     if any(
-        len(one.quantiles) not in {0, len(LEVELS)} or one.quantiles != tuple(sorted(one.quantiles)) for one in reference
+        len(each.quantiles) not in {0, len(LEVELS)} or each.quantiles != tuple(sorted(each.quantiles))
+        for each in reference
     ):
         raise BundleError(f"{REFERENCE_FILE} holds a column without {len(LEVELS)} ascending quantiles")
     return reference

@@ -107,7 +107,7 @@ class WalkForward(BaseModel):
     def _one_way(self) -> Self:
         lengths = (self.train_sessions, self.valid_sessions, self.test_sessions)
         if self.folds is not None:
-            if any(given is not None for given in (*lengths, self.step_sessions, self.window)):
+            if any(length is not None for length in (*lengths, self.step_sessions, self.window)):
                 raise ValueError("folds are listed, so window and lengths in sessions have no meaning: leave them out")
             _follow_each_other(self.folds)
         elif None in lengths:

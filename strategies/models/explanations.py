@@ -65,12 +65,13 @@ def explain_rows(
     if not len(features):
         return ()
     try:
-        found = booster.predict(np.ascontiguousarray(features), pred_contrib=True, num_threads=1)
+        contributions = booster.predict(np.ascontiguousarray(features), pred_contrib=True, num_threads=1)
     except lgb.basic.LightGBMError as error:
         raise NotExplainable(f"the model's predictions cannot be taken apart: {error}") from error
-    _require_sums(found, predictions)
+    _require_sums(contributions, predictions)
     return tuple(
-        _attribution(found[row], features[row], float(predictions[row]), names, count) for row in range(len(found))
+        _attribution(contributions[row], features[row], float(predictions[row]), names, count)
+        for row in range(len(contributions))
     )
 
 
@@ -100,5 +101,5 @@ def _attribution(
         for index in order.tolist()
         if of_features[index] != 0
     )
-    others = math.fsum((prediction, -base, *(-one.contribution for one in named)))
+    others = math.fsum((prediction, -base, *(-each.contribution for each in named)))
     return Attribution(base=base, named=named, others=others)

@@ -133,9 +133,9 @@ def _extremes(features: Float32Array, exists: NDArray[np.bool_]) -> tuple[list[i
         if finite.any():
             cells.append(int(np.argmin(np.where(finite, values, np.inf))))
             cells.append(int(np.argmax(np.where(finite, values, -np.inf))))
-        found = [int(cell) for cell in np.flatnonzero(exists & ~np.isfinite(values))[:1]]
-        cells += found
-        missing += found
+        without_value = [int(cell) for cell in np.flatnonzero(exists & ~np.isfinite(values))[:1]]
+        cells += without_value
+        missing += without_value
     return cells, missing
 
 

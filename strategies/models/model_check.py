@@ -123,9 +123,9 @@ def _check_sizes(head: str, blocks: list[str]) -> None:
     for line in head.splitlines():
         if line.startswith("tree_sizes="):
             sizes = [int(size) for size in line.removeprefix("tree_sizes=").split()]
-            found = [len("Tree=") + len(block) for block in blocks]
-            if sizes[:-1] != found[:-1] or len(sizes) != len(found):
-                raise MalformedModel(f"tree_sizes are {sizes[:3]} and so on, the trees have {found[:3]} characters")
+            actual = [len("Tree=") + len(block) for block in blocks]
+            if sizes[:-1] != actual[:-1] or len(sizes) != len(actual):
+                raise MalformedModel(f"tree_sizes are {sizes[:3]} and so on, the trees have {actual[:3]} characters")
 
 
 def _tree_fault(fields: dict[str, str], summary: ModelSummary) -> str | None:

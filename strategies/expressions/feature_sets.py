@@ -18,7 +18,7 @@ import numpy as np
 from strategies.errors import ExpressionError
 from strategies.expressions.alphas import ALPHA158, ALPHA360
 from strategies.expressions.evaluate import Bars, Features, evaluate
-from strategies.expressions.graph import Meaning, build
+from strategies.expressions.graph import Semantics, build
 from strategies.expressions.operators import MAX_WINDOW
 from strategies.expressions.program import Program, assemble
 from strategies.market.bars import IntArray, Panel, Window
@@ -151,14 +151,14 @@ def define(
         ExpressionError: A column is no expression, uses an operator wrongly or looks ahead; two columns have one name.
     """
     listed = [(str(column), str(text)) for column, text in columns]
-    meaning = _meaning(precision, expanding, looks_ahead=not serving)
+    semantics = _semantics(precision, expanding, looks_ahead=not serving)
     _check_names(name, listed)
-    program = assemble(build(listed, meaning))
+    program = assemble(build(listed, semantics))
     return FeatureSet(
         name=name,
         names=tuple(column for column, _ in listed),
         expressions=tuple(text for _, text in listed),
-        sha256=_identity(listed, meaning),
+        sha256=_identity(listed, semantics),
         lookback=program.lookback,
         fields=frozenset(used for used, _ in program.fields),
         precision=precision,
@@ -173,7 +173,7 @@ def label(expression: str, *, name: str = "LABEL0", precision: Precision = "qlib
     Raises:
         ExpressionError: It is no expression, or uses an operator wrongly.
     """
-    program = assemble(build([(name, expression)], _meaning(precision, None, looks_ahead=True)))
+    program = assemble(build([(name, expression)], _semantics(precision, None, looks_ahead=True)))
     return Label(name=name, expression=expression, lookahead=program.lookahead, program=program)
 
 
@@ -188,12 +188,12 @@ def _range(
     return evaluate(program, bars, begin, max(last + 1 - begin, 0), threads=threads)
 
 
-def _meaning(precision: str, expanding: int | None, *, looks_ahead: bool) -> Meaning:
+def _semantics(precision: str, expanding: int | None, *, looks_ahead: bool) -> Semantics:
     if precision not in {"qlib", "float64"}:
         raise ExpressionError(f"precision was {precision!r}, it is qlib or float64")
     if expanding is not None and not 1 <= expanding <= MAX_WINDOW:
         raise ExpressionError(f"expanding was {expanding} sessions, it lies from 1 to {MAX_WINDOW}")
-    return Meaning(precision=precision, expanding=expanding, looks_ahead=looks_ahead)
+    return Semantics(precision=precision, expanding=expanding, looks_ahead=looks_ahead)
 
 
 def _check_names(name: str, columns: list[tuple[str, str]]) -> None:
@@ -206,11 +206,11 @@ def _check_names(name: str, columns: list[tuple[str, str]]) -> None:
         seen.add(column)
 
 
-def _identity(columns: list[tuple[str, str]], meaning: Meaning) -> str:
+def _identity(columns: list[tuple[str, str]], semantics: Semantics) -> str:
     stated = {
         "columns": columns,
-        "expanding": meaning.expanding,
-        "precision": meaning.precision,
+        "expanding": semantics.expanding,
+        "precision": semantics.precision,
         "semantics": SEMANTICS,
     }
     return sha256(json.dumps(stated, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -49,7 +49,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meaning:
+class Semantics:
     """The choices that decide what an expression's values are, beside its text."""
 
     #: `qlib`: each operation in the type Qlib computes it in; `float64`: all in float64, on the same float32 bars.
@@ -69,7 +69,7 @@ MAX_NODES = 5000
 class Graph:
     """The nodes of all columns, and each column's last node."""
 
-    meaning: Meaning
+    semantics: Semantics
     nodes: list[Node] = field(default_factory=list)
     roots: list[int] = field(default_factory=list)
     _index: dict[Node, int] = field(default_factory=dict)
@@ -106,18 +106,18 @@ class Graph:
         return reach
 
 
-def build(columns: list[tuple[str, str]], meaning: Meaning) -> Graph:
+def build(columns: list[tuple[str, str]], semantics: Semantics) -> Graph:
     """Return the graph of all columns.
 
     Raises:
         ExpressionError: A column cannot be built, or looks back further than `MAX_LOOKBACK` sessions.
     """
-    graph = Graph(meaning)
+    graph = Graph(semantics)
     for column, expression in columns:
         graph.add_column(column, expression)
     if _lookback(graph) > MAX_LOOKBACK and len(columns) > 1:
         for single in columns:
-            build([single], meaning)
+            build([single], semantics)
     if _lookback(graph) > MAX_LOOKBACK:
         reason = f"looks back {_lookback(graph)} sessions, at most {MAX_LOOKBACK} are allowed"
         raise refusal(*columns[0], 0, reason)
@@ -140,7 +140,7 @@ def _span(node: Node) -> tuple[int, int]:
 class _Builder:
     def __init__(self, graph: Graph, column: str, text: str) -> None:
         self.graph, self.column, self.text = graph, column, text
-        self.plain = graph.meaning.precision == "float64"
+        self.plain = graph.semantics.precision == "float64"
 
     def error(self, position: int, reason: str) -> ExpressionError:
         return refusal(self.column, self.text, position, reason)
@@ -210,7 +210,7 @@ class _Builder:
         by = self.number(tree, 1)
         if not isinstance(by, int) or by == 0 or abs(by) > MAX_WINDOW:
             raise self.error(tree.position, f"{tree.name} by {by}: a shift is a whole number from 1 to {MAX_WINDOW}")
-        if by < 0 and not self.graph.meaning.looks_ahead:
+        if by < 0 and not self.graph.semantics.looks_ahead:
             raise self.error(tree.position, f"{tree.name} by {by} looks ahead, features never may")
         kind = self.graph.nodes[source].kind
         kind = {BOOL: FLOAT64 if self.plain else FLOAT32, INT64: FLOAT64}.get(kind, kind)
@@ -259,7 +259,7 @@ class _Builder:
         return self.graph.add(Node("EMA", inputs, (rows, decay)))
 
     def expanding(self, tree: Call) -> int:
-        sessions = self.graph.meaning.expanding
+        sessions = self.graph.semantics.expanding
         if sessions is None or tree.name == "Corr":
             reason = f"{tree.name} over 0 looks back without end: state a number of sessions"
             raise self.error(tree.position, reason if tree.name != "Corr" else "Corr over 0 has no meaning in Qlib")

@@ -113,7 +113,7 @@ def test_prediction_that_is_not_finite_names_its_symbol(bad):
     [
         (-1, 3, "top_n is -1"),
         (3, MAX_SIDE + 1, "bottom_n is 10001"),
-        (0, 0, "both 0"),
+        (0, 0, "^top_n and bottom_n are both 0, at least one side must hold a symbol$"),
         (True, 3, "top_n is True"),
         (1.5, 3, "top_n is 1.5"),
     ],

@@ -43,7 +43,10 @@ candidates() {
 reasons=$(mktemp)
 trap 'rm -f "$reasons"' EXIT
 usable=$(candidates | awk '!seen[$0]++' | while read -r candidate; do
-    "$candidate" -I -c "$probe" 2>"$reasons.one" || echo "$candidate: $(tail -n 1 "$reasons.one")" >>"$reasons"
+    if ! "$candidate" -I -c "$probe" 2>"$reasons.one"; then
+        reason=$(tail -n 1 "$reasons.one")
+        echo "$candidate: ${reason:-does not run}" >>"$reasons"
+    fi
     rm -f "$reasons.one"
 done | sort -u | awk '
     { split($1, part, "."); rank = part[2]; if (part[2] <= 12) rank += 100; print rank, part[3], $0 }' |

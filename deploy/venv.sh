@@ -34,9 +34,11 @@ stamp() {
     echo "$venv/.installed-$1-$key"
 }
 
-# What an installer wrote that names the cause: its own errors, else its last words.
+# What an installer wrote that names the cause: what the network or the disk answered and its own errors, else its last lines.
 causes() {
     local found
+    grep -aoE "(Name or service not known|Temporary failure in name resolution|Connection refused|Network is unreachable|timed out|\
+CERTIFICATE_VERIFY_FAILED|No space left on device|Permission denied)" "$1" | head -n 1 | sed 's|^|first failure: |' >&2 || true
     found=$(grep -aE '^ *(error|ERROR|cause|Caused by|fatal|×|├─▶|╰─▶|hint)' "$1" | cut -c1-300 | awk '!seen[$0]++' | tail -n 6 || true)
     if [[ -n $found ]]; then echo "$found"; else tail -n 3 "$1" | cut -c1-300; fi >&2
 }

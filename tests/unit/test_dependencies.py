@@ -6,8 +6,10 @@ import subprocess
 import sys
 import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
+import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -151,6 +153,17 @@ def test_locks_of_other_requirements_are_found(tmp_path):
     assert (as_locked.returncode, as_locked.stderr) == (0, "")
     assert changed.returncode == 1
     assert "deploy/lock-serving.txt is not of this pyproject.toml: make lock" in changed.stderr
+
+
+def test_hooks_of_pre_commit_run_installed_tools_and_fetch_nothing():
+    content = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = [hook for repository in content["repos"] for hook in repository["hooks"]]
+
+    assert [repository["repo"] for repository in content["repos"]] == ["local"]
+    assert {hook["language"] for hook in hooks} == {"system"}
+    for hook in hooks:
+        tool = hook["entry"].split()[0].removeprefix(".venv/bin/")
+        assert (Path(sys.executable).parent / tool).exists(), tool
 
 
 def test_classifiers_name_the_pythons_that_are_allowed():

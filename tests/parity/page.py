@@ -65,10 +65,10 @@ _RULES = (
         "the same (`precision: qlib`); `float64` keeps float64 until the end",
     ),
 )
-_HELD = (
-    "Tests in `tests/parity/` and `tests/unit/expressions/` hold these rows; `strategies/expressions/operators.py` says"
-    " it operator by operator."
-    " `tests/parity/recordings/` holds what Qlib computes (`python -m tests.parity.record`), so that every Python is"
+_VERIFIED = (
+    "Tests in `tests/parity/` and `tests/unit/expressions/` verify these rows;"
+    " `strategies/expressions/operators.py` documents each operator."
+    " `tests/parity/recordings/` contains what Qlib computes (`python -m tests.parity.record`), so that every Python is"
     " compared with it, also where pyqlib has no wheel."
 )
 
@@ -202,7 +202,7 @@ def _cause_row(where: str, cause: Cause) -> list[str]:
 
 def _rules() -> str:
     title = "## Where Qlib is surprising, and what the engine does"
-    return f"{title}\n\n{_table(('rule of Qlib', 'the engine'), _RULES)}\n\n{_HELD}"
+    return f"{title}\n\n{_table(('rule of Qlib', 'the engine'), _RULES)}\n\n{_VERIFIED}"
 
 
 def _features(measured: Mapping[str, SnapshotParity]) -> str:

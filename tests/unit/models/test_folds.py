@@ -10,7 +10,7 @@ from sklearn.model_selection import TimeSeriesSplit
 
 from strategies.errors import TrainingError
 from strategies.models.configuration import TrainingConfig, load_training_config
-from strategies.models.folds import Fold, Split, plan_folds
+from strategies.models.folds import Fold, Split, plan_folds, split_sessions
 from tests.support.market import sessions_from
 
 SESSIONS = sessions_from(date(2013, 1, 2), 100)
@@ -48,6 +48,25 @@ def test_rolling_window_keeps_its_length_and_larger_purge():
         ([0, 1, 2, 3], [7, 8], [12, 13]),
         ([4, 5, 6, 7], [11, 12], [16, 17]),
     ]
+
+
+def test_ranges_of_a_plan_count_from_its_span():
+    dates = {
+        "train": {"first": "2013-01-15", "last": "2013-02-28"},
+        "valid": {"first": "2013-03-06", "last": "2013-03-20"},
+        "test": {"first": "2013-04-01", "last": "2013-04-30"},
+    }
+    config = TrainingConfig.model_validate({"periods": dates, "walk_forward": {"folds": [dates]}})
+
+    planned, whole = plan_folds(SESSIONS, config), split_sessions(SESSIONS, config)
+
+    assert (planned.span.start, planned.span.stop) == (whole.train.start, whole.test.stop)
+    assert planned.span.start > 0
+    sessions = SESSIONS[planned.span]
+    for split in (planned.final.split, planned.folds[0].split):
+        for (_, period), (_, expected) in zip(split, whole, strict=True):
+            assert sessions[period].tolist() == SESSIONS[expected].tolist()
+    assert sessions[planned.tested].tolist() == SESSIONS[whole.test].tolist()
 
 
 def test_embargo_applies_to_every_later_fold():

@@ -1,11 +1,14 @@
 """Fixtures of all tests: the servers, a namespace and a database of one's own."""
 
+import contextlib
 import signal
+import tempfile
 
 import pytest
 import structlog
 
 from tests.support.fork_server import close_fork_servers
+from tests.support.leaks import Belongings, lasting_keys, left_since
 from tests.support.market import load_kernels
 from tests.support.servers import (
     Databases,
@@ -18,9 +21,10 @@ from tests.support.servers import (
     shared_endpoints,
     short_lived_directory,
 )
-from tests.support.serving import Streams
+from tests.support.serving import Streams, close_clients
 from tests.support.world import build_world
 from worker.embedded import LocalStack, identity
+from worker.embedded.processes import reap_all
 
 # A shell ignores SIGINT for what it runs in the background, and children inherit that: Ctrl-C could not be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -49,6 +53,29 @@ def _fork_servers():
     """Ends the fork servers with the last test, before the coverage is put together."""
     yield
     close_fork_servers()
+    reap_all()  # or Python warns of each server that a test ended as if it still ran
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_directory(tmp_path_factory):
+    """A folder for temporary files, in which a test leaves none."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temporary"))
+    yield
+    tempfile.tempdir = before
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request, _temporary_directory):
+    """Fails a test that leaves a process, a connection, a file outside `tmp_path`, or a key without an expiry."""
+    before = Belongings.now()
+    yield
+    close_clients()
+    left = left_since(before)
+    used = request.node.funcargs
+    if "namespace" in used and "valkey_url" in used:
+        with contextlib.closing(connect_redis(used["valkey_url"])) as client:
+            left += lasting_keys(client, used["namespace"])
+    assert not left, "left behind: " + "; ".join(left)
 
 
 @pytest.fixture(scope="session")

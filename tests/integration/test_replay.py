@@ -144,6 +144,7 @@ def test_request_id_is_found_after_it_was_forgotten(call, press):
 def test_rejected_and_unknown_requests_have_no_vector(call, streams):
     key = streams.names.request("refused")
     streams.client.hset(key, mapping={"state": "rejected", "entry": "7-0", "stream": streams.names.rejections})
+    streams.client.expire(key, 60)
 
     refused, unknown, garbage = call("replay", "refused"), call("replay", "nobody"), call("replay", "1-1")
 

@@ -198,7 +198,8 @@ def test_run_is_logged_with_parameters_metrics_plots_and_bundle(tmp_path):
     losses = client.get_metric_history(run_id, "validation_loss")
     assert [each.value for each in losses] == pytest.approx(trained.validation_loss)
     assert logged.data.tags["bundle_sha256"] == bundle.bundle_sha256
-    stored = Path(client.download_artifacts(run_id, "bundle"))
+    (tmp_path / "stored").mkdir()
+    stored = Path(client.download_artifacts(run_id, "bundle", str(tmp_path / "stored")))
     assert load_bundle(stored, check=False).bundle_sha256 == bundle.bundle_sha256
     plots = {file.path: file.file_size for file in client.list_artifacts(run_id, "plots")}
     assert plots.keys() == {

@@ -125,6 +125,11 @@ class ForkServer:
         """Process id of the parent of every child."""
         return self._process.pid
 
+    @property
+    def descriptor(self) -> int:
+        """File descriptor of the connection to it."""
+        return self._requests.fileno()
+
     def start(self, module: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedChild:
         """Fork a child that does what `python -m module` does in the log's folder; both output streams go to the log.
 

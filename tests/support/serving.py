@@ -5,9 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
+from weakref import WeakSet
 
 import lightgbm as lgb
 import numpy as np
+from redis import ConnectionPool
 
 from contracts import GROUP, Rejection, SignalVector, StreamNames
 from contracts.codec import decode
@@ -33,12 +35,29 @@ from worker.transport.client import Client, connect, pairs_of, say
 NOW = datetime(2013, 3, 2, 12, 0, tzinfo=UTC)
 
 
+#: Pools of connections of the classes below, until they are collected; some outlive their client.
+_opened: "WeakSet[ConnectionPool]" = WeakSet()
+
+
+def open_client(url: str, role: str, *, block_ms: int = 0) -> Client:
+    """Return a client as the worker's parts use one; `close_clients` closes it."""
+    client = connect(url, role, block_ms=block_ms)
+    _opened.add(client.connection_pool)
+    return client
+
+
+def close_clients() -> None:
+    """Close the connections of every client that `open_client` returned; a longer-lived one connects again."""
+    for pool in list(_opened):
+        pool.disconnect()
+
+
 class Streams:
     """The streams of one namespace as a test writes and reads them."""
 
     def __init__(self, url: str, namespace: str) -> None:
         self.names = StreamNames(namespace)
-        self.client: Client = connect(url, "test")
+        self.client: Client = open_client(url, "test")
 
     def add(self, fields: Mapping[bytes | str, bytes | str], *, times: int = 1) -> list[str]:
         """Add a request as a producer would, and return the entry ids."""
@@ -138,15 +157,15 @@ class Bench:
         self.names, self.rules, self.stop = names, rules, threading.Event()
         self.leave_now = threading.Event()
         self.limits = limits or make_limits()
-        commands = connect(url, f"{name}:commands")
+        commands = open_client(url, f"{name}:commands")
         self.stream = RequestStream(
-            connect(url, f"{name}:reader", block_ms=self.limits.block_ms),
+            open_client(url, f"{name}:reader", block_ms=self.limits.block_ms),
             commands,
             names,
             name,
             lease_ms=self.limits.lease_ms,
         )
-        self.leases = Leases(connect(url, f"{name}:heartbeat"), names, name)
+        self.leases = Leases(open_client(url, f"{name}:heartbeat"), names, name)
         self.results = Results(commands, names, name, dedupe_seconds=3600)
         self.slots, self.counters, self.outage = Slots(served), Counters(), Outage("requests")
         self.shadows = Shadows(self.slots, share=1.0, size=8)

@@ -5,9 +5,11 @@ Must not know: workers.
 Invariant: bundles are really trained and proven; versions differ in every prediction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from contracts import SignalRequest, weights_digest
 from strategies.alpha_baseline.train import Places, train_baseline
@@ -28,7 +30,27 @@ _LATER = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def build_world(folder: Path, versions: Sequence[str] = ("v1",)) -> Path:
-    """Write a snapshot of 300 sessions and train these versions on it; return the folder."""
+    """Write a snapshot of 300 sessions and bundles of these versions trained on it; return the folder.
+
+    They are trained once in a process for each set of versions, and copied afterwards.
+    """
+    for path, (mode, content) in _trained(tuple(versions)).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+        (folder / path).chmod(mode)
+    return folder
+
+
+@cache
+def _trained(versions: tuple[str, ...]) -> Mapping[Path, tuple[int, bytes]]:
+    """Return the mode and content of every file of a world by its path there."""
+    with TemporaryDirectory() as folder:
+        _train(Path(folder), versions)
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return {path.relative_to(folder): (path.stat().st_mode, path.read_bytes()) for path in files}
+
+
+def _train(folder: Path, versions: Sequence[str]) -> None:
     bars = {symbol: make_bars(sessions=300, seed=row) for row, symbol in enumerate(SYMBOLS)}
     write_snapshot(folder / "data", bars)
     places = Places(data_dir=folder / "data", artifacts_dir=folder / "artifacts")
@@ -36,7 +58,6 @@ def build_world(folder: Path, versions: Sequence[str] = ("v1",)) -> Path:
         parameters: dict[str, bool | int | float | str] = {"bagging_fraction": 0.7, "bagging_freq": 1}
         config = TrainingConfig(rounds=5, seed=number, num_threads=1, num_leaves=4, parameters=parameters)
         train_baseline(config, places, version=version)
-    return folder
 
 
 def register(registry: Registry, version: str, path: str | None = None) -> None:

@@ -62,6 +62,7 @@ class Launch:
 
 def launch(order: Launch) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, so that a terminal's Ctrl-C reaches us alone."""
+    reap_all()
     with order.log.open("ab") as log:
         child = subprocess.Popen(
             order.command,
@@ -152,6 +153,12 @@ def reap(pid: int) -> None:
     child = _children.get(pid)
     if child is not None and child.poll() is not None:
         _children.pop(pid, None)
+
+
+def reap_all() -> None:
+    """Take the exit status of every child of ours that ended, whoever ended it."""
+    for pid in list(_children):
+        reap(pid)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:

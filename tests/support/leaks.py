@@ -1,0 +1,111 @@
+"""What a test left behind: processes, connections, files, keys without an expiry.
+
+Owns: what counts as left, and the sentence about it.
+Must not know: fixtures, and what a test does.
+Invariant: what was there before the test, or belongs to a longer-lived fixture, is never counted. Linux only, as /proc
+is read; elsewhere nothing but files and keys is found.
+"""
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from contracts import StreamNames
+from tests.support.fork_server import fork_servers
+from worker.embedded.processes import reap_all, wait_until
+from worker.transport.client import text_of
+
+#: Time for what is about to end: a killed process that its parent has not reaped, a socket whose peer has left.
+_SETTLING_SECONDS = 5.0
+_ROOT = Path(__file__).parents[2]
+_PROC = Path("/proc")
+#: The positions that a gateway has reached, which must outlive every entry.
+_BOOK = re.compile(r"\w+:gateway:.+:book:.+")
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What this test process has at one moment."""
+
+    processes: frozenset[int]
+    sockets: frozenset[str]
+    files: frozenset[Path]
+
+    @classmethod
+    def now(cls) -> "Belongings":
+        """Return what there is now."""
+        servers = {server.pid for server in fork_servers()}
+        children = {*_children(os.getpid())} - servers
+        return cls(
+            frozenset(children.union(*map(_children, servers))),
+            frozenset(_sockets()),
+            frozenset(_files()),
+        )
+
+    def left(self, before: "Belongings") -> list[str]:
+        """Return a sentence for each thing that was not there before."""
+        processes = [f"process {pid}: {_command(pid)}" for pid in sorted(self.processes - before.processes)]
+        sockets = sorted(self.sockets - before.sockets)
+        files = [f"file {path}" for path in sorted(self.files - before.files)]
+        return [*processes, *(f"connection {name}" for name in sockets), *files]
+
+
+def left_since(before: Belongings) -> list[str]:
+    """Return what a test left, once nothing of it is about to end."""
+    reap_all()  # a server that its stack ended is a zombie until then
+    if not Belongings.now().left(before):
+        return []
+    wait_until(lambda: not Belongings.now().left(before), _SETTLING_SECONDS)
+    return Belongings.now().left(before)
+
+
+def lasting_keys(client: "redis.Redis", namespace: str) -> list[str]:
+    """Return the keys of a namespace that would stay on the server for ever and are no stream of it, and delete all."""
+    names = StreamNames(namespace)
+    streams = {names.requests, names.results, names.rejections, names.control, names.events, names.shadow}
+    keys = client.keys(f"{namespace}:*")
+    if not keys:
+        return []
+    with client.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.pttl(key)
+        expiries = pipe.execute()
+    client.unlink(*keys)
+    lasting = [text_of(key) for key, expiry in zip(keys, expiries, strict=True) if expiry == -1]
+    by_design = {key for key in lasting if key in streams or _BOOK.fullmatch(key)}
+    return [f"key {key} without an expiry" for key in sorted({*lasting} - by_design)]
+
+
+def _children(pid: int) -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        for task in (_PROC / str(pid) / "task").iterdir():
+            yield from map(int, (task / "children").read_text(encoding="ascii").split())
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return "ended"
+
+
+def _sockets() -> Iterator[str]:
+    ours = {server.descriptor for server in fork_servers()}
+    with contextlib.suppress(OSError):
+        for descriptor in (_PROC / "self" / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                if int(descriptor.name) in ours:
+                    continue
+                name = str(descriptor.readlink())
+                if name.startswith("socket:"):
+                    yield name
+
+
+def _files() -> Iterator[Path]:
+    for folder in {Path(tempfile.gettempdir()), _ROOT, Path.cwd()}:
+        yield from (path for path in folder.iterdir() if not path.name.startswith("."))

@@ -25,6 +25,7 @@ ARGUED = {
     "np.asarray(symbols, )": "a sequence of texts has the type of texts without being asked",
     "np.zeros(len(symbols), dtype=None)": "float64 is NumPy's default",
     "np.zeros(len(symbols), )": "float64 is NumPy's default",
+    "embargoes[: number + 1]": "the embargo after a later test period cannot reach an earlier fold's training",
     "np.arange(period.start, period.stop, dtype=None)": "int64 is NumPy's default",
     "np.arange(period.start, period.stop, )": "int64 is NumPy's default",
     'decode(errors="backslashreplace")': "UTF-8 is Python's default",

@@ -50,6 +50,14 @@ def test_rolling_window_keeps_its_length_and_larger_purge():
     ]
 
 
+def test_training_without_folds_has_the_final_periods_alone():
+    planned = plan_folds(SESSIONS, TrainingConfig())
+
+    assert (planned.folds, planned.final.embargoes, planned.tested.tolist()) == ((), (), [])
+    assert planned.span == slice(0, len(SESSIONS))
+    assert planned.final.split == split_sessions(SESSIONS, TrainingConfig())
+
+
 def test_ranges_of_a_plan_count_from_its_span():
     dates = {
         "train": {"first": "2013-01-15", "last": "2013-02-28"},
@@ -62,6 +70,7 @@ def test_ranges_of_a_plan_count_from_its_span():
 
     assert (planned.span.start, planned.span.stop) == (whole.train.start, whole.test.stop)
     assert planned.span.start > 0
+    assert [fold.number for fold in (*planned.folds, planned.final)] == [1, 0]
     sessions = SESSIONS[planned.span]
     for split in (planned.final.split, planned.folds[0].split):
         for (_, period), (_, expected) in zip(split, whole, strict=True):

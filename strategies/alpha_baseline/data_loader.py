@@ -54,12 +54,21 @@ class T1DataProvider:
 
         Args:
             kernels: Processes that Qlib computes expressions in; 1 computes in this one.
+
+        Raises:
+            DataError: Qlib is not installed.
         """
         with warnings.catch_warnings():
             # Of Qlib 0.9.7 and the packages it pulls in, while they are imported and started; queries are not covered.
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
-            import qlib  # noqa: PLC0415 - slow, and only research has it
+            try:
+                import qlib  # noqa: PLC0415 - slow, and only research has it
+            except ModuleNotFoundError as error:
+                raise DataError(
+                    f"{error.name} is not installed: pip install 'signal-worker[research]' on Python 3.11 or 3.12; "
+                    "Qlib has no wheels for later ones"
+                ) from error
 
             qlib.init(**self.qlib_config(), kernels=kernels, logging_level=logging.WARNING)
         # Qlib 0.9.7 sets an option that pandas 3 ignores and pandas 4 drops; its handlers would warn on every call.

@@ -38,14 +38,14 @@ def log_run(bundle: Bundle, path: Path, trained: TrainedModel, *, tracking_uri: 
     manifest = bundle.manifest
     if manifest is None:
         raise TrackingFailed(f"{bundle.strategy} {bundle.version} is a bare model, there is nothing to log of it")
+    refusals: tuple[type[Exception], ...] = ()
     try:
         with quiet_mlflow():
             refusals = failures()
-    except ImportError as error:
-        raise TrackingFailed(f"MLflow is not installed: {error}") from error
-    try:
-        with quiet_mlflow():
             return _log(connect(path.parents[2], tracking_uri), manifest, bundle, path, trained)
+    except ImportError as error:
+        # Of MLflow itself, of what its local store needs, or of the plots.
+        raise TrackingFailed(f"{error.name} is not installed: pip install 'signal-worker[tracking]'") from error
     except refusals as error:
         raise TrackingFailed(f"the run was not logged to {tracking_uri or 'the local store'}: {error}") from error
 

@@ -115,14 +115,15 @@ def keep_model(fetched: Fetched, artifacts_dir: Path, strategy: str) -> tuple[Pa
 
 @contextmanager
 def _asking(uri: str) -> Iterator[None]:
+    refusals: tuple[type[Exception], ...] = ()
     try:
         with quiet_mlflow():
             refusals = failures()
-    except ImportError as error:
-        raise MlflowAway(f"{uri} cannot be fetched, MLflow is not installed: {error}") from error
-    try:
-        with quiet_mlflow():
             yield
+    except ImportError as error:
+        raise MlflowAway(
+            f"{uri} cannot be fetched, {error.name} is not installed: pip install 'signal-worker[tracking]'"
+        ) from error
     except refusals as error:
         if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
             raise BundleNotFound(f"MLflow has nothing at {uri}: {error}") from error

@@ -74,7 +74,7 @@ def _check_plot(plot: Path) -> None:
     if plot.suffix[1:] not in FORMATS:
         refuse(f"--plot draws .png and .svg, was {plot}")
     if find_spec("matplotlib") is None:
-        refuse("--plot needs matplotlib, which is not installed: pip install 'signal-worker[research]'")
+        refuse("--plot needs matplotlib, which is not installed: pip install 'signal-worker[reports]'")
 
 
 def _draw(evidence: "Evidence", plot: Path) -> None:

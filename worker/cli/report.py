@@ -55,7 +55,7 @@ def report(
     """
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        refuse(f"{', '.join(missing)} not installed: pip install 'signal-worker[research]'", code=ExitCode.FAILED)
+        refuse(f"{', '.join(missing)} not installed: pip install 'signal-worker[reports]'", code=ExitCode.FAILED)
     start, end = _day(first), _day(last)
     if start and end and end < start:
         refuse(f"--to {end} is before --from {start}")

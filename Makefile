@@ -23,7 +23,7 @@ endif
 # Processes that test at once; tests of whole processes mostly wait for those to start, so one more than the cores of CI.
 JOBS ?= 3
 python = .venv/bin/python
-quick_tests = tests/unit tests/parity
+QUICK ?= tests/unit
 
 help:
 	@sed -n 's/^# //p' Makefile | head -n 13
@@ -38,7 +38,7 @@ test:
 
 quick:
 	@deploy/venv.sh dev
-	@$(python) -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not slow' $(quick_tests)
+	@$(python) -m pytest --numprocesses $(JOBS) --dist worksteal -m 'not slow' $(QUICK)
 
 one:
 	@deploy/venv.sh dev

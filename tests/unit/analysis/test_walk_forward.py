@@ -99,6 +99,7 @@ def test_bundle_without_folds_states_neither_folds_nor_costs(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_number_of_threads_changes_no_tree():
     models = [make_model(WALKED.model_copy(update={"num_threads": threads})) for threads in (1, 2)]
 

@@ -18,6 +18,7 @@ def data_dir(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_backfill_measures_the_whole_output(data_dir):
     answer = measured("backfill", {"data_dir": str(data_dir), "threads": 2})
 
@@ -25,6 +26,7 @@ def test_backfill_measures_the_whole_output(data_dir):
     assert 0 <= answer["rise"] < answer["peak"]
 
 
+@pytest.mark.slow
 def test_first_call_tells_compiling_from_running(data_dir):
     answer = measured("first_call", {"data_dir": str(data_dir)})
 

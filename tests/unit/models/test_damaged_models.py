@@ -27,6 +27,7 @@ def test_digest_detects_damage_before_anything_is_parsed(bundle, good):
         assert fate(bundle, content, forged=False) == "refused by its digest"
 
 
+@pytest.mark.slow
 def test_model_that_lost_a_tree_never_loads(bundle, good):
     trees = good[: good.index(b"end of trees")]
 
@@ -35,6 +36,7 @@ def test_model_that_lost_a_tree_never_loads(bundle, good):
     assert set(fates) <= REFUSED
 
 
+@pytest.mark.slow
 def test_changed_digit_is_refused_or_changes_no_golden_prediction(bundle, good):
     sound = load_bundle(bundle, check=False)
     golden = load_golden(bundle, sound)

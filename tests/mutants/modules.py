@@ -28,6 +28,8 @@ ARGUED = {
     "embargoes[: number + 1]": "the embargo after a later test period cannot reach an earlier fold's training",
     "np.arange(period.start, period.stop, dtype=None)": "int64 is NumPy's default",
     "np.arange(period.start, period.stop, )": "int64 is NumPy's default",
+    "raw[: 5 * QUOTED]": "the characters shown are in the first 4 bytes each",
+    'decode("ASCII")': "codecs are found whatever their case",
     'decode(errors="backslashreplace")': "UTF-8 is Python's default",
     'float("NAN")': "numbers are read whatever their case",
     "ensure_ascii=None": "None is as false as False",

@@ -50,6 +50,23 @@ def test_rolling_window_keeps_its_length_and_larger_purge():
     ]
 
 
+def test_snapshot_of_exactly_one_fold_has_one():
+    lengths = {"train_sessions": 5, "valid_sessions": 2, "test_sessions": 3}
+
+    assert len(plan(14, **lengths).folds) == 1
+    with pytest.raises(TrainingError, match="no fold fits into the 13 sessions of the snapshot: one needs 14"):
+        plan(13, **lengths)
+
+
+def test_as_many_folds_are_planned_as_are_trained():
+    rule = {"train_sessions": 1, "valid_sessions": 1, "test_sessions": 1}
+    config = TrainingConfig.model_validate({"walk_forward": rule})
+
+    assert len(plan_folds(sessions_from(date(2013, 1, 2), 206), config).folds) == 200
+    with pytest.raises(TrainingError, match="201 folds fit into the snapshot, at most 200 are trained"):
+        plan_folds(sessions_from(date(2013, 1, 2), 207), config)
+
+
 def test_training_without_folds_has_the_final_periods_alone():
     planned = plan_folds(SESSIONS, TrainingConfig())
 

@@ -21,6 +21,7 @@ def _symbols(value: object) -> object:
     symbols = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
     if not isinstance(symbols, tuple | list):
         return symbols
+    symbols = tuple(folded_symbol(symbol) for symbol in symbols)
     if not symbols or not all(symbols):
         raise PydanticCustomError("empty_symbols", "has an empty place where a symbol should stand, e.g. AAPL,MSFT")
     doubled = [str(symbol) for symbol, count in Counter(symbols).items() if count > 1]
@@ -29,6 +30,13 @@ def _symbols(value: object) -> object:
             "duplicate_symbols", "names {symbol} more than once", {"symbol": repr(doubled[0][:40])[1:-1]}
         )
     return symbols
+
+
+def folded_symbol(symbol: object) -> object:
+    """Return a symbol as snapshots spell it: upper case where it has no capital letter, else as it is written."""
+    if isinstance(symbol, str) and symbol.isascii() and symbol == symbol.lower():
+        return symbol.upper()
+    return symbol
 
 
 def _as_of(value: object) -> object:
@@ -87,8 +95,8 @@ Count = Annotated[int, Field(ge=0, le=10_000), BeforeValidator(_count)]
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 Strategy = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
-#: An exchange's ticker: case matters, dots are allowed (BRK.B).
-Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.\-_^=]{1,16}$")]
+#: A ticker as vendors write it: BRK.B, M&M, BRK/B, TpA; single blanks inside, no comma.
+Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.\-_^=&/:+]+( [A-Za-z0-9.\-_^=&/:+]+)*$", max_length=32)]
 #: `AAPL,MSFT` on the stream.
 Symbols = Annotated[tuple[Symbol, ...], BeforeValidator(_symbols), PlainSerializer(",".join, return_type=str)]
 #: A day (`2013-02-01`) or an instant with a time zone (`2013-02-01T21:00:00Z`).

@@ -35,6 +35,8 @@ class RejectionCode(StrEnum):
     STALE_SNAPSHOT = "stale_snapshot"
     STALE_SYMBOL = "stale_symbol"
     HISTORY_TOO_SHORT = "history_too_short"
+    NOT_TRADABLE = "not_tradable"
+    HELD_BACK = "held_back"
     NOTHING_TO_PRICE = "nothing_to_price"
     INFEASIBLE_CONSTRUCTION = "infeasible_construction"
     TOO_MANY_TO_EXPLAIN = "too_many_to_explain"

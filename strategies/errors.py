@@ -70,10 +70,31 @@ class StaleSymbols(StrategyError):
 class HistoryTooShort(StrategyError):
     """Symbols with fewer bars up to the as-of session than the feature set looks back."""
 
-    def __init__(self, bars: dict[str, int], lookback: int) -> None:
+    def __init__(self, bars: dict[str, int], lookback: int, *, needed: int | None = None) -> None:
         listed = ", ".join(f"{symbol} ({count})" for symbol, count in bars.items())
-        super().__init__(f"too little history, in bars up to the as-of session: {listed}; lookback is {lookback}")
-        self.bars, self.lookback = bars, lookback
+        if needed is None:
+            sentence = f"too little history, in bars up to the as-of session: {listed}; lookback is {lookback}"
+        else:
+            sentence = f"too few bars in the last {lookback} sessions: {listed}; at least {needed} are needed"
+        super().__init__(sentence)
+        self.bars, self.lookback, self.needed = bars, lookback, needed
+
+
+class NotTradable(StrategyError):
+    """Symbols that did not trade on the as-of session."""
+
+    def __init__(self, symbols: tuple[str, ...]) -> None:
+        super().__init__(f"not tradable as of the session: {', '.join(symbols)}")
+        self.symbols = symbols
+
+
+class HeldBack(StrategyError):
+    """Symbols whose bars have an unsettled step inside the lookback."""
+
+    def __init__(self, since: dict[str, date]) -> None:
+        listed = ", ".join(f"{symbol} (since {day})" for symbol, day in since.items())
+        super().__init__(f"held back for a step in price that looks like a split and that nobody has settled: {listed}")
+        self.since = since
 
 
 class NothingToPrice(StrategyError):
@@ -107,8 +128,9 @@ class DataError(Exception):
 class UnknownCalendar(DataError):
     """A calendar code that `exchange_calendars` does not know."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"unknown exchange calendar {name!r}: exchange_calendars has none of that name")
+    def __init__(self, name: str, more: str = "") -> None:
+        and_more = f", {more}" if more else ""
+        super().__init__(f"unknown exchange calendar {name!r}: exchange_calendars has none of that name{and_more}")
         self.name = name
 
 
@@ -122,6 +144,14 @@ class UnusableCalendar(DataError):
 
 class SnapshotNotFound(DataError):
     """No complete snapshot under the data directory, or not the one asked for."""
+
+
+class SnapshotRefused(DataError):
+    """A snapshot that did not pass its checks, and so must not serve."""
+
+    def __init__(self, folder: str, snapshot_id: str, reasons: str) -> None:
+        super().__init__(f"snapshot {snapshot_id[:12]} of {folder} is not served: {reasons}")
+        self.folder, self.snapshot_id, self.reasons = folder, snapshot_id, reasons
 
 
 class ExpressionError(Exception):

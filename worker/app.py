@@ -330,6 +330,7 @@ class Worker:
             paused=self._consumer.paused,
             leaving=self._leaving,
             registry_away=lambda: self._reconciler.registry_away,
+            snapshot_refused=lambda: self._reconciler.snapshot_refused,
             strategies=self._settings.strategies,
         )
         return Facts(
@@ -367,7 +368,7 @@ class Worker:
         """
         settings, facts = self._settings, self._facts
         if settings.health_port:
-            answers = pages(facts.liveness, facts.readiness, metrics_registry(facts))
+            answers = pages(facts.liveness, facts.readiness, metrics_registry(facts), remarks=facts.readiness.remarks)
             port = HealthPort(settings.health_host, settings.health_port, answers)
             self._stack.callback(port.close)
 

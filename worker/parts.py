@@ -5,8 +5,11 @@ Must not know: connections, threads.
 Invariant: nothing is connected, read or started here but the exchange's sessions.
 """
 
+from pathlib import Path
+
 from strategies.errors import DataError
 from strategies.market.calendar import SessionCalendar
+from strategies.market.calendar_files import open_calendar
 from worker.errors import SettingsError
 from worker.lifecycle.last_known_good import ProvenModels
 from worker.lifecycle.loader import Sources
@@ -15,14 +18,16 @@ from worker.serving.pipeline import Rules
 from worker.settings import Settings
 
 
-def session_calendar(name: str) -> SessionCalendar:
+def session_calendar(name: str, data_dir: Path | None = None) -> SessionCalendar:
     """Return the exchange's sessions, as far back and ahead as they are known.
+
+    A file `calendars/<name>.yaml`, below the data directory or the working directory, comes before the library.
 
     Raises:
         SettingsError: There is no such exchange.
     """
     try:
-        return SessionCalendar(name)
+        return open_calendar(name, data_dir)
     except DataError as error:
         raise SettingsError(f"setting calendar: {error}") from error
 
@@ -34,9 +39,10 @@ def rules_of(settings: Settings) -> Rules:
         SettingsError: There is no such exchange.
     """
     return Rules(
-        calendar=session_calendar(settings.calendar),
+        calendar=session_calendar(settings.calendar, settings.data_dir),
         settle_minutes=settings.settle_minutes,
         stale_after_sessions=settings.stale_after_sessions,
+        min_bars_share=settings.min_bars_share,
         default_as_of=settings.default_as_of,
         threads=settings.threads,
         explain_features=settings.explain_features,

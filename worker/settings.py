@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     """As-of of a request that names none: the calendar's last complete session, or the snapshot's last one."""
     stale_after_sessions: int = Field(default=0, ge=0, le=250)
     """Sessions by which a symbol's last bar may lie behind the as-of session."""
+    min_bars_share: float = Field(default=0.8, ge=0, le=1)
+    """Share of the lookback's sessions on which a symbol must have a bar to be priced."""
     allow_unproven: bool = False
     """Whether bare models without a golden sample may serve."""
     serve_from_cache: bool = False

@@ -17,7 +17,7 @@ import pandas as pd
 
 from strategies.errors import DataError
 from strategies.market.bars import Panel, SessionArray
-from strategies.market.calendar import SessionCalendar
+from strategies.market.calendar import canonical_name
 from strategies.market.snapshots import SnapshotRef, find_snapshot, latest_snapshot, load_panel
 
 _PROVIDERS = "strategies.market.qlib_provider"
@@ -42,9 +42,9 @@ class T1DataProvider:
         self.snapshot: SnapshotRef = (
             find_snapshot(self.data_dir, snapshot) if snapshot else latest_snapshot(self.data_dir)
         )
-        if self.snapshot.calendar != calendar:
+        if self.snapshot.calendar != canonical_name(calendar):
             raise DataError(f"{self.snapshot.path}: stands on calendar {self.snapshot.calendar}, not {calendar}")
-        self._calendar = SessionCalendar(calendar)
+        self._calendar = self.snapshot.open_calendar()
 
     def init_qlib(self, *, kernels: int = 1) -> None:
         """Start Qlib on this snapshot; afterwards `D.features`, handlers and analysis read its bars.

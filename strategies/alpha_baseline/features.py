@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from strategies.errors import DataError, TrainingError
 from strategies.expressions.feature_sets import FeatureSet, feature_set
 from strategies.market.bars import Float32Array, Panel
-from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import latest_snapshot, load_panel
 from strategies.models.manifest import VwapStandIn
 from strategies.models.processors import ProcessorKind, apply_processors, fit_processors
@@ -62,7 +61,7 @@ def get_alpha158_features(
         TrainingError: Processors were asked for without a fit period.
     """
     snapshot = latest_snapshot(Path(data_dir))
-    panel = load_panel(snapshot, SessionCalendar(snapshot.manifest.calendar), symbols=symbols)
+    panel = load_panel(snapshot, snapshot.open_calendar(), symbols=symbols)
     features = feature_set("alpha158", vwap_stand_in=vwap_stand_in)
     values, index = _rows(panel, features, start_date, end_date)
     if processors:

@@ -17,7 +17,6 @@ from strategies.errors import BundleExists
 from strategies.expressions.feature_set_files import load_feature_set
 from strategies.expressions.feature_sets import FeatureSet, feature_set
 from strategies.market.bars import Float32Array, Panel
-from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
 from strategies.models.bundle import Bundle, Scorer
 from strategies.models.bundle_store import BundleContent, bundle_path, load_bundle, next_version, save_bundle
@@ -125,10 +124,10 @@ def train_baseline(
     if target.exists():
         raise BundleExists(f"{target} is already there, and bundles never change: choose another version")
     ref = find_snapshot(places.data_dir, snapshot) if snapshot else latest_snapshot(places.data_dir)
-    calendar = ref.manifest.calendar
+    calendar = ref.calendar
     if progress:
         progress("bars", 0, len(ref.symbols))
-    panel = load_panel(ref, SessionCalendar(calendar))
+    panel = load_panel(ref, ref.open_calendar())
     if progress:
         progress("bars", len(ref.symbols), len(ref.symbols))
     provenance = Provenance(version=version, calendar=calendar, git_revision=git_revision)

@@ -41,6 +41,9 @@ class Window:
     #: Index of each symbol's first existing row in this window, `[symbols]`; 0 = listed before the window starts.
     #: Rows before it do not exist (they are not missing bars); windows of expressions start here, as in Qlib.
     first: IntArray
+    #: Name to sessions that are marked, `[symbols, sessions]`: `halted` (the vendor says so), `unsettled` (a price
+    #: level began that looks like a split); absent: no session is.
+    marks: Mapping[str, BoolArray] = field(default_factory=dict)
 
     @property
     def as_of(self) -> date:
@@ -55,6 +58,7 @@ class Window:
             sessions=self.sessions,
             fields=MappingProxyType({name: _frozen(values[rows]) for name, values in self.fields.items()}),
             first=self.first[rows],
+            marks={name: marked[rows] for name, marked in self.marks.items()},
         )
 
 
@@ -74,6 +78,11 @@ class Panel:
     last: IntArray
     #: Content hash of the snapshot.
     snapshot_id: str
+    #: As those of a window, `[symbols, sessions]`.
+    marks: Mapping[str, BoolArray] = field(default_factory=dict)
+    #: Arrays that the fields are views of, with room for sessions to come; empty: there is none. A session that is
+    #: appended is written there, where no window of this panel looks.
+    spare: Mapping[str, FloatArray] = field(default_factory=dict, repr=False, compare=False)
     #: Symbol to row; made from `symbols`.
     index: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
@@ -123,6 +132,7 @@ class Panel:
             sessions=self.sessions[start:stop],
             fields=MappingProxyType(fields),
             first=np.clip(self.first[rows] - start, 0, stop - start),
+            marks={name: marked[rows, start:stop] for name, marked in self.marks.items()},
         )
 
 

@@ -1,19 +1,22 @@
 """Sessions of an exchange: which days trade, and when each one is complete.
 
-Owns: `SessionCalendar`, the only door to `exchange_calendars`.
+Owns: `SessionCalendar`, the only door to `exchange_calendars`; calendars defined by a base and its exceptions.
 Must not know: clocks, files, bars. Instants are handed in; nothing here asks what time it is.
 Invariant: an answer is a session inside the covered range or a `CalendarRange` error, never a clipped guess.
 """
 
 import warnings
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import exchange_calendars
 import numpy as np
 from exchange_calendars import errors as calendar_errors
 
-from strategies.errors import CalendarRange, UnknownCalendar, UnusableCalendar
+from strategies.errors import CalendarRange, DataError, UnknownCalendar, UnusableCalendar
 from strategies.market.bars import IntArray, SessionArray
 
 #: First day covered unless asked otherwise.
@@ -21,34 +24,62 @@ COVERED_FROM = date(1990, 1, 1)
 #: Last day covered unless asked otherwise: a constant, because no clock is read here. Sessions this far ahead are
 #: the rules of today; one-off closures of the future are not among them.
 COVERED_TO = date(2040, 12, 31)
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class SessionCalendar:
     """The sessions of one exchange between two days, with the instant at which each closes.
 
     Args:
-        name: A code of `exchange_calendars`, such as `XNYS`.
+        name: A code of `exchange_calendars` or an alias of one, such as `XNYS` or `NYSE`; with a definition, any name.
         first: First day covered; default 1990-01-01, or the library's own first day where that is later.
         last: Last day covered; default 2040-12-31, or the library's own last day where that is earlier.
+        definition: `base` (a code), or `weekdays` (`mon` to `sun`), `close` (`HH:MM`) and `zone`; with either `added`
+            and `removed` (days). What a file `calendars/<name>.yaml` states.
 
     Raises:
+        DataError: The definition contradicts itself.
         UnknownCalendar: The library has no calendar of that name.
         UnusableCalendar: It has one and cannot open it.
         CalendarRange: `first` or `last` was given and lies outside what the library knows.
     """
 
-    def __init__(self, name: str = "XNYS", first: date | None = None, last: date | None = None) -> None:
-        calendar = _open(name, first, last)
-        #: Code of the exchange.
-        self.name = name
-        #: First and last day covered, sessions or not.
-        self.first: date = first or max(COVERED_FROM, _day(calendar.bound_min()) or COVERED_FROM)
-        self.last: date = last or min(COVERED_TO, _day(calendar.bound_max()) or COVERED_TO)
-        self._sessions: SessionArray = calendar.sessions.to_numpy().astype("datetime64[D]")
+    def __init__(
+        self,
+        name: str = "XNYS",
+        first: date | None = None,
+        last: date | None = None,
+        *,
+        definition: Mapping[str, Any] | None = None,
+    ) -> None:
+        #: What the calendar is made of, if not of the library alone.
+        self.definition = None if definition is None else dict(definition)
+        if definition is None or "base" in definition:
+            code = canonical_name(str(definition["base"]) if definition else name)
+            calendar = _open(code, first, last)
+            self.first: date = first or max(COVERED_FROM, _day(calendar.bound_min()) or COVERED_FROM)
+            self.last: date = last or min(COVERED_TO, _day(calendar.bound_max()) or COVERED_TO)
+            sessions = calendar.sessions.to_numpy().astype("datetime64[D]")
+            closes = calendar.closes.dt.tz_convert(None).to_numpy().astype("datetime64[s]").astype(np.int64)
+            self._zone: tzinfo = calendar.tz
+        else:
+            code = name
+            self.first, self.last = first or COVERED_FROM, last or COVERED_TO
+            self._zone = _zone(definition)
+            sessions = _weekly(definition, self.first, self.last)
+            closes = _closes(sessions, _close_time(definition), self._zone)
+        if definition is not None:
+            sessions, closes = _excepted(definition, sessions, closes, self._zone)
+        #: Code of the exchange, never an alias; the name of the definition where there is one.
+        self.name = name if definition is not None else code
+        self._sessions: SessionArray = sessions
         self._sessions.setflags(write=False)
-        closes = calendar.closes.dt.tz_convert(None).to_numpy()
-        self._closes: IntArray = closes.astype("datetime64[s]").astype(np.int64)
-        self._zone: tzinfo = calendar.tz
+        self._closes: IntArray = closes
+
+    @property
+    def zone(self) -> tzinfo:
+        """Return the zone of the exchange."""
+        return self._zone
 
     @property
     def sessions(self) -> SessionArray:
@@ -141,6 +172,83 @@ class SessionCalendar:
     def _refuse_uncovered(self, day: date) -> None:
         if not self.first <= day <= self.last:
             raise CalendarRange(day, self.first, self.last)
+
+
+@cache
+def canonical_name(name: str) -> str:
+    """Return the code that an alias names, such as XNYS for NYSE; any other name as it is."""
+    try:
+        return str(exchange_calendars.resolve_alias(name))
+    except calendar_errors.InvalidCalendarName:
+        return name  # whoever opens it learns so
+
+
+def known_calendars() -> tuple[str, ...]:
+    """Return the codes of `exchange_calendars` that open, aliases left out."""
+    return tuple(exchange_calendars.get_calendar_names(include_aliases=False))
+
+
+def _zone(definition: Mapping[str, Any]) -> ZoneInfo:
+    try:
+        return ZoneInfo(str(definition["zone"]))
+    except (KeyError, ValueError, OSError) as error:
+        raise DataError(f"a calendar without a base needs a zone, such as Asia/Kathmandu: {error}") from error
+
+
+def _close_time(definition: Mapping[str, Any]) -> time:
+    try:
+        return time.fromisoformat(str(definition["close"]))
+    except (KeyError, ValueError) as error:
+        raise DataError(f"a calendar without a base needs a close, such as '15:00': {error}") from error
+
+
+def _weekly(definition: Mapping[str, Any], first: date, last: date) -> SessionArray:
+    names = [str(name).lower()[:3] for name in definition.get("weekdays", ())]
+    if not names or not set(names) <= set(WEEKDAYS):
+        raise DataError(f"a calendar without a base needs weekdays, of {', '.join(WEEKDAYS)}; they were {names}")
+    days = np.arange(np.datetime64(first, "D"), np.datetime64(last, "D") + 1)
+    # Day 0 of the epoch was a Thursday.
+    chosen: SessionArray = days[np.isin((days.astype(np.int64) + 3) % 7, [WEEKDAYS.index(name) for name in names])]
+    return chosen
+
+
+def _closes(sessions: SessionArray, close: time, zone: tzinfo) -> IntArray:
+    instants = [datetime.combine(day, close, zone).timestamp() for day in sessions.astype(object).tolist()]
+    return np.array(instants, dtype=np.int64)
+
+
+def _excepted(
+    definition: Mapping[str, Any], sessions: SessionArray, closes: IntArray, zone: tzinfo
+) -> tuple[SessionArray, IntArray]:
+    """Return the sessions and closes without the removed and with the added days."""
+    added, removed = (_listed_days(definition, name) for name in ("added", "removed"))
+    both = np.intersect1d(added, removed)
+    if len(both):
+        raise DataError(f"a calendar adds and removes {both[0]}")
+    kept = ~np.isin(sessions, removed)
+    sessions, closes = sessions[kept], closes[kept]
+    new = added[~np.isin(added, sessions)]
+    if len(new):
+        # An added session closes when most do.
+        close = _close_time(definition) if "close" in definition else _usual_close(closes, zone)
+        sessions, closes = np.concatenate((sessions, new)), np.concatenate((closes, _closes(new, close, zone)))
+        order = np.argsort(sessions)
+        sessions, closes = sessions[order], closes[order]
+    return sessions, closes
+
+
+def _usual_close(closes: IntArray, zone: tzinfo) -> time:
+    local = [datetime.fromtimestamp(int(close), tz=zone).time() for close in closes[-250:]]
+    return max(set(local), key=local.count)
+
+
+def _listed_days(definition: Mapping[str, Any], name: str) -> SessionArray:
+    listed = definition.get(name) or ()
+    try:
+        days = [one if type(one) is date else date.fromisoformat(str(one)) for one in listed]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"a calendar's {name} days must be dates: {error}") from error
+    return np.array(sorted(set(days)), dtype="datetime64[D]")
 
 
 def _open(name: str, first: date | None, last: date | None) -> Any:  # noqa: ANN401 - the library has no types

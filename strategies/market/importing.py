@@ -3,81 +3,49 @@
 Owns: the order of an import, the files it writes, and that they appear all at once.
 Must not know: formats of vendors, rules of judgement, panels.
 Invariant: every row read is either a bar of the snapshot or a row of the quarantine; a snapshot that can be seen is
-complete and never changes.
+complete and never changes; a run date that is imported again gets a revision.
 """
 
-import fcntl
-import hashlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 from pathlib import Path
-from tempfile import mkdtemp
 from types import MappingProxyType
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import parquet
 
 from strategies.errors import DataError
 from strategies.files import sync, write_synced
-from strategies.market.adjustment import adjust, factor_of
-from strategies.market.bars import BoolArray, FloatArray
+from strategies.market.bars import BoolArray, SessionArray
 from strategies.market.calendar import SessionCalendar
+from strategies.market.calendar_files import open_calendar
+from strategies.market.checks import Gathering, run_checks
+from strategies.market.exchanges import foreign_hint, sessions_without_bars
+from strategies.market.imports import ImportOptions, ImportReport
+from strategies.market.lives import Life
 from strategies.market.manifest import (
-    COLUMNS,
     NAME,
     Manifest,
     SymbolFile,
-    content_sha256,
     encode_manifest,
-    read_manifest,
     snapshot_id,
 )
-from strategies.market.quarantine import Rules, Suspects, judge, reason_texts
-from strategies.market.raw_bars import NUMBERS, RawBars, RawSource, open_source
-from strategies.market.snapshots import SymbolBars, adjusted_dir
+from strategies.market.parts import RECENT, RECENT_BARS, SymbolColumns, gathered, write_many
+from strategies.market.raw_bars import RawBars, RawSource, open_source
+from strategies.market.readers import joined, taken
+from strategies.market.rules import stated
+from strategies.market.snapshot_files import write_bars, write_quarantine, write_refused
+from strategies.market.snapshots import adjusted_dir
+from strategies.market.store import exclusive, placed, publish, scratch_folder
+from strategies.market.verdicts import HELD, Judged, Settled, is_foreign, judged, shows_adjusted_prices
+
+__all__ = ["ImportOptions", "ImportReport", "import_bars"]
 
 #: Called after each symbol with symbols done, symbols in all, and the symbol.
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportOptions:
-    """How raw bars are read and judged."""
-
-    #: Exchange calendar, a code of `exchange_calendars`.
-    calendar: str = "XNYS"
-    #: `adj_close`, `factor`, `none`, or `auto`: by whichever column there is.
-    adjustment: str = "auto"
-    #: Field to column name, where a vendor's names are not recognised.
-    columns: Mapping[str, str] = field(default_factory=dict)
-    rules: Rules = field(default_factory=Rules)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportReport:
-    """What an import did."""
-
-    path: Path
-    snapshot_id: str
-    run_date: date
-    #: False: the run date already held this very snapshot, and nothing was written.
-    created: bool
-    adjustment: str
-    has_vwap: bool
-    symbols: int
-    #: Rows that became bars, rows in quarantine.
-    accepted: int
-    quarantined: int
-    #: Reason to rows it holds for; a row may have several.
-    reasons: Mapping[str, int]
-    #: Symbol to rows in quarantine, for those that have any.
-    quarantined_symbols: Mapping[str, int]
-    #: Symbols of which no row was accepted; the snapshot lacks them.
-    empty_symbols: tuple[str, ...]
+#: Symbols that are looked into before the others, to learn what a factor means.
+_SAMPLES = 24
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,15 +53,22 @@ class _Tally:
     """What has been written so far."""
 
     files: dict[str, SymbolFile] = field(default_factory=dict)
-    reasons: dict[str, int] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
     quarantined: dict[str, int] = field(default_factory=dict)
-    adjustments: dict[str, str] = field(default_factory=dict)
+    adjustments: Counter[str] = field(default_factory=Counter)
+    adjusted: dict[str, str] = field(default_factory=dict)
+    readings: set[str] = field(default_factory=set)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    unsettled: dict[str, tuple[date, ...]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    gathering: Gathering = field(default_factory=Gathering)
+    #: Distinct dates of all rows, and how many rows had one outside the calendar.
+    dates: list[SessionArray] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    rows: int = 0
     has_vwap: bool = False
-
-
-def quarantine_dir(data_dir: Path) -> Path:
-    """Return the folder below which quarantined rows lie, one folder a run date."""
-    return data_dir / "quarantine"
+    #: The last bars of each symbol, by which appended ones are judged.
+    recent: list[SymbolColumns] = field(default_factory=list)
 
 
 def import_bars(
@@ -102,217 +77,265 @@ def import_bars(
     *,
     run_date: date,
     options: ImportOptions | None = None,
+    now: datetime | None = None,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Write the snapshot of a run date and its quarantine, and return what was done.
 
     Files are written to hidden folders, synced, and renamed: quarantine first, the snapshot last. Running the same
-    import again finds the same bars and changes nothing.
+    import again finds the same bars and changes nothing; other bars make a revision of the run date.
 
     Args:
-        source: A folder with a CSV or Parquet file a symbol, or one file.
+        source: A folder with a CSV or Parquet file a symbol or a session, one file, or Qlib's binary directory.
         data_dir: `adjusted/<run date>/` and `quarantine/<run date>/` are made below it.
         run_date: Names the snapshot; rows dated later cannot be true.
         options: How to read and judge.
-        progress: Told of each symbol.
+        now: The clock of the import: sessions that had not closed by then are no bars. None: every session up to the
+            run date had.
+        progress: Called after each symbol.
 
     Raises:
-        DataError: The source cannot be read, holds no true row, or the run date holds other bars already.
+        DataError: The source cannot be read, holds no true row, too many that are not, or is of another exchange.
         UnknownCalendar: The options name a calendar that does not exist.
     """
     options = options or ImportOptions()
-    calendar = SessionCalendar(options.calendar)
-    raw = open_source(source, options.columns, options.adjustment)
-    with _exclusive(data_dir), _scratch(data_dir) as scratch:
-        tally = _write_symbols(raw, scratch, calendar, run_date, options, progress)
-        manifest = _manifest(tally, run_date, options, source)
-        created = _publish(scratch, data_dir, manifest)
-    return _report(tally, manifest, adjusted_dir(data_dir) / run_date.isoformat(), created=created)
+    calendar = open_calendar(options.calendar, data_dir)
+    raw = open_source(source, options.columns, options.adjustment, calendar=calendar, like=options.like)
+    settled = _settled(raw, calendar, run_date, options, now)
+    with exclusive(data_dir), scratch_folder(data_dir) as scratch:
+        tally = _write_symbols(raw, scratch, settled, options, progress)
+        _refuse_too_much(tally, settled, source)
+        # A cache that can be made again: it is not synced, and read only if its hash is the stated one.
+        recent = write_many(scratch / "adjusted" / RECENT, gathered(tally.recent), synced=False)
+        manifest, created = placed(data_dir, _manifest(tally, settled, options, source, raw, recent))
+        if created:
+            _seal(scratch, manifest)
+            publish(scratch, data_dir, manifest)
+    return _report(tally, manifest, adjusted_dir(data_dir) / manifest.folder, calendar, created=created)
+
+
+def _settled(
+    raw: RawSource, calendar: SessionCalendar, run_date: date, options: ImportOptions, now: datetime | None
+) -> Settled:
+    closed = None if now is None else calendar.last_complete_session(now, settle_minutes=options.settle_minutes)
+    settled = Settled(
+        calendar=calendar, run_date=run_date, rules=options.rules, closed_until=closed, splits=options.splits
+    )
+    samples = []
+    for symbol in raw.symbols[:: max(1, len(raw.symbols) // _SAMPLES)][:_SAMPLES]:
+        try:
+            samples.append(raw.read(symbol))
+        except DataError:
+            continue  # named when its turn comes
+        if samples[0].adjustment != "auto" or "factor" not in samples[0].values:
+            return settled
+    return replace(settled, decided="adjusted" if shows_adjusted_prices(samples, settled) else "")
 
 
 def _write_symbols(
-    raw: RawSource,
-    scratch: Path,
-    calendar: SessionCalendar,
-    run_date: date,
-    options: ImportOptions,
-    progress: Progress | None,
+    raw: RawSource, scratch: Path, settled: Settled, options: ImportOptions, progress: Progress | None
 ) -> _Tally:
-    tally = _Tally()
+    tally = _Tally(refused=raw.refused)
     for folder in ("adjusted", "quarantine"):
         (scratch / folder).mkdir()
-    for done, symbol in enumerate(raw.symbols, start=1):
-        rows = raw.read(symbol)
-        _refuse_mixed_adjustment(tally, rows)
-        bars, flags = _judged(rows, calendar, run_date, options.rules)
-        if len(bars.sessions):
-            tally.files[symbol] = _write_bars(scratch / "adjusted", bars)
-            tally.has_vwap |= "vwap" in bars.columns
-        _write_quarantine(scratch / "quarantine", rows, flags, tally)
+    plan = _plan(raw.symbols, options.lives)
+    for done, name in enumerate(plan, start=1):
+        try:
+            rows, ended = _rows_of(raw, name, plan, options.lives)
+        except DataError as error:
+            tally.refused[name] = str(error)
+            _count_refused(tally, name)
+        else:
+            if len(rows.rows) or ended is None:
+                _write_symbol(scratch, rows, ended, settled, tally)
         if progress is not None:
-            progress(done, len(raw.symbols), symbol)
+            progress(done, len(plan), name)
+    if tally.refused:
+        write_refused(scratch / "quarantine", tally.refused)
     return tally
 
 
-def _refuse_mixed_adjustment(tally: _Tally, rows: RawBars) -> None:
-    tally.adjustments.setdefault(rows.adjustment, rows.symbol)
-    if len(tally.adjustments) > 1:
-        listed = ", ".join(f"{symbol} by {adjustment}" for adjustment, symbol in tally.adjustments.items())
+def _plan(symbols: tuple[str, ...], lives: tuple[Life, ...]) -> dict[str, tuple[Life, ...]]:
+    """Return every symbol of the snapshot, ascending, with the lives that it is made of; none: a whole file.
+
+    A vendor's symbol that has lives is in the plan under its own name as well, for rows that are in none of them.
+    """
+    mapped = {life.symbol for life in lives if life.symbol in symbols}
+    plan: dict[str, tuple[Life, ...]] = {symbol: () for symbol in symbols if symbol not in mapped}
+    for life in lives:
+        if life.symbol in mapped:
+            plan[life.name] = (*plan.get(life.name, ()), life)
+    for symbol in mapped:
+        plan[symbol] = (*plan.get(symbol, ()), Life(symbol=symbol, first=date.max, last=date.min, name=symbol))
+    return dict(sorted(plan.items()))
+
+
+def _rows_of(
+    raw: RawSource, name: str, plan: Mapping[str, tuple[Life, ...]], lives: tuple[Life, ...]
+) -> tuple[RawBars, BoolArray | None]:
+    """Return the rows of a symbol, and which of them are in no life."""
+    if not plan[name]:
+        return raw.read(name), None
+    parts = []
+    for life in plan[name]:
+        rows = raw.read(life.symbol)
+        stray = life.last < life.first
+        spans = [one for one in lives if one.symbol == life.symbol] if stray else [life]
+        inside = np.logical_or.reduce([_within(rows.dates, one) for one in spans])
+        parts.append((taken(rows, np.flatnonzero(~inside if stray else inside)), stray))
+    whole = joined([replace(part, symbol=name) for part, _ in parts])
+    return whole, np.concatenate([np.full(len(part.rows), stray) for part, stray in parts])
+
+
+def _within(dates: SessionArray, life: Life) -> BoolArray:
+    within: BoolArray = (dates >= np.datetime64(life.first, "D")) & (dates <= np.datetime64(life.last, "D"))
+    return within
+
+
+def _write_symbol(scratch: Path, rows: RawBars, ended: BoolArray | None, settled: Settled, tally: _Tally) -> None:
+    result = judged(rows, settled, ended=ended)
+    _refuse_mixed_adjustment(tally, result)
+    tally.readings.add(rows.read_as)
+    tally.rows += len(rows.rows)
+    tally.dates.append(np.unique(rows.dates[~np.isnat(rows.dates)]))
+    if is_foreign(result, rows, settled.rules):
+        tally.foreign.append(rows.symbol)
+        result = _held(result, "other_exchange")
+    tally.verdicts[result.verdict] += 1
+    if len(result.sessions):
+        tally.files[rows.symbol] = write_bars(scratch / "adjusted", rows.symbol, result.sessions, result.columns)
+        tally.gathering.add(rows.symbol, result.sessions, result.columns)
+        tally.has_vwap |= "vwap" in result.columns
+        last = {name: values[-RECENT_BARS:].copy() for name, values in result.columns.items()}
+        tally.recent.append((rows.symbol, result.sessions[-RECENT_BARS:].copy(), last))
+        if result.unsettled:
+            tally.unsettled[rows.symbol] = result.unsettled
+    _write_quarantine(scratch / "quarantine", rows, result.flags, tally)
+
+
+def _held(result: Judged, reason: str) -> Judged:
+    """Return the verdict with every row held back for one more reason."""
+    count = len(next(iter(result.flags.values())))
+    return replace(
+        result,
+        sessions=result.sessions[:0],
+        columns={name: values[:0] for name, values in result.columns.items()},
+        flags={**result.flags, reason: np.ones(count, bool)},
+        unsettled=(),
+    )
+
+
+def _refuse_mixed_adjustment(tally: _Tally, result: Judged) -> None:
+    tally.adjustments[result.adjusted_by] += 1
+    # A factor that is applied already, and no event at all, are found symbol by symbol.
+    kind = {"adjusted": "factor"}.get(result.adjusted_by, result.adjusted_by)
+    tally.adjusted.setdefault(kind, result.symbol)
+    if len(tally.adjusted) > 1:
+        listed = ", ".join(f"{symbol} by {adjustment}" for adjustment, symbol in tally.adjusted.items())
         raise DataError(f"symbols would be adjusted in different ways: {listed}")
 
 
-def _judged(
-    rows: RawBars, calendar: SessionCalendar, run_date: date, rules: Rules
-) -> tuple[SymbolBars, dict[str, BoolArray]]:
-    factor = factor_of(rows.values, rows.adjustment)
-    adjusted = adjust(rows.values, factor)
-    suspects = Suspects(symbol=rows.symbol, dates=rows.dates, raw=rows.values, adjusted=adjusted, factor=factor)
-    flags = judge(suspects, calendar, run_date, rules)
-    accepted = ~np.logical_or.reduce(list(flags.values())) if flags else np.ones(len(rows.dates), bool)
-    # Accepted rows ascend, or descend from start to end.
-    kept = np.flatnonzero(accepted)[np.argsort(rows.dates[accepted], kind="stable")]
-    columns = {name: values[kept] for name, values in {**adjusted, "factor": factor}.items()}
-    if "vwap" in columns and np.isnan(columns["vwap"]).all():
-        del columns["vwap"]
-    return SymbolBars(symbol=rows.symbol, sessions=rows.dates[kept], columns=columns), flags
+def _refuse_too_much(tally: _Tally, settled: Settled, source: Path) -> None:
+    symbols = sum(tally.verdicts.values())
+    if tally.foreign and len(tally.foreign) * 2 > symbols:
+        hint = foreign_hint(np.unique(np.concatenate(tally.dates)), settled.calendar)
+        raise DataError(f"{source}: is of another exchange than {settled.calendar.name}; {hint}")
+    if not tally.files:
+        reasons = ", ".join(f"{reason} {rows}" for reason, rows in tally.reasons.items())
+        refused = "; ".join(list(tally.refused.values())[:3])
+        sentences = "; ".join(one for one in (reasons, refused) if one)
+        raise DataError(f"{source}: no row can be a bar; reasons and rows: {sentences}")
+    bad, limit = sum(tally.quarantined.values()), settled.rules.max_bad
+    if tally.rows and bad > limit * tally.rows:
+        reasons = ", ".join(f"{reason} {rows}" for reason, rows in tally.reasons.most_common())
+        raise DataError(
+            f"{source}: {bad} of {tally.rows} rows are held back, limit {limit:.0%} (--limit max_bad=…); {reasons}"
+        )
+    if len(tally.refused) > limit * (symbols + len(tally.refused)):
+        raise DataError(
+            f"{source}: {len(tally.refused)} of {symbols + len(tally.refused)} files cannot be read, limit {limit:.0%} "
+            f"(--limit max_bad=…); {next(iter(tally.refused.values()))}"
+        )
 
 
-def _write_bars(folder: Path, bars: SymbolBars) -> SymbolFile:
-    columns: dict[str, pa.Array] = {
-        "symbol": pa.array([bars.symbol] * len(bars.sessions), pa.string()),
-        "date": pa.array(bars.sessions.astype("datetime64[D]"), pa.date32()),
-    }
-    columns |= {name: _nullable(bars.columns[name]) for name in COLUMNS if name in bars.columns}
-    content = _write_table(folder / f"{bars.symbol}.parquet", columns)
-    return SymbolFile(
-        rows=len(bars.sessions),
-        first=bars.sessions[0].astype(object),
-        last=bars.sessions[-1].astype(object),
-        content_sha256=content_sha256(bars.sessions, bars.columns),
-        file_sha256=hashlib.sha256(content).hexdigest(),
-    )
+def _count_refused(tally: _Tally, name: str) -> None:
+    tally.verdicts[HELD] += 1
+    tally.reasons["unreadable_file"] += 1
+    tally.quarantined.setdefault(name, 0)
 
 
 def _write_quarantine(folder: Path, rows: RawBars, flags: Mapping[str, BoolArray], tally: _Tally) -> None:
     if not flags:
         return
     for reason, flag in flags.items():
-        tally.reasons[reason] = tally.reasons.get(reason, 0) + int(flag.sum())
-    at = np.flatnonzero(np.logical_or.reduce(list(flags.values())))
-    tally.quarantined[rows.symbol] = len(at)
-    columns: dict[str, pa.Array] = {
-        "symbol": pa.array([rows.symbol] * len(at), pa.string()),
-        "date": pa.array(rows.dates[at].astype("datetime64[D]"), pa.date32()),
-    }
-    columns |= {name: _nullable(rows.values[name][at]) for name in NUMBERS if name in rows.values}
-    columns |= {"row": pa.array(rows.rows[at], pa.int64()), "reason": pa.array(reason_texts(flags, at), pa.string())}
-    _write_table(folder / f"{rows.symbol}.parquet", columns)
+        tally.reasons[reason] += int(flag.sum())
+    tally.quarantined[rows.symbol] = write_quarantine(folder, rows, flags)
 
 
-def _nullable(values: FloatArray) -> pa.Array:
-    return pa.array(values, pa.float64(), from_pandas=True)
-
-
-def _write_table(path: Path, columns: Mapping[str, pa.Array]) -> bytes:
-    """Write and sync a file; return its bytes."""
-    sink = pa.BufferOutputStream()
-    parquet.write_table(pa.table(dict(columns)), sink, compression="zstd", use_dictionary=["symbol"])
-    content: bytes = sink.getvalue().to_pybytes()
-    write_synced(path, content)
-    return content
-
-
-def _manifest(tally: _Tally, run_date: date, options: ImportOptions, source: Path) -> Manifest:
-    if not tally.files:
-        reasons = ", ".join(f"{reason} {rows}" for reason, rows in tally.reasons.items())
-        raise DataError(f"{source}: no row can be a bar; reasons and rows: {reasons}")
+def _manifest(
+    tally: _Tally, settled: Settled, options: ImportOptions, source: Path, raw: RawSource, recent: str
+) -> Manifest:
     rules = options.rules
+    closes = tally.gathering.closes(settled.calendar.sessions)
     return Manifest(
-        snapshot_id=snapshot_id(options.calendar, tally.files),
-        run_date=run_date,
-        calendar=options.calendar,
-        adjustment=next(iter(tally.adjustments)),
+        snapshot_id=snapshot_id(settled.calendar.name, tally.files),
+        run_date=settled.run_date,
+        calendar=settled.calendar.name,
+        adjustment=tally.adjustments.most_common(1)[0][0],
         has_vwap=tally.has_vwap,
         options={
             "columns": dict(options.columns),
             "max_move": rules.max_move,
             "range_tolerance": rules.range_tolerance,
             "confirmed_moves": sorted(f"{symbol}:{day}" for symbol, day in rules.confirmed_moves),
+            "confirmed_sessions": sorted(str(day) for day in rules.confirmed_sessions),
+            "splits": [f"{symbol}={day}:{ratio:g}" for symbol, day, ratio in options.splits],
         },
-        quarantined=MappingProxyType(tally.quarantined),
+        quarantined=MappingProxyType({symbol: rows for symbol, rows in tally.quarantined.items() if rows}),
         files=MappingProxyType(tally.files),
+        checks=run_checks(closes, rules),
+        limits=stated(rules),
+        unsettled=MappingProxyType(tally.unsettled),
+        origin={
+            "source": source.name,
+            "vendor": raw.vendor.name,
+            "dates": sorted(tally.readings),
+            "adjustments": dict(tally.adjustments),
+            "refused": len(tally.refused),
+            "recent_sha256": recent,
+        },
+        calendar_definition=settled.calendar.definition,
     )
 
 
-def _publish(scratch: Path, data_dir: Path, manifest: Manifest) -> bool:
-    """Rename the finished folders into place; return whether that was needed."""
-    day = manifest.run_date.isoformat()
-    target, quarantine = adjusted_dir(data_dir) / day, quarantine_dir(data_dir) / day
-    if target.exists():
-        _refuse_other_content(target, manifest)
-        return False
+def _seal(scratch: Path, manifest: Manifest) -> None:
+    """Write the manifest, the last file, and return when the disk has both folders."""
     write_synced(scratch / "manifest.part", encode_manifest(manifest))
     (scratch / "manifest.part").rename(scratch / "adjusted" / NAME)
     for folder in (scratch / "adjusted", scratch / "quarantine"):
         sync(folder)
-    for parent in (target.parent, quarantine.parent):
-        parent.mkdir(exist_ok=True)
-    if quarantine.exists():
-        # Without its snapshot it was left by an import that died between the two renames.
-        quarantine.rename(scratch / "abandoned")
-    (scratch / "quarantine").rename(quarantine)
-    sync(quarantine.parent)
-    (scratch / "adjusted").rename(target)
-    sync(target.parent)
-    return True
 
 
-def _refuse_other_content(target: Path, manifest: Manifest) -> None:
-    if not (target / NAME).is_file():
-        raise DataError(f"{target}: exists without a manifest, so it is no snapshot of this command; move it away")
-    found = read_manifest(target)
-    if found.snapshot_id != manifest.snapshot_id:
-        raise DataError(
-            f"{target}: holds snapshot {found.snapshot_id[:12]}, this import makes {manifest.snapshot_id[:12]}; "
-            "a snapshot never changes, choose another run date"
-        )
-
-
-@contextmanager
-def _exclusive(data_dir: Path) -> Iterator[None]:
-    """Keep a second import out of the same data directory."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / ".import.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{data_dir}: another import is running") from error
-        yield
-
-
-@contextmanager
-def _scratch(data_dir: Path) -> Iterator[Path]:
-    """Give a hidden folder on the same file system; remove it, and what dead imports left, at the end."""
-    scratch = Path(mkdtemp(prefix=".import-", dir=data_dir))
-    try:
-        yield scratch
-    finally:
-        for left in data_dir.glob(".import-*"):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _report(tally: _Tally, manifest: Manifest, path: Path, *, created: bool) -> ImportReport:
+def _report(tally: _Tally, manifest: Manifest, path: Path, calendar: SessionCalendar, *, created: bool) -> ImportReport:
+    remark = sessions_without_bars(np.unique(np.concatenate(tally.dates)), calendar)
     return ImportReport(
         path=path,
         snapshot_id=manifest.snapshot_id,
         run_date=manifest.run_date,
         created=created,
+        revision=manifest.revision,
+        vendor=str(manifest.origin["vendor"]),
         adjustment=manifest.adjustment,
         has_vwap=manifest.has_vwap,
         symbols=len(tally.files),
         accepted=manifest.rows,
         quarantined=sum(tally.quarantined.values()),
         reasons=MappingProxyType(tally.reasons),
-        quarantined_symbols=MappingProxyType(tally.quarantined),
+        quarantined_symbols=manifest.quarantined,
         empty_symbols=tuple(symbol for symbol in tally.quarantined if symbol not in tally.files),
+        verdicts=MappingProxyType(tally.verdicts),
+        unsettled=manifest.unsettled,
+        refused=MappingProxyType(tally.refused),
+        remarks=tuple(one for one in (*sorted(tally.readings - {"dates as written"}), remark) if one),
+        failed={check.name: check.detail for check in manifest.failed},
     )

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ FORMAT = 1
 #: Largest manifest that is read, in bytes (about 300 a symbol).
 MAX_BYTES = 64 * 1024**2
 #: Columns of one symbol's file that hold numbers, in the order of the file and of the hash; vwap where known.
-COLUMNS = (*FIELDS, "vwap", "factor")
+COLUMNS = (*FIELDS, "vwap", "factor", "halted")
+#: Those that only some files have.
+OPTIONAL_COLUMNS = ("vwap", "halted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +41,39 @@ class SymbolFile:
     last: date
     #: Hash of the bars' values.
     content_sha256: str
+    #: Hash of the file's bytes; of no bytes where all bars are in parts.
+    file_sha256: str
+    #: Bars in the file itself; the others are in parts. None: all of them.
+    file_rows: int | None = None
+
+    @property
+    def own_rows(self) -> int:
+        """Return the number of bars in the file itself."""
+        return self.rows if self.file_rows is None else self.file_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A file with the appended bars of many symbols."""
+
+    name: str
+    rows: int
     #: Hash of the file's bytes.
     file_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What one check of a snapshot found."""
+
+    name: str
+    #: Of the rule by which it was checked.
+    version: int
+    passed: bool
+    #: The limit it was held to; 0: the rule has none.
+    limit: float
+    #: What was found, in one sentence.
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +95,32 @@ class Manifest:
     quarantined: Mapping[str, int]
     #: Symbol to its file, ascending.
     files: Mapping[str, SymbolFile]
+    #: 1, or more where the run date was imported before with other bars.
+    revision: int = 1
+    #: Name to what each check of the snapshot found; empty in snapshots of earlier releases.
+    checks: Mapping[str, CheckResult] = field(default_factory=dict)
+    #: Limits of all rules.
+    limits: Mapping[str, float] = field(default_factory=dict)
+    #: Symbol to the sessions at which a level began that looks like a split nobody has settled.
+    unsettled: Mapping[str, tuple[date, ...]] = field(default_factory=dict)
+    #: Where the bars came from: vendor, how dates were read, how many symbols were adjusted by what.
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    #: Snapshot that this one was made from, how and why; empty: from raw bars alone.
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    #: What the calendar is made of, where `exchange_calendars` does not know it.
+    calendar_definition: Mapping[str, Any] | None = None
+    #: Appended bars, oldest first.
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Return the name of the snapshot's folder."""
+        return self.run_date.isoformat() if self.revision == 1 else f"{self.run_date}.{self.revision}"
+
+    @property
+    def failed(self) -> tuple[CheckResult, ...]:
+        """Return the checks that the snapshot did not pass."""
+        return tuple(check for check in self.checks.values() if not check.passed)
 
     @property
     def first(self) -> date:
@@ -107,14 +166,26 @@ def snapshot_id(calendar: str, files: Mapping[str, SymbolFile]) -> str:
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the manifest as JSON, one symbol a line."""
     fields = {name: getattr(manifest, name) for name in Manifest.__slots__ if name != "files"}
-    fields |= {"format": FORMAT, "options": dict(manifest.options), "quarantined": dict(manifest.quarantined)}
-    head = json.dumps(fields, indent=1, sort_keys=True, default=date.isoformat)
+    fields |= {
+        name: dict(getattr(manifest, name)) for name in ("options", "quarantined", "limits", "origin", "lineage")
+    }
+    fields |= {"format": FORMAT, "unsettled": {symbol: list(days) for symbol, days in manifest.unsettled.items()}}
+    fields["parts"] = [asdict(part) for part in manifest.parts]
+    fields["checks"] = {name: asdict(check) for name, check in manifest.checks.items()}
+    head = json.dumps(fields, indent=1, sort_keys=True, default=str)
     lines = [
-        f"  {json.dumps(symbol)}: {json.dumps(asdict(file), sort_keys=True, default=date.isoformat)}"
+        f"  {json.dumps(symbol)}: {json.dumps(_fields_of(file), sort_keys=True, default=date.isoformat)}"
         for symbol, file in sorted(manifest.files.items())
     ]
     files = ",\n".join(lines)
     return f'{head[:-2]},\n "files": {{\n{files}\n }}\n}}\n'.encode()
+
+
+def _fields_of(file: SymbolFile) -> dict[str, Any]:
+    fields = {name: getattr(file, name) for name in SymbolFile.__slots__}
+    if file.file_rows is None:
+        del fields["file_rows"]
+    return fields
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -151,6 +222,17 @@ def _decode(fields: dict[str, Any], where: str) -> Manifest:
         quarantined={str(symbol): int(rows) for symbol, rows in fields["quarantined"].items()},
         # Symbols become paths: a manifest from elsewhere must not point outside its folder.
         files={checked_symbol(symbol, where): _decode_file(file) for symbol, file in sorted(fields["files"].items())},
+        revision=int(fields.get("revision", 1)),
+        checks={name: CheckResult(**check) for name, check in fields.get("checks", {}).items()},
+        limits={name: float(limit) for name, limit in fields.get("limits", {}).items()},
+        unsettled={
+            symbol: tuple(date.fromisoformat(day) for day in days)
+            for symbol, days in fields.get("unsettled", {}).items()
+        },
+        origin=dict(fields.get("origin", {})),
+        lineage=dict(fields.get("lineage", {})),
+        calendar_definition=fields.get("calendar_definition"),
+        parts=tuple(_decode_part(part) for part in fields.get("parts", ())),
     )
 
 
@@ -161,7 +243,14 @@ def _decode_file(fields: dict[str, Any]) -> SymbolFile:
         last=date.fromisoformat(fields["last"]),
         content_sha256=_digest(fields["content_sha256"]),
         file_sha256=_digest(fields["file_sha256"]),
+        file_rows=None if fields.get("file_rows") is None else int(fields["file_rows"]),
     )
+
+
+def _decode_part(fields: dict[str, Any]) -> Part:
+    if not re.fullmatch(r"part-[0-9]{4}\.parquet", fields["name"]):
+        raise ValueError(f"{fields['name'][:80]!r} is no name of a part")
+    return Part(name=fields["name"], rows=int(fields["rows"]), file_sha256=_digest(fields["file_sha256"]))
 
 
 def _digest(text: str) -> str:

@@ -19,7 +19,9 @@ from qlib.utils.time import Freq
 
 from strategies.market.bars import SessionArray
 from strategies.market.calendar import SessionCalendar
-from strategies.market.snapshots import SnapshotRef, SymbolBars, find_snapshot, read_symbol
+from strategies.market.snapshots import SnapshotRef, find_snapshot, open_snapshot, read_symbol
+from strategies.market.symbol_bars import SymbolBars
+from strategies.market.symbols import folded
 
 #: Symbols whose bars stay in memory; Qlib asks for all fields of one symbol before it goes on to the next.
 CACHED_SYMBOLS = 64
@@ -95,7 +97,7 @@ class T1FeatureProvider(FeatureProvider):  # type: ignore[misc]  # Qlib has no t
             ValueError: The frequency is not daily.
         """
         _refuse_other_frequency(freq)
-        series = _series(self._data_dir, self._snapshot, str(instrument).upper())
+        series = _series(self._data_dir, self._snapshot, folded(str(instrument)))
         values = series.fields.get(str(field)[1:].lower())
         start = max(start_index or 0, series.start)
         if values is None or start > end_index:
@@ -145,15 +147,15 @@ def _series(data_dir: str, snapshot: str, symbol: str) -> _Series:
 
 def _sessions(snapshot: SnapshotRef) -> SessionArray:
     manifest = snapshot.manifest
-    return _calendar(manifest.calendar).sessions_between(manifest.first, manifest.last)
+    return _calendar(snapshot.path).sessions_between(manifest.first, manifest.last)
 
 
 def _future_sessions(snapshot: SnapshotRef) -> SessionArray:
-    calendar, first = _calendar(snapshot.calendar), snapshot.first_session
+    calendar, first = _calendar(snapshot.path), snapshot.first_session
     last: date = calendar.sessions[-1].astype(object)
     return calendar.sessions_between(first, last)
 
 
 @lru_cache(maxsize=8)
-def _calendar(name: str) -> SessionCalendar:
-    return SessionCalendar(name)
+def _calendar(folder: Path) -> SessionCalendar:
+    return open_snapshot(folder).open_calendar()

@@ -1,14 +1,14 @@
 """Quarantine: which rows of raw bars cannot be true, and why.
 
-Owns: the reasons, and the rule behind each.
+Owns: the rules of a single row and of rows of one date; `neighbours` owns those of rows beside each other.
 Must not know: files, folders, how a row is stored.
 Invariant: whether a row's values are accepted depends on rows of the same or earlier dates alone, so that history is
-cleaned by what was known on each day; no row is repaired.
+cleaned by what was known on each day; no row is repaired. The one exception is a unit mix-up at a file's start.
 """
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -16,44 +16,11 @@ import numpy as np
 from strategies.market.adjustment import PRICES
 from strategies.market.bars import BoolArray, FloatArray, IntArray, SessionArray
 from strategies.market.calendar import SessionCalendar
+from strategies.market.neighbours import Series, judge_neighbours
+from strategies.market.rules import REASONS, Rules
 
-#: Every reason, in the order in which a row lists them.
-REASONS = (
-    "missing_date",
-    "after_run_date",
-    "outside_calendar",
-    "not_a_session",
-    "duplicate_date",
-    "conflicting_date",
-    "out_of_order",
-    "missing_price",
-    "non_positive_price",
-    "missing_volume",
-    "negative_volume",
-    "missing_factor",
-    "non_positive_factor",
-    "adjusted_out_of_bounds",
-    "non_positive_vwap",
-    "high_below_low",
-    "open_outside_range",
-    "close_outside_range",
-    "unexplained_move",
-)
 #: Reasons that leave a row without a place of its own on the calendar.
-_PLACELESS = REASONS[: REASONS.index("missing_price")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What makes a row untrue; the bounds that are a matter of judgement."""
-
-    #: Largest believable change of the adjusted close from one accepted bar to the next, as a fraction.
-    max_move: float = 0.5
-    #: How far open and close may stand outside [low, high], as a fraction of the bound. Multiplying one row by one
-    #: factor keeps its order exactly, so this only forgives vendors that pass some columns through float32 (6e-8).
-    range_tolerance: float = 1e-6
-    #: (symbol, session) of moves that somebody has looked at and found real.
-    confirmed_moves: frozenset[tuple[str, date]] = field(default_factory=frozenset)
+_PLACELESS = (*REASONS[: REASONS.index("missing_price")],)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,26 +36,54 @@ class Suspects:
     adjusted: Mapping[str, FloatArray]
     #: `[rows]`.
     factor: FloatArray
+    #: Rows with a cell that could not be read, `[rows]`; None: there is none.
+    unreadable: BoolArray | None = None
+    #: Rows whose columns of corporate actions contradict each other, `[rows]`; None: there is none.
+    contradicting: BoolArray | None = None
+    #: Last session that had closed by the clock of the import; None: it is not known.
+    closed_until: date | None = None
+    #: Rows after the end of the symbol's life, `[rows]`; None: there is none.
+    ended: BoolArray | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the rules say of one symbol's rows."""
+
+    #: Reason to the rows it holds for, `[rows]`, for every reason that holds at least once.
+    flags: dict[str, BoolArray]
+    #: Sessions at which a new price level began that looks like a split nobody has settled.
+    unsettled: tuple[date, ...]
+
+
+__all__ = ["REASONS", "Judgement", "Rules", "Suspects", "judge", "judge_rows", "reason_texts"]
 
 
 def judge(rows: Suspects, calendar: SessionCalendar, run_date: date, rules: Rules) -> dict[str, BoolArray]:
-    """Return reason to the rows it holds for, `[rows]`, for every reason that holds at least once.
+    """Return reason to the rows it holds for, `[rows]`, for every reason that holds at least once."""
+    return judge_rows(rows, calendar, run_date, rules).flags
+
+
+def judge_rows(rows: Suspects, calendar: SessionCalendar, run_date: date, rules: Rules) -> Judgement:
+    """Return what the rules say of a symbol's rows.
 
     Dates: a row is out of order if it is not among the most rows that can be kept in ascending order; a file that
     descends from start to end is in order. Rows of one date that agree in every value are duplicates but for the
     first; where they differ nothing says which is true, so all of them are in conflict.
-
-    Moves: a close is compared with the last accepted one. A row beyond the bound is flagged; the row after it is
-    accepted if it stands within the bound of the last accepted close (the flagged one was a bad print) or of the
-    flagged one (the level has shifted). So a bad print costs its own row, a spin-off one row, neither costs the rest.
     """
-    flags = _date_flags(rows.dates, calendar, run_date)
+    count = len(rows.dates)
+    nothing = np.zeros(count, bool)
+    unreadable = nothing if rows.unreadable is None else rows.unreadable
+    flags = {"unreadable_cell": unreadable} | _date_flags(rows, calendar, run_date, unreadable)
+    flags["life_ended"] = nothing if rows.ended is None else rows.ended
     flags |= _repeat_flags(rows.dates, rows.raw)
-    flags["out_of_order"] = _out_of_order(rows.dates, ~_any(flags, len(rows.dates)))
-    flags |= _value_flags(rows.raw, rows.factor, rows.adjusted)
+    flags["out_of_order"] = _out_of_order(rows.dates, ~_any(flags, count))
+    flags |= {name: flag & ~unreadable for name, flag in _value_flags(rows.raw, rows.factor, rows.adjusted).items()}
+    flags["contradicting_actions"] = nothing if rows.contradicting is None else rows.contradicting
     flags |= _range_flags(rows.raw, rules.range_tolerance)
-    flags["unexplained_move"] = _unexplained_moves(rows, flags, rules)
-    return {reason: flags[reason] for reason in REASONS if flags[reason].any()}
+    unsettled = _neighbours(rows, flags, rules)
+    found = {reason: flags[reason] for reason in REASONS if flags[reason].any()}
+    return Judgement(flags=found, unsettled=unsettled)
 
 
 def reason_texts(flags: Mapping[str, BoolArray], rows: IntArray) -> list[str]:
@@ -96,16 +91,22 @@ def reason_texts(flags: Mapping[str, BoolArray], rows: IntArray) -> list[str]:
     return [";".join(reason for reason, flag in flags.items() if flag[row]) for row in rows]
 
 
-def _date_flags(dates: SessionArray, calendar: SessionCalendar, run_date: date) -> dict[str, BoolArray]:
+def _date_flags(
+    rows: Suspects, calendar: SessionCalendar, run_date: date, unreadable: BoolArray
+) -> dict[str, BoolArray]:
+    dates = rows.dates
     missing: BoolArray = np.isnat(dates)
     early: BoolArray = dates < np.datetime64(calendar.first, "D")
     late: BoolArray = dates > np.datetime64(calendar.last, "D")
     after: BoolArray = dates > np.datetime64(run_date, "D")
+    session: BoolArray = np.isin(dates, calendar.sessions)
+    open_yet = session & (dates > np.datetime64(rows.closed_until or date.max, "D"))
     return {
-        "missing_date": missing,
+        "missing_date": missing & ~unreadable,
         "after_run_date": after,
+        "not_closed": open_yet & ~after,
         "outside_calendar": early | late,
-        "not_a_session": ~(missing | early | late | np.isin(dates, calendar.sessions)),
+        "not_a_session": ~(missing | early | late | session),
     }
 
 
@@ -204,33 +205,21 @@ def _outside(values: Mapping[str, FloatArray], name: str, tolerance: float) -> B
     return outside
 
 
-def _unexplained_moves(rows: Suspects, flags: Mapping[str, BoolArray], rules: Rules) -> BoolArray:
+def _neighbours(rows: Suspects, flags: dict[str, BoolArray], rules: Rules) -> tuple[date, ...]:
+    """Add the flags of rows that disagree with those before them; return where unsettled levels begin."""
     close, count = rows.adjusted["close"], len(rows.dates)
     placed = ~_any({reason: flags[reason] for reason in _PLACELESS}, count) & (close > 0) & np.isfinite(close)
     order = np.flatnonzero(placed)[np.argsort(rows.dates[placed], kind="stable")]
-    flagged = _any(flags, count)
-    with np.errstate(over="ignore"):
-        moves = np.abs(close[order][1:] / close[order][:-1] - 1)
-    if not flagged[order].any() and not (moves > rules.max_move).any():
-        return np.zeros(count, bool)
-    with np.errstate(over="ignore"):
-        return _scan(order, close, flagged, _confirmed(rows, rules), rules.max_move)
-
-
-def _scan(order: IntArray, close: FloatArray, flagged: BoolArray, confirmed: BoolArray, max_move: float) -> BoolArray:
-    """Return the rows that moved too far; `order` is ascending in time, `flagged` rows are never a reference."""
-    moved = np.zeros(len(close), bool)
-    accepted = doubted = np.nan
-    for row in order:
-        price = close[row]
-        believed = np.isnan(accepted) or confirmed[row] or abs(price / accepted - 1) <= max_move
-        if flagged[row]:
-            moved[row] = not believed
-        elif believed or abs(price / doubted - 1) <= max_move:
-            accepted, doubted = price, np.nan
-        else:
-            moved[row], doubted = True, price
-    return moved
+    series = Series(
+        **{name: rows.adjusted[name][order] for name in (*PRICES, "volume")},
+        flagged=_any(flags, count)[order],
+        confirmed=_confirmed(rows, rules)[order],
+    )
+    found, levels = judge_neighbours(series, rules)
+    for reason, flag in found.items():
+        flags[reason] = np.zeros(count, bool)
+        flags[reason][order] = flag
+    return tuple(rows.dates[order[levels]].astype(object).tolist())
 
 
 def _confirmed(rows: Suspects, rules: Rules) -> BoolArray:

@@ -2,12 +2,12 @@
 
 Owns: finding snapshots, reading their Parquet files, aligning bars on the exchange calendar.
 Must not know: how rows were judged, features, requests.
-Invariant: a folder without a manifest does not exist; a panel holds exactly the bars whose hashes the manifest states.
+Invariant: a folder without a manifest does not exist; a panel holds exactly the bars whose hashes the manifest states;
+what serves passed every check of `rules`, those of its manifest and those that are newer.
 """
 
-import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -15,13 +15,20 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import parquet
 
-from strategies.errors import CalendarRange, DataError, SnapshotNotFound, UnknownSymbols
-from strategies.market.bars import FIELDS, FloatArray, IntArray, Panel, SessionArray
-from strategies.market.calendar import SessionCalendar
-from strategies.market.manifest import COLUMNS, NAME, Manifest, SymbolFile, content_sha256, read_manifest
+from strategies.errors import CalendarRange, DataError, SnapshotNotFound, SnapshotRefused, UnknownSymbols
+from strategies.market.bars import FIELDS, BoolArray, IntArray, Panel, SessionArray
+from strategies.market.calendar import SessionCalendar, canonical_name
+from strategies.market.checks import closes_of, run_checks
+from strategies.market.manifest import (
+    NAME,
+    CheckResult,
+    Manifest,
+    read_manifest,
+)
+from strategies.market.rules import SNAPSHOT_RULES, Rules
+from strategies.market.symbol_bars import SymbolBars, read_bars
+from strategies.market.symbols import folded
 
 #: Fields a panel may hold beside the five.
 OPTIONAL_FIELDS = ("vwap", "factor")
@@ -48,8 +55,16 @@ class SnapshotRef:
 
     @property
     def calendar(self) -> str:
-        """Return the code of the exchange calendar the bars stand on."""
-        return self.manifest.calendar
+        """Return the code of the exchange calendar of the bars; never an alias."""
+        return self.manifest.calendar if self.manifest.calendar_definition else canonical_name(self.manifest.calendar)
+
+    def open_calendar(self) -> SessionCalendar:
+        """Return the calendar of the bars, as it was when they were imported.
+
+        Raises:
+            DataError: It does not open.
+        """
+        return SessionCalendar(self.manifest.calendar, definition=self.manifest.calendar_definition)
 
     @property
     def first_session(self) -> date:
@@ -67,17 +82,6 @@ class SnapshotRef:
         return self.manifest.run_date
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SymbolBars:
-    """One symbol's bars."""
-
-    symbol: str
-    #: Ascending, `[bars]`.
-    sessions: SessionArray
-    #: Column to adjusted values `[bars]`; always the five of `FIELDS` and `factor`; vwap where known.
-    columns: dict[str, FloatArray]
-
-
 def adjusted_dir(data_dir: Path) -> Path:
     """Return the folder below which snapshots lie, one a run date."""
     return data_dir / "adjusted"
@@ -89,7 +93,16 @@ def list_snapshots(data_dir: Path) -> tuple[SnapshotRef, ...]:
     Raises:
         DataError: A manifest is unreadable.
     """
-    return tuple(_open(folder) for folder in _complete_folders(data_dir))
+    return tuple(open_snapshot(folder) for folder in _complete_folders(data_dir))
+
+
+def newest_first(data_dir: Path) -> Iterator[SnapshotRef]:
+    """Return complete snapshots one by one, latest run date and revision first.
+
+    Raises:
+        DataError: A manifest is unreadable, when its turn comes.
+    """
+    return (open_snapshot(folder) for folder in reversed(_complete_folders(data_dir)))
 
 
 def latest_snapshot(data_dir: Path) -> SnapshotRef:
@@ -102,11 +115,13 @@ def latest_snapshot(data_dir: Path) -> SnapshotRef:
     folders = _complete_folders(data_dir)
     if not folders:
         raise SnapshotNotFound(f"no complete snapshot below {adjusted_dir(data_dir)}")
-    return _open(folders[-1])
+    return open_snapshot(folders[-1])
 
 
 def find_snapshot(data_dir: Path, name: str) -> SnapshotRef:
     """Return the latest snapshot of that id, of an id that starts so (8 digits or more), or of that run date.
+
+    `2024-06-28.2` is the second revision of a run date, `2024-06-28` its latest one.
 
     Raises:
         SnapshotNotFound: There is none, or the first digits fit several ids.
@@ -116,7 +131,7 @@ def find_snapshot(data_dir: Path, name: str) -> SnapshotRef:
     if re.fullmatch(r"[0-9a-f]{8,64}", name):
         found = [snapshot for snapshot in snapshots if snapshot.id.startswith(name)]
     else:
-        found = [snapshot for snapshot in snapshots if snapshot.path.name == name]
+        found = [one for one in snapshots if name in {one.path.name, one.path.name.partition(".")[0]}][-1:]
     if len({snapshot.id for snapshot in found}) != 1:
         count = f"{len(found)} fit" if found else "none fits"
         raise SnapshotNotFound(f"snapshot {name[:80]!r}: {count} of {len(snapshots)} below {adjusted_dir(data_dir)}")
@@ -137,17 +152,7 @@ def read_symbol(snapshot: SnapshotRef, symbol: str, *, verify: bool = True) -> S
     """
     if symbol not in snapshot.manifest.files:
         raise UnknownSymbols((symbol,), snapshot.manifest.files)
-    path, stated = snapshot.path / f"{symbol}.parquet", snapshot.manifest.files[symbol]
-    try:
-        content = path.read_bytes()
-        if verify and hashlib.sha256(content).hexdigest() != stated.file_sha256:
-            raise DataError(f"{path}: its bytes are not those the manifest states ({len(content)} bytes)")
-        table = parquet.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-        bars = _bars(symbol, table)
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read: {(str(error).splitlines() or ['?'])[0][:200]}") from error
-    _refuse_other_bars(bars, stated, path, verify=verify)
-    return bars
+    return read_bars(snapshot.path, snapshot.manifest, symbol, verify=verify)
 
 
 def load_panel(
@@ -176,7 +181,7 @@ def load_panel(
             a field is unknown.
     """
     manifest = snapshot.manifest
-    if calendar.name != manifest.calendar:
+    if calendar.name != snapshot.calendar:
         raise DataError(f"{snapshot.path}: stands on calendar {manifest.calendar}, was asked for on {calendar.name}")
     chosen = _chosen_symbols(snapshot, symbols)
     try:
@@ -188,7 +193,48 @@ def load_panel(
         # Each thread fills rows of its own, so that no bars are held twice.
         for _ in readers.map(lambda row: grid.fill(row, read_symbol(snapshot, chosen[row], verify=verify)), grid.rows):
             pass
-    return grid.panel(snapshot.id)
+    return grid.panel(snapshot.id, unsettled_marks(manifest, chosen, sessions))
+
+
+def require_passed(snapshot: SnapshotRef, panel: Panel, rules: Rules | None = None) -> None:
+    """Do nothing if a snapshot passed every check; those that its manifest does not state are run now.
+
+    Args:
+        snapshot: The snapshot.
+        panel: All of its bars.
+        rules: Limits of the checks that are run now.
+
+    Raises:
+        SnapshotRefused: It did not pass one of them.
+    """
+    results = check_results(snapshot, panel, rules)
+    failed = [result for result in results.values() if not result.passed]
+    if failed:
+        raise SnapshotRefused(
+            snapshot.path.name, snapshot.id, "; ".join(f"{result.name}: {result.detail}" for result in failed)
+        )
+
+
+def check_results(snapshot: SnapshotRef, panel: Panel, rules: Rules | None = None) -> dict[str, CheckResult]:
+    """Return name to what each check found: as the manifest states it, or run now where it does not."""
+    known = {
+        rule.name: snapshot.manifest.checks[rule.name]
+        for rule in SNAPSHOT_RULES
+        if rule.name in snapshot.manifest.checks and snapshot.manifest.checks[rule.name].version >= rule.version
+    }
+    missing = frozenset(rule.name for rule in SNAPSHOT_RULES) - set(known)
+    return known | (run_checks(closes_of(panel), rules or Rules(), names=missing) if missing else {})
+
+
+def unsettled_marks(manifest: Manifest, symbols: tuple[str, ...], sessions: SessionArray) -> BoolArray | None:
+    """Return the sessions at which an unsettled level began, `[symbols, sessions]`; None: there is none."""
+    if not any(symbol in manifest.unsettled for symbol in symbols):
+        return None
+    marked = np.zeros((len(symbols), len(sessions)), bool)
+    for row, symbol in enumerate(symbols):
+        days = np.array(manifest.unsettled.get(symbol, ()), dtype="datetime64[D]")
+        marked[row, np.isin(sessions, days)] = True
+    return marked
 
 
 class _Grid:
@@ -199,6 +245,7 @@ class _Grid:
         self._fields = {name: np.full((len(symbols), len(sessions)), np.nan) for name in fields}
         self._first: IntArray = np.zeros(len(symbols), np.int64)
         self._last: IntArray = np.zeros(len(symbols), np.int64)
+        self._halted: dict[int, IntArray] = {}
 
     @property
     def rows(self) -> Iterable[int]:
@@ -213,9 +260,18 @@ class _Grid:
         for name, values in self._fields.items():
             if name in bars.columns:
                 values[row, at] = bars.columns[name]
+        if "halted" in bars.columns:
+            self._halted[row] = at[bars.columns["halted"] > 0]
         self._first[row], self._last[row] = at[0], at[-1]
 
-    def panel(self, snapshot_id: str) -> Panel:
+    def panel(self, snapshot_id: str, unsettled: BoolArray | None = None) -> Panel:
+        marks = {} if unsettled is None else {"unsettled": unsettled}
+        if self._halted:
+            marks["halted"] = np.zeros((len(self._symbols), len(self._sessions)), bool)
+            for row, at in self._halted.items():
+                marks["halted"][row, at] = True
+        for marked in marks.values():
+            marked.setflags(write=False)
         for array in (*self._fields.values(), self._first, self._last):
             array.setflags(write=False)
         return Panel(
@@ -225,6 +281,7 @@ class _Grid:
             first=self._first,
             last=self._last,
             snapshot_id=snapshot_id,
+            marks=MappingProxyType(marks),
         )
 
 
@@ -233,57 +290,44 @@ def _complete_folders(data_dir: Path) -> list[Path]:
     if not root.is_dir():
         return []
     try:
-        dated = [folder for folder in root.iterdir() if _is_day(folder.name)]
-        return sorted(folder for folder in dated if (folder / NAME).is_file())
+        dated = [folder for folder in root.iterdir() if _run_date(folder.name) is not None]
+        complete = [folder for folder in dated if (folder / NAME).is_file()]
     except OSError as error:
         raise DataError(f"{root}: cannot be listed: {error.strerror}") from error
+    return sorted(complete, key=lambda folder: _run_date(folder.name) or (date.min, 0))
 
 
-def _is_day(name: str) -> bool:
-    """Return whether a folder is named as a run date; 9999-99-99 is not one, and would stand above all that are."""
+def _run_date(name: str) -> tuple[date, int] | None:
+    """Return the run date and revision that a folder is named as; 9999-99-99 is none, and would be above all."""
+    day, point, revision = name.partition(".")
     try:
-        return date.fromisoformat(name).isoformat() == name
+        if date.fromisoformat(day).isoformat() != day or (point and str(int(revision)) != revision):
+            return None
     except ValueError:
-        return False
+        return None
+    return date.fromisoformat(day), int(revision or 1)
 
 
-def _open(folder: Path) -> SnapshotRef:
+def open_snapshot(folder: Path) -> SnapshotRef:
+    """Return the complete snapshot in a folder.
+
+    Raises:
+        DataError: Its manifest is unreadable, or of another folder.
+    """
     manifest = read_manifest(folder)
-    if manifest.run_date.isoformat() != folder.name:
-        raise DataError(f"{folder}: its manifest states run date {manifest.run_date}")
+    if manifest.folder != folder.name:
+        raise DataError(f"{folder}: its manifest states run date {manifest.run_date}, revision {manifest.revision}")
     return SnapshotRef(path=folder, manifest=manifest)
-
-
-def _bars(symbol: str, table: pa.Table) -> SymbolBars:
-    sessions = table["date"].cast(pa.date32()).to_numpy().astype("datetime64[D]")
-    names = [name for name in COLUMNS if name in table.column_names or name != "vwap"]
-    return SymbolBars(symbol=symbol, sessions=sessions, columns={name: _column(table, name) for name in names})
-
-
-def _column(table: pa.Table, name: str) -> FloatArray:
-    values: FloatArray = table[name].cast(pa.float64()).to_numpy()
-    return values
-
-
-def _refuse_other_bars(bars: SymbolBars, stated: SymbolFile, path: Path, *, verify: bool) -> None:
-    sessions = bars.sessions
-    if len(sessions) != stated.rows or not len(sessions):
-        raise DataError(f"{path}: has {len(sessions)} rows, the manifest states {stated.rows}")
-    if np.isnat(sessions).any() or not (np.diff(sessions) > np.timedelta64(0, "D")).all():
-        raise DataError(f"{path}: its dates do not ascend")
-    if (sessions[0].astype(object), sessions[-1].astype(object)) != (stated.first, stated.last):
-        raise DataError(f"{path}: runs {sessions[0]} to {sessions[-1]}, manifest: {stated.first} to {stated.last}")
-    if verify and content_sha256(sessions, bars.columns) != stated.content_sha256:
-        raise DataError(f"{path}: its bars are not those the manifest states")
 
 
 def _chosen_symbols(snapshot: SnapshotRef, asked: Sequence[str] | None) -> tuple[str, ...]:
     if asked is None:
         return snapshot.symbols
-    unknown = tuple(symbol for symbol in asked if symbol not in snapshot.manifest.files)
+    wanted = [folded(symbol) for symbol in asked]
+    unknown = tuple(symbol for symbol in wanted if symbol not in snapshot.manifest.files)
     if unknown:
         raise UnknownSymbols(unknown, snapshot.manifest.files)
-    return tuple(sorted(set(asked)))
+    return tuple(sorted(set(wanted)))
 
 
 def _panel_fields(manifest: Manifest, asked: Sequence[str] | None) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from strategies.errors import TrainingError
 from strategies.expressions.feature_sets import FeatureSet, label
 from strategies.market.bars import Float32Array, FloatArray, IntArray, Panel, SessionArray
+from strategies.market.eligibility import MIN_BARS_SHARE, bars_needed
 from strategies.models.bundle import ALPHA158_LABEL
 from strategies.models.configuration import TrainingConfig
 from strategies.models.manifest import LabelProcessor, LabelRecord
@@ -89,7 +90,7 @@ def compute_samples(
         labels=_labels(panel, spec.label, symbols, sessions),
         returns=_evaluate_label(panel, ALPHA158_LABEL.expression, symbols, sessions),
         listed=listed,
-        eligible=priced & (listed >= history),
+        eligible=priced & (listed >= history) & _dense(panel, rows, sessions, history),
     )
 
 
@@ -130,6 +131,17 @@ def _labels(panel: Panel, stated: LabelRecord, symbols: Sequence[str], sessions:
 
 def _evaluate_label(panel: Panel, expression: str, symbols: Sequence[str], sessions: slice) -> FloatArray:
     return label(expression).evaluate_range(panel, *_dates(panel, sessions), symbols).astype(np.float64)
+
+
+def _dense(panel: Panel, rows: IntArray, sessions: slice, history: int) -> NDArray[np.bool_]:
+    """Return whether enough of the last sessions have a bar, as the rule of serving asks, `[sessions, symbols]`."""
+    present = np.isfinite(panel.fields["close"][rows, : sessions.stop])
+    bars = np.zeros((len(rows), sessions.stop + 1), np.int32)
+    np.cumsum(present, axis=1, out=bars[:, 1:])
+    ends = np.arange(sessions.start, sessions.stop) + 1
+    inside = bars[:, ends] - bars[:, np.maximum(ends - history, 0)]
+    dense: NDArray[np.bool_] = (inside >= bars_needed(history, MIN_BARS_SHARE)).T
+    return dense
 
 
 def _dates(panel: Panel, sessions: slice) -> tuple[date, date]:

@@ -19,6 +19,7 @@ from strategies.expressions.feature_sets import feature_set
 from strategies.market.bars import FloatArray, Panel, SessionArray
 from strategies.market.calendar import SessionCalendar
 from strategies.market.importing import ImportOptions, import_bars
+from strategies.market.readers import RawBars
 from strategies.market.snapshots import SnapshotRef, find_snapshot
 
 FIRST = date(2013, 1, 2)
@@ -132,3 +133,15 @@ def us500() -> Path:
     if not has_us500():
         pytest.skip("the shared bars of 505 symbols are not here")
     return _US500.resolve()
+
+
+def raw_rows(frame: pd.DataFrame, symbol: str = "AAPL", *, adjustment: str = "none") -> RawBars:
+    """Return built bars as rows that were read from a file of that symbol."""
+    return RawBars(
+        symbol=symbol,
+        dates=frame["date"].to_numpy().astype("datetime64[D]"),
+        values={name: frame[name].to_numpy(dtype=float) for name in frame.columns if name != "date"},
+        rows=np.arange(1, len(frame) + 1),
+        adjustment=adjustment,
+        file=f"{symbol}.csv",
+    )

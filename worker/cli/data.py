@@ -1,4 +1,4 @@
-"""`signal-worker data`: import raw bars, list snapshots, check one."""
+"""`signal-worker data`: import raw bars, list snapshots, check one; the daily round is in `data_daily`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,26 +8,54 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.cli._common import DataDir, ExitCode, Json, VerbGroup, plain, print_json, refuse, settings_of
-from worker.cli._tables import Column, print_line, print_table
+from worker.cli._bars import (
+    MANY,
+    day_of,
+    failures,
+    fields_of,
+    options_of,
+    pair_of,
+    print_records,
+    rules_of,
+)
+from worker.cli._common import DataDir, ExitCode, Json, VerbGroup, plain, print_json, settings_of
+from worker.cli._tables import print_line
+from worker.cli.data_daily import append, correct, diff
 
 if TYPE_CHECKING:
     from strategies.market.checking import CheckReport
-    from strategies.market.importing import ImportOptions, ImportReport
+    from strategies.market.importing import ImportReport
     from strategies.market.snapshots import SnapshotRef
 
 app = typer.Typer(cls=VerbGroup, help="Bars: import, list and check snapshots.", no_args_is_help=True)
 
+Calendar = Annotated[
+    str | None, typer.Option(help="Exchange code, or a file below calendars/; default SIGNALS_CALENDAR.")
+]
+for verb in (append, correct, diff):
+    app.command()(verb)
+
 
 @app.command("import")
 def import_raw(
-    source: Annotated[Path, typer.Argument(help="Folder with a CSV or Parquet file a symbol, or one table.")],
+    source: Annotated[Path, typer.Argument(help="Folder of files, one table, or Qlib's binary directory.")],
     data_dir: DataDir = None,
     run_date: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default today, at the exchange.")] = None,
-    adjust: Annotated[str, typer.Option(help="auto, adj_close, factor or none.")] = "auto",
+    calendar: Calendar = None,
+    like: Annotated[
+        str, typer.Option(help="A vendor's recipe (docs/data.md); auto: recognised by the heading.")
+    ] = "auto",
+    adjust: Annotated[str, typer.Option(help="auto, adj_close, factor, actions, adjusted or none.")] = "auto",
     max_move: Annotated[float, typer.Option(min=0.0, help="Largest believable move of a close, as a fraction.")] = 0.5,
+    limit: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of a rule's limit (docs/data.md).")] = None,
     column: Annotated[list[str] | None, typer.Option(help="FIELD=NAME, where a name is not recognised.")] = None,
     confirm_move: Annotated[list[str] | None, typer.Option(help="SYMBOL:YYYY-MM-DD of a move known as real.")] = None,
+    confirm_session: Annotated[list[str] | None, typer.Option(help="YYYY-MM-DD on which all prices did move.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="SYMBOL=YYYY-MM-DD:RATIO, new shares for one old.")] = None,
+    symbols: Annotated[Path | None, typer.Option(help="CSV symbol,first,last,name: renames, re-used tickers.")] = None,
+    calendar_from_data: Annotated[str | None, typer.Option(help="Make calendars/NAME.yaml of the bars' dates.")] = None,
+    zone: Annotated[str, typer.Option(help="Zone of a calendar made of the dates.")] = "UTC",
+    close: Annotated[str, typer.Option(help="Local close, HH:MM, of a calendar made of the dates.")] = "23:59",
     *,
     as_json: Json = False,
 ) -> None:
@@ -41,12 +69,25 @@ def import_raw(
     from strategies.market.importing import import_bars
 
     settings = settings_of(data_dir=data_dir)
-    options = _options(settings.calendar, adjust, max_move, column or [], confirm_move or [])
-    day = _day(run_date, "--run-date") if run_date else _today(settings.calendar)
-    with _failures(), _progress(shown=not as_json) as progress:
-        report = import_bars(source, settings.data_dir, run_date=day, options=options, progress=progress)
+    judged = rules_of(max_move, limit or [], confirm_move or [], confirm_session or [])
+    with failures(), _progress(shown=not as_json) as progress:
+        if calendar_from_data:
+            calendar = _made_calendar(source, settings.data_dir, calendar_from_data, zone, close, column or [])
+        options = options_of(
+            calendar or settings.calendar,
+            adjust,
+            column or [],
+            judged,
+            split or [],
+            like=like,
+            settle_minutes=settings.settle_minutes,
+            symbols=symbols,
+        )
+        day = day_of(run_date, "--run-date") if run_date else _today(options.calendar, settings.data_dir)
+        now = datetime.now(UTC)
+        report = import_bars(source, settings.data_dir, run_date=day, options=options, now=now, progress=progress)
     if as_json:
-        print_json(_import_fields(report))
+        print_json(fields_of(report))
     else:
         _print_import(report)
 
@@ -55,18 +96,19 @@ def import_raw(
 def list_all(data_dir: DataDir = None, *, as_json: Json = False) -> None:
     """List the complete snapshots, oldest first.
 
-    JSON: a list of: run_date, snapshot_id, symbols, bars, first, last, quarantined, adjustment, vwap, calendar.
+    JSON: a list of: run_date, revision, snapshot_id, symbols, bars, first, last, quarantined, adjustment, vwap,
+    calendar, served.
 
     Example: signal-worker data list --json
     """
     from strategies.market.snapshots import list_snapshots
 
-    with _failures():
+    with failures():
         rows = [_snapshot_fields(snapshot) for snapshot in list_snapshots(settings_of(data_dir=data_dir).data_dir)]
     if as_json:
         print_json(rows)
     else:
-        _print_table([_shortened(row) for row in rows], "snapshots")
+        print_records([_shortened(row) for row in rows], "snapshots")
 
 
 @app.command()
@@ -79,77 +121,80 @@ def check(
     *,
     as_json: Json = False,
 ) -> None:
-    """Show what is odd about a snapshot: stale symbols, missing sessions, jumps, zero volumes, short histories.
+    """Show what is odd about a snapshot, and whether it is served: stale symbols, missing sessions, jumps.
 
-    JSON: snapshot_id, as_of, symbols, findings, quarantined.
+    JSON: snapshot_id, as_of, symbols, findings, quarantined, checks, served.
 
     Example: signal-worker data check --as-of 2014-03-12
     """
-    from strategies.market.calendar import SessionCalendar
     from strategies.market.checking import CheckBounds, check_snapshot
-    from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
+    from strategies.market.snapshots import check_results, find_snapshot, latest_snapshot, load_panel
 
     folder = settings_of(data_dir=data_dir).data_dir
-    day = _day(as_of, "--as-of") if as_of else None
-    with _failures():
+    day = day_of(as_of, "--as-of") if as_of else None
+    with failures():
         found = find_snapshot(folder, snapshot) if snapshot else latest_snapshot(folder)
-        calendar = SessionCalendar(found.calendar)
+        calendar = found.open_calendar()
         bounds = CheckBounds(lookback=lookback, max_move=max_move)
-        report = check_snapshot(load_panel(found, calendar), calendar, as_of=day, bounds=bounds)
+        panel = load_panel(found, calendar)
+        report = check_snapshot(panel, calendar, as_of=day, bounds=bounds)
+        results = check_results(found, panel)
+    failed = {name: result.detail for name, result in results.items() if not result.passed}
     if as_json:
-        print_json(plain(report) | {"quarantined": dict(found.manifest.quarantined)})
+        stated = {"checks": {name: plain(result) for name, result in results.items()}, "served": not failed}
+        print_json(plain(report) | {"quarantined": dict(found.manifest.quarantined)} | stated)
     else:
         _print_check(report, found)
+        for name, detail in failed.items():
+            print_line(f"NOT SERVED: {name}: {detail}")
+    if failed:
+        raise typer.Exit(ExitCode.FAILED)
 
 
-def _options(
-    calendar: str, adjust: str, max_move: float, columns: list[str], confirmed_moves: list[str]
-) -> "ImportOptions":
-    from strategies.market.columns import ADJUSTMENTS
-    from strategies.market.importing import ImportOptions
-    from strategies.market.quarantine import Rules
+@app.command("rules")
+def print_rules(
+    *,
+    markdown: Annotated[bool, typer.Option(help="Print the tables of docs/data.md.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show every rule of bars with its limit and what becomes of what fails it, and the vendors that are recognised.
 
-    if adjust not in ADJUSTMENTS:
-        refuse(f"--adjust was {adjust!r}, must be one of {', '.join(ADJUSTMENTS)}")
-    pairs = [_pair(text, "=", "--column") for text in columns]
-    moves = [_pair(text, ":", "--confirm-move") for text in confirmed_moves]
-    confirmed = frozenset((symbol.upper(), _day(day, "--confirm-move")) for symbol, day in moves)
-    rules = Rules(max_move=max_move, confirmed_moves=confirmed)
-    return ImportOptions(calendar=calendar, adjustment=adjust, columns=dict(pairs), rules=rules)
+    JSON: rules, vendors.
 
+    Example: signal-worker data rules
+    """
+    from strategies.market.rules import RULES, rules_page
+    from strategies.market.vendors import VENDORS, vendors_page
 
-def _pair(text: str, separator: str, option: str) -> tuple[str, str]:
-    left, found, right = text.partition(separator)
-    if not (left and found and right):
-        refuse(f"{option} was {text!r}, must have a {separator} between two texts")
-    return left, right
-
-
-def _day(text: str, option: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        refuse(f"{option}: {text!r} is no date, must be YYYY-MM-DD")
+    rows = [
+        {"rule": rule.name, "detail": rule.compares, "limit": rule.default(), "becomes": rule.becomes} for rule in RULES
+    ]
+    if markdown:
+        typer.echo(f"{rules_page()}\n## Vendors\n\n{vendors_page()}", nl=False)
+    elif as_json:
+        print_json({"rules": rows, "vendors": [vendor.name for vendor in VENDORS]})
+    else:
+        print_records(rows, "rules")
 
 
-def _today(calendar: str) -> date:
-    from strategies.market.calendar import SessionCalendar
+def _made_calendar(source: Path, data_dir: Path, name: str, zone: str, close: str, columns: list[str]) -> str:
+    """Write `calendars/<name>.yaml` of the dates of a source and return the name."""
+    import numpy as np
 
-    with _failures():
-        return SessionCalendar(calendar).local_date(datetime.now(UTC))
+    from strategies.market.calendar_files import definition_of_dates, write_definition
+    from strategies.market.raw_bars import open_source
+
+    raw = open_source(source, dict(pair_of(text, "=", "--column") for text in columns), "none")
+    dates = np.unique(np.concatenate([raw.read(symbol).dates for symbol in raw.symbols]))
+    path = write_definition(data_dir, definition_of_dates(name, dates, zone=zone, close=close))
+    typer.echo(f"calendar {name} made of {len(dates)} dates: {path}", err=True)
+    return name
 
 
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turn the room's errors into one sentence and exit code 1."""
-    from strategies.errors import DataError, StrategyError
+def _today(calendar: str, data_dir: Path) -> date:
+    from strategies.market.calendar_files import open_calendar
 
-    try:
-        yield
-    except (DataError, StrategyError) as error:
-        refuse(error, code=ExitCode.FAILED)
-    except OSError as error:
-        refuse(f"{error.filename}: {error.strerror}", code=ExitCode.FAILED)
+    return open_calendar(calendar, data_dir).local_date(datetime.now(UTC))
 
 
 @contextmanager
@@ -164,15 +209,11 @@ def _progress(*, shown: bool) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, symbol: bar.update(task, completed=done, total=total, description=symbol)
 
 
-def _import_fields(report: "ImportReport") -> dict[str, Any]:
-    fields = {name: getattr(report, name) for name in report.__slots__}
-    return fields | {"reasons": dict(report.reasons), "quarantined_symbols": dict(report.quarantined_symbols)}
-
-
 def _snapshot_fields(snapshot: "SnapshotRef") -> dict[str, Any]:
     manifest = snapshot.manifest
     return {
         "run_date": manifest.run_date,
+        "revision": manifest.revision,
         "snapshot_id": manifest.snapshot_id,
         "symbols": len(manifest.files),
         "bars": manifest.rows,
@@ -182,13 +223,14 @@ def _snapshot_fields(snapshot: "SnapshotRef") -> dict[str, Any]:
         "adjustment": manifest.adjustment,
         "vwap": manifest.has_vwap,
         "calendar": manifest.calendar,
+        "served": not manifest.failed,
     }
 
 
 def _shortened(row: dict[str, Any]) -> dict[str, Any]:
     """Return what fits a line of 80 characters."""
     return {
-        "run date": row["run_date"],
+        "run date": f"{row['run_date']}{'' if row['revision'] == 1 else '.' + str(row['revision'])}",
         "snapshot": row["snapshot_id"][:12],
         "symbols": row["symbols"],
         "sessions": f"{row['first']} {row['last']}",
@@ -198,32 +240,34 @@ def _shortened(row: dict[str, Any]) -> dict[str, Any]:
 
 def _print_import(report: "ImportReport") -> None:
     state = "imported" if report.created else "unchanged, imported before"
-    print_line(f"snapshot {report.snapshot_id[:12]} of {report.run_date}: {state}, {report.path}")
+    revision = f", revision {report.revision}" if report.revision > 1 else ""
+    print_line(f"snapshot {report.snapshot_id[:12]} of {report.run_date}{revision}: {state}, {report.path}")
     print_line(
         f"{report.accepted} bars of {report.symbols} symbols, adjusted by {report.adjustment}, "
         f"{report.quarantined} rows in quarantine"
     )
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(report.verdicts.items()))
+    print_line(f"read as {report.vendor}; symbols: {verdicts}")
+    for remark in report.remarks:
+        print_line(f"remark: {remark}")
     if report.empty_symbols:
         print_line(f"no row of these symbols could be a bar: {', '.join(report.empty_symbols)}")
+    for place, reason in list(report.refused.items())[:MANY]:
+        print_line(f"held back: {place}: {reason}")
+    for symbol, days in list(report.unsettled.items())[:MANY]:
+        print_line(f"held back: {symbol} since {days[-1]}, a step that looks like a split: --split or --confirm-move")
     rows = [{"reason": reason, "rows": rows} for reason, rows in sorted(report.reasons.items())]
     if rows:
-        _print_table(rows, "quarantine")
+        print_records(rows, "quarantine")
+    for name, detail in report.failed.items():
+        print_line(f"NOT SERVED: {name}: {detail}")
 
 
 def _print_check(report: "CheckReport", snapshot: "SnapshotRef") -> None:
     names = ("kind", "symbol", "count", "detail")
     findings = [{name: getattr(finding, name) for name in names} for finding in report.findings]
     if findings:
-        _print_table(findings, f"snapshot {report.snapshot_id[:12]} as of {report.as_of}")
+        print_records(findings, f"snapshot {report.snapshot_id[:12]} as of {report.as_of}")
     counts = ", ".join(f"{kind} {count}" for kind, count in report.counts().items())
     print_line(f"{report.symbols} symbols; symbols a kind: {counts or 'nothing is odd'}")
     print_line(f"{sum(snapshot.manifest.quarantined.values())} rows in quarantine")
-
-
-def _print_table(rows: list[dict[str, Any]], title: str) -> None:
-    if not rows:
-        print_line(f"{title}: none")
-        return
-    columns = [Column(name, text=name in {"detail", "reason"}) for name in rows[0]]
-    cells = ([str(row[name]).replace("_", " ") if name == "kind" else row[name] for name in row] for row in rows)
-    print_table(columns, list(cells), title=title)

@@ -71,7 +71,6 @@ def compute(
 
     Example: signal-worker features compute alpha158 AAPL MSFT --from 2014-03-03 --output features.parquet
     """
-    from strategies.market.calendar import SessionCalendar
     from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
 
     if output is not None and output.suffix not in TABLES:
@@ -82,7 +81,7 @@ def compute(
     with _failures():
         features = feature_set_of(name, vwap_stand_in, precision)
         ref = find_snapshot(folder, snapshot) if snapshot else latest_snapshot(folder)
-        panel = load_panel(ref, SessionCalendar(ref.calendar), symbols=symbols or None)
+        panel = load_panel(ref, ref.open_calendar(), symbols=symbols or None)
         frame = _frame(features, panel, _day(first, "--from"), _day(last, "--to"))
     if output is None:
         _print(frame, as_json=as_json)

@@ -78,11 +78,10 @@ def _bundle(settings: "Settings", ref: "ModelRef") -> "Bundle":
 
 
 def _panel(settings: "Settings", name: str | None) -> "Panel":
-    from strategies.market.calendar import SessionCalendar
     from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
 
     found = find_snapshot(settings.data_dir, name) if name else latest_snapshot(settings.data_dir)
-    return load_panel(found, SessionCalendar(found.calendar))
+    return load_panel(found, found.open_calendar())
 
 
 def _as_json(report: "DriftReport") -> dict[str, Any]:

@@ -107,7 +107,6 @@ def _load(settings: "Settings", folder: Path) -> "Bundle":
 
 
 def _bars(settings: "Settings", bundle: "Bundle", snapshot: str | None) -> "Panel":
-    from strategies.market.calendar import SessionCalendar
     from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
 
     trained_on = bundle.manifest.training.snapshot_id if bundle.manifest else ""
@@ -115,7 +114,7 @@ def _bars(settings: "Settings", bundle: "Bundle", snapshot: str | None) -> "Pane
         ref = latest_snapshot(settings.data_dir)
     else:
         ref = find_snapshot(settings.data_dir, snapshot or trained_on)
-    return load_panel(ref, SessionCalendar(ref.calendar), symbols=bundle.universe)
+    return load_panel(ref, ref.open_calendar(), symbols=bundle.universe)
 
 
 def _write(target: Path, page: bytes) -> None:

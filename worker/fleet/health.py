@@ -36,6 +36,8 @@ class Conditions:
     registry_away: Callable[[], bool]
     #: Strategies that must have a model; none: at least one strategy has.
     strategies: tuple[str, ...] = ()
+    #: Why the newest snapshot is not served; empty: it is.
+    snapshot_refused: Callable[[], str] = str
 
 
 class Liveness:
@@ -84,6 +86,11 @@ class Readiness:
         """Return why it cannot answer every request; nothing if it can."""
         return (*self._life(), *self._models(), *self._snapshot())
 
+    def remarks(self) -> tuple[Reason, ...]:
+        """Return what somebody should look at although the worker answers every request."""
+        refused = self._conditions.snapshot_refused()
+        return (Reason("snapshot_refused", refused),) if refused and self._slots.panel is not None else ()
+
     def state(self) -> WorkerState:
         """Return what the worker is doing."""
         conditions = self._conditions
@@ -120,7 +127,8 @@ class Readiness:
     def _snapshot(self) -> Iterator[Reason]:
         panel, rules = self._slots.panel, self._rules
         if panel is None:
-            yield Reason("missing_snapshot", "no snapshot of bars is loaded")
+            refused = self._conditions.snapshot_refused()
+            yield Reason("missing_snapshot", f"no snapshot of bars is loaded{refused and '; '}{refused}")
             return
         if rules.default_as_of == "snapshot":
             return  # the snapshot says which session is meant, so that it cannot be late

@@ -27,11 +27,16 @@ Page = tuple[HTTPStatus, str, bytes]
 _log = structlog.get_logger()
 
 
-def pages(liveness: Liveness, readiness: Readiness, registry: CollectorRegistry) -> Mapping[str, Callable[[], Page]]:
-    """Return path to what it answers."""
+def pages(
+    liveness: Liveness,
+    readiness: Readiness,
+    registry: CollectorRegistry,
+    remarks: Callable[[], tuple[Reason, ...]] = tuple,
+) -> Mapping[str, Callable[[], Page]]:
+    """Return path to what it answers; `remarks` are printed by `/readyz` and change no status."""
     return {
         "/livez": lambda: _verdict("alive", liveness.reasons()),
-        "/readyz": lambda: _verdict("ready", readiness.reasons()),
+        "/readyz": lambda: _verdict("ready", readiness.reasons(), remarks()),
         "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry)),
     }
 
@@ -102,9 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Log no probe."""
 
 
-def _verdict(good: str, reasons: tuple[Reason, ...]) -> Page:
-    """Return a line of JSON a reason, or one that says all is well."""
+def _verdict(good: str, reasons: tuple[Reason, ...], remarks: tuple[Reason, ...] = ()) -> Page:
+    """Return a line of JSON a reason, or one that says all is well, and a line a remark."""
     lines = [{"reason": reason.code, "detail": reason.sentence} for reason in reasons] or [{"status": good}]
+    lines += [{"remark": remark.code, "detail": remark.sentence} for remark in remarks]
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
     return status, "application/jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode()
 

@@ -7,11 +7,12 @@ Invariant: the path lies under the artifact root, and what lies there is the ver
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from strategies.errors import BundleError, BundleNotFound, BundleUnavailable
-from strategies.market.calendar import SessionCalendar
+from strategies.market.calendar import SessionCalendar, canonical_name
+from strategies.market.loading import Loading
 from strategies.models.bundle import Bundle
 from strategies.models.bundle_store import fetched_path, load_bare_model, load_bundle
 from worker.lifecycle.last_known_good import ProvenModels
@@ -34,6 +35,11 @@ class Sources:
     cache: ProvenModels
     #: Whether that may serve while the registry has not answered since the start.
     serve_from_cache: bool = False
+    #: Snapshots that may serve.
+    snapshots: Loading = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "snapshots", Loading(data_dir=self.data_dir, calendar=self.calendar))
 
     def proven(self, ref: ModelRef) -> Bundle:
         """Return the bundle of a version, proven on this worker and for its exchange.
@@ -53,7 +59,7 @@ def require_calendar(bundle: Bundle, here: str) -> None:
     Raises:
         BundleError: They are.
     """
-    if bundle.calendar != here:
+    if canonical_name(bundle.calendar) != canonical_name(here):
         raise BundleError(f"the bundle was trained on the calendar {bundle.calendar}, this worker serves {here}")
 
 

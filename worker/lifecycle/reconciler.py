@@ -14,7 +14,8 @@ import structlog
 
 from contracts import FleetEventType
 from strategies.errors import BundleError, DataError, SnapshotNotFound
-from strategies.market.snapshots import latest_snapshot, load_panel
+from strategies.market.bars import Panel
+from strategies.market.snapshots import SnapshotRef
 from strategies.models.bundle import Bundle
 from worker.clock import utc_now
 from worker.errors import RegistryUnavailable
@@ -222,20 +223,27 @@ class Reconciler:
         serving = self._slots.panel
         begun = time.perf_counter()
         try:
-            latest = latest_snapshot(self._sources.data_dir)
-            if serving is not None and serving.snapshot_id == latest.id:
-                return
-            self._slots.put_panel(load_panel(latest, self._sources.calendar))
+            newer = self._sources.snapshots.newer(serving)
+            refused = self._sources.snapshots.refused()
         except SnapshotNotFound as error:
             self._tell_snapshot(str(error), missing=True)
             return
         except DataError as error:
             self._tell_snapshot(str(error), missing=False)
             return
-        self.snapshot_refused = ""
+        if newer is not None:
+            self._put_snapshot(*newer, begun)
+        if refused:
+            # What serves goes on until it is stale.
+            self._tell_snapshot(refused, missing=False)
+        else:
+            self.snapshot_refused = ""
+
+    def _put_snapshot(self, snapshot: SnapshotRef, panel: Panel, begun: float) -> None:
+        self._slots.put_panel(panel)
         self._events.say(
             FleetEventType.SNAPSHOT_LOADED,
-            snapshot_id=latest.id,
+            snapshot_id=snapshot.id,
             duration_ms=round((time.perf_counter() - begun) * 1000, 3),
         )
 

@@ -29,7 +29,7 @@ from strategies.construction import Construction, Portfolio, construct
 from strategies.errors import NothingToPrice, TooManyToExplain
 from strategies.market.bars import Float32Array, FloatArray, Panel, Window
 from strategies.market.calendar import SessionCalendar
-from strategies.market.eligibility import Eligibility, eligibility
+from strategies.market.eligibility import MIN_BARS_SHARE, Eligibility, eligibility
 from strategies.models.bundle import Bundle
 from strategies.models.explanations import Attribution
 from worker.serving.as_of import resolve_as_of
@@ -47,6 +47,10 @@ class Rules:
     calendar: SessionCalendar
     settle_minutes: int = 0
     stale_after_sessions: int = 0
+    #: Share of the lookback's sessions on which a symbol must have a bar.
+    min_bars_share: float = MIN_BARS_SHARE
+    #: Whether symbols that did not trade, and unsettled ones, are left out.
+    tradable_only: bool = True
     default_as_of: Literal["calendar", "snapshot"] = "calendar"
     threads: int = 1
     #: Features that an explanation names, and symbols that one answer may explain.
@@ -183,7 +187,13 @@ def _eligible(
     window: Window, bundle: Bundle, policy: IneligiblePolicy, rules: Rules
 ) -> tuple[Window, tuple[Excluded, ...]]:
     lookback = bundle.feature_set.lookback
-    found = eligibility(window, lookback, stale_after_sessions=rules.stale_after_sessions)
+    found = eligibility(
+        window,
+        lookback,
+        stale_after_sessions=rules.stale_after_sessions,
+        min_bars_share=rules.min_bars_share,
+        tradable_only=rules.tradable_only,
+    )
     if found.eligible.all():
         return window, ()
     if policy is IneligiblePolicy.REJECT:
@@ -215,6 +225,17 @@ def _excluded(window: Window, found: Eligibility, lookback: int, rules: Rules) -
         symbol: (RejectionCode.HISTORY_TOO_SHORT, f"{count} sessions since its first bar, lookback is {lookback}")
         for symbol, count in found.short.items()
     }
+    reasons |= {
+        symbol: (RejectionCode.HISTORY_TOO_SHORT, f"{count} bars in the last {lookback} sessions, limit {found.needed}")
+        for symbol, count in found.sparse.items()
+    }
+    reasons |= {
+        symbol: (RejectionCode.HELD_BACK, f"a step that looks like a split on {day} is not settled")
+        for symbol, day in found.unsettled.items()
+    }
+    reasons |= dict.fromkeys(
+        found.untradable, (RejectionCode.NOT_TRADABLE, "no trade on its last bars, or a halt flag")
+    )
     return tuple(
         Excluded(symbol=symbol, code=reasons[symbol][0], reason=f"{symbol}: {reasons[symbol][1]}")
         for symbol in window.symbols

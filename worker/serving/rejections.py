@@ -28,6 +28,8 @@ CODES: Mapping[type[Exception], RejectionCode] = {
     strategy.StaleSnapshot: RejectionCode.STALE_SNAPSHOT,
     strategy.StaleSymbols: RejectionCode.STALE_SYMBOL,
     strategy.HistoryTooShort: RejectionCode.HISTORY_TOO_SHORT,
+    strategy.NotTradable: RejectionCode.NOT_TRADABLE,
+    strategy.HeldBack: RejectionCode.HELD_BACK,
     strategy.NothingToPrice: RejectionCode.NOTHING_TO_PRICE,
     strategy.InfeasibleConstruction: RejectionCode.INFEASIBLE_CONSTRUCTION,
     strategy.TooManyToExplain: RejectionCode.TOO_MANY_TO_EXPLAIN,

@@ -1,8 +1,10 @@
+import re
+
 import pytest
 
 from strategies.errors import DataError
 from strategies.market.columns import adjustment_of, find_columns
-from strategies.market.symbols import checked_symbol
+from strategies.market.symbols import checked_symbol, file_stem, symbol_of_stem
 
 BARE = ("date", "open", "high", "low", "close", "volume")
 
@@ -58,6 +60,10 @@ def test_tables_that_do_not_say_enough_are_refused(names, chosen, sentence):
         (("factor",), "auto", "factor"),
         (("adj_close",), "auto", "adj_close"),
         (("adj_close", "factor"), "factor", "factor"),
+        (("adj_close", "factor"), "auto", "auto"),
+        (("dividend",), "auto", "auto"),
+        (("split", "preclose"), "actions", "actions"),
+        (("factor",), "adjusted", "adjusted"),
         (("adj_close",), "none", "none"),
     ],
 )
@@ -68,7 +74,7 @@ def test_adjustment_follows_the_column_there_is(extra, asked, adjustment):
 @pytest.mark.parametrize(
     ("extra", "asked", "sentence"),
     [
-        (("adj_close", "factor"), "auto", "both an adjusted close and a factor"),
+        ((), "actions", "no column of splits, dividends or previous closes"),
         ((), "factor", "no column for factor"),
         ((), "split", "adjustment was 'split', must be one of auto"),
     ],
@@ -78,7 +84,25 @@ def test_adjustment_that_is_not_clear_is_refused(extra, asked, sentence):
         adjustment_of({name: name for name in (*BARE, *extra)}, asked, "a.csv")
 
 
-@pytest.mark.parametrize("symbol", ["A", "BF.B", "BRK-B", "^GSPC", "EURUSD=X", "ALL", "NA", "_X", "0700.HK"])
+@pytest.mark.parametrize(
+    "symbol",
+    [
+        "A",
+        "BF.B",
+        "BRK-B",
+        "^GSPC",
+        "EURUSD=X",
+        "ALL",
+        "NA",
+        "_X",
+        "0700.HK",
+        "M&M",
+        "BRK/B",
+        "BRK B",
+        "X:BTCUSD",
+        "A" * 32,
+    ],
+)
 def test_odd_but_real_symbols_are_kept(symbol):
     assert checked_symbol(symbol, "here") == symbol
     assert checked_symbol(symbol.lower(), "here") == symbol
@@ -91,9 +115,11 @@ def test_odd_but_real_symbols_are_kept(symbol):
         ".",
         "..",
         "../ETC",
-        "A/B",
+        "/A",
         "A\\B",
-        "A B",
+        "A  B",
+        " A",
+        "A,B",
         "A\n",
         "-RF",
         ".HID",
@@ -102,9 +128,24 @@ def test_odd_but_real_symbols_are_kept(symbol):
         "\xdf",
         "\ufb01",
         "\u0131",
-        "A" * 17,
+        "A" * 33,
     ],
 )
 def test_text_that_is_unsafe_as_a_file_name_is_no_symbol(symbol):
     with pytest.raises(DataError, match="here: symbol was"):
         checked_symbol(symbol, "here")
+
+
+@pytest.mark.parametrize(("written", "symbol"), [("TpA", "TpA"), ("TPA", "TPA"), ("tpa", "TPA"), ("BRKp", "BRKp")])
+def test_case_is_kept_where_there_is_a_capital_letter(written, symbol):
+    assert checked_symbol(written, "here") == symbol
+
+
+@pytest.mark.parametrize("symbol", ["M&M", "BRK/B", "BRK B", "TpA", "^GSPC", "BF.B", "A", "../..A".strip("./"), "X:Y"])
+def test_file_of_a_symbol_is_safe_and_states_it(symbol):
+    stem = file_stem(symbol)
+
+    assert re.fullmatch(r"[A-Z0-9.\-_^=$#%]+", stem) or symbol == stem
+    assert "/" not in stem
+    assert stem == stem.upper()
+    assert symbol_of_stem(stem, "here") == symbol

@@ -28,7 +28,7 @@ def rules(stale_after_sessions=1, **closes):
 
 
 def test_bar_on_the_as_of_session_with_full_history_is_eligible():
-    found = rules(A="xxxxxx", B="..xxxx", C="x.x..x")
+    found = rules(A="xxxxxx", B="..xxxx", C="x.xxxx")
 
     assert found.eligible.tolist() == [True, True, True]
     assert (found.stale, found.short) == ({}, {})

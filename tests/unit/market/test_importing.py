@@ -13,7 +13,7 @@ from strategies.errors import DataError, UnknownCalendar
 from strategies.market import importing
 from strategies.market.importing import ImportOptions, import_bars
 from strategies.market.quarantine import Rules
-from strategies.market.snapshots import latest_snapshot, list_snapshots, load_panel
+from strategies.market.snapshots import find_snapshot, latest_snapshot, list_snapshots, load_panel
 from tests.support.market import RUN_DATE, make_bars, write_raw, write_snapshot, xnys
 
 DAY = RUN_DATE.isoformat()
@@ -118,13 +118,19 @@ def test_same_import_again_changes_nothing(tmp_path, data_dir):
     assert {path: path.stat().st_mtime_ns for path in data_dir.rglob("*.parquet")} == before
 
 
-def test_other_bars_for_the_same_run_date_are_refused(tmp_path, data_dir):
-    snapshot = write_snapshot(data_dir, {"A": make_bars()})
+def test_other_bars_for_the_same_run_date_make_a_revision(tmp_path, data_dir):
+    first = write_snapshot(data_dir, {"A": make_bars()})
 
-    with pytest.raises(DataError, match="a snapshot never changes, choose another run date"):
-        import_bars(raw(tmp_path, {"A": make_bars(seed=3)}), data_dir, run_date=RUN_DATE)
+    report = import_bars(raw(tmp_path, {"A": make_bars(seed=3)}), data_dir, run_date=RUN_DATE)
+    again = import_bars(raw(tmp_path, {"A": make_bars(seed=3)}), data_dir, run_date=RUN_DATE)
 
-    assert latest_snapshot(data_dir).id == snapshot.id
+    assert (report.revision, report.created, again.created) == (2, True, False)
+    latest = latest_snapshot(data_dir)
+    assert (latest.id, latest.path.name) == (report.snapshot_id, f"{DAY}.2")
+    assert latest.manifest.lineage == {"kind": "revision", "parent": first.id, "folder": DAY}
+    # What was served before can still be replayed.
+    assert find_snapshot(data_dir, first.id).path == first.path
+    assert [find_snapshot(data_dir, name).id for name in (DAY, f"{DAY}.2")] == [latest.id, latest.id]
 
 
 def test_folder_without_manifest_in_the_way_is_refused(tmp_path, data_dir):

@@ -179,7 +179,7 @@ def _side(row: ModelVersion, sources: Sources) -> Side:
 def _bars(sources: Sources) -> _Bars:
     name, data_dir = sources.snapshot, sources.data_dir
     snapshot = latest_snapshot(data_dir) if name is None else find_snapshot(data_dir, name)
-    calendar = SessionCalendar(snapshot.calendar)
+    calendar = snapshot.open_calendar()
     return _Bars(panel=load_panel(snapshot, calendar), calendar=calendar)
 
 

@@ -57,7 +57,7 @@ class Lineage:
     def _load_panel(self, snapshot_id: str) -> tuple[Panel, SessionCalendar]:
         try:
             snapshot = find_snapshot(self._data_dir, snapshot_id)
-            calendar = SessionCalendar(snapshot.calendar)
+            calendar = snapshot.open_calendar()
             return load_panel(snapshot, calendar), calendar
         except DataError as error:
             raise NotReproducible(f"snapshot {snapshot_id}: {error}") from error

@@ -9,6 +9,7 @@ never trusted.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -111,6 +112,7 @@ def _again(vector: SignalVector, bundle: Bundle, panel: Panel, calendar: Session
     rules = Rules(
         calendar=calendar,
         stale_after_sessions=_staleness(priced, bundle, panel, vector.as_of),
+        **_relaxed(priced, bundle, panel, vector.as_of),
         # How many features were named is not in the lineage; no explanation names fewer unless the rest is 0.
         explain_features=max((len(one.contributions) for one in vector.explanations), default=0),
         explain_symbols=len(request.symbols or ()),
@@ -122,6 +124,15 @@ def _again(vector: SignalVector, bundle: Bundle, panel: Panel, calendar: Session
     )
     again = signal_vector(found, delivery, rules, vector.generated_at)
     return again.model_copy(update={"excluded": (*absent, *again.excluded)})
+
+
+def _relaxed(priced: list[str], bundle: Bundle, panel: Panel, as_of: date) -> dict[str, Any]:
+    """Return the rules of eligibility that the vector's worker cannot have had: it priced what they leave out."""
+    lookback = bundle.feature_set.lookback
+    found = eligibility(panel.window(priced, as_of, lookback), lookback, stale_after_sessions=lookback)
+    return ({"min_bars_share": 0.0} if found.sparse else {}) | (
+        {"tradable_only": False} if found.untradable or found.unsettled else {}
+    )
 
 
 def _staleness(priced: list[str], bundle: Bundle, panel: Panel, as_of: date) -> int:

@@ -1,0 +1,214 @@
+"""Checks: what a snapshot as a whole must prove before it serves.
+
+Owns: the checks of the last session and of whole cross-sections.
+Must not know: files, manifests' encoding, what serves.
+Invariant: a check looks at closes and volumes on the calendar alone, so that it says the same at import and at load.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.market.bars import BoolArray, Panel, SessionArray
+from strategies.market.manifest import CheckResult
+from strategies.market.rules import SNAPSHOT_RULES, Rules
+
+#: Sessions before the last one that say which symbols are expected on it, and in how many of them one must be.
+BEFORE, PRESENT = 5, 3
+#: Fewest symbols that a share is taken of, and fewest that must be wrong.
+FEWEST, FEWEST_WRONG = 10, 3
+#: Most of a common move that its spread may be, for one factor to have made it.
+_SPREAD_PART = 0.25
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closes:
+    """What the checks look at: closes and volumes of all symbols on the calendar, `[symbols, sessions]`."""
+
+    #: Ascending.
+    symbols: tuple[str, ...]
+    sessions: SessionArray
+    close: Float32
+    volume: Float32
+
+    def last(self, sessions: int) -> "Closes":
+        """Return the last sessions alone."""
+        kept = slice(-sessions, None)
+        return Closes(
+            symbols=self.symbols,
+            sessions=self.sessions[kept],
+            close=self.close[:, kept],
+            volume=self.volume[:, kept],
+        )
+
+
+class Gathering:
+    """Collects closes and volumes symbol by symbol, in as little memory as they need."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[NDArray[np.uint16], Float32, Float32]] = {}
+
+    def add(self, symbol: str, sessions: SessionArray, columns: Mapping[str, NDArray[np.float64]]) -> None:
+        """Take one symbol's bars."""
+        # Days since 1970 fit in two bytes until 2059.
+        days = sessions.astype("datetime64[D]").astype(np.int64).astype(np.uint16)
+        with np.errstate(over="ignore"):
+            self._parts[symbol] = (days, columns["close"].astype(np.float32), columns["volume"].astype(np.float32))
+
+    def closes(self, calendar_sessions: SessionArray) -> Closes:
+        """Return everything on the sessions from the first bar to the last."""
+        first = min(int(days[0]) for days, *_ in self._parts.values())
+        last = max(int(days[-1]) for days, *_ in self._parts.values())
+        every = calendar_sessions.astype("datetime64[D]").astype(np.int64)
+        sessions = calendar_sessions[(every >= first) & (every <= last)]
+        symbols = tuple(sorted(self._parts))
+        close = np.full((len(symbols), len(sessions)), np.nan, np.float32)
+        volume = close.copy()
+        numbers = sessions.astype("datetime64[D]").astype(np.int64)
+        for row, symbol in enumerate(symbols):
+            days, closes, volumes = self._parts[symbol]
+            at = np.searchsorted(numbers, days)
+            close[row, at], volume[row, at] = closes, volumes
+        return Closes(symbols=symbols, sessions=sessions, close=close, volume=volume)
+
+
+def closes_of(panel: Panel, *, sessions: int | None = None) -> Closes:
+    """Return a panel's closes and volumes, of the last sessions alone where a number is given."""
+    kept = slice(None) if sessions is None else slice(-sessions, None)
+    with np.errstate(over="ignore"):
+        close, volume = (panel.fields[name][:, kept].astype(np.float32) for name in ("close", "volume"))
+    return Closes(symbols=panel.symbols, sessions=panel.sessions[kept], close=close, volume=volume)
+
+
+def run_checks(closes: Closes, rules: Rules, *, names: frozenset[str] | None = None) -> dict[str, CheckResult]:
+    """Return name to what each check found.
+
+    Args:
+        closes: All symbols' closes and volumes.
+        rules: The limits, and what is settled.
+        names: Checks to run, default all.
+    """
+    checks: Mapping[str, Callable[[Closes, Rules], str]] = {
+        "last_session_coverage": _coverage,
+        "feed_stopped": _feed_stopped,
+        "last_session_unchanged": _unchanged,
+        "last_session_outliers": _outliers,
+        "volume_shifted": _volume_shifted,
+        "cross_section_moved": _moved,
+    }
+    found = {}
+    for rule in SNAPSHOT_RULES:
+        if names is None or rule.name in names:
+            with np.errstate(all="ignore"):
+                wrong = checks[rule.name](closes, rules)
+            limit = float(getattr(rules, rule.limit)) if rule.limit else 0.0
+            found[rule.name] = CheckResult(
+                name=rule.name, version=rule.version, passed=not wrong, limit=limit, detail=wrong or "passed"
+            )
+    return found
+
+
+def _expected(closes: Closes) -> BoolArray:
+    """Return the symbols that should have a bar on the last session."""
+    before = ~np.isnan(closes.close[:, -BEFORE - 1 : -1])
+    if before.shape[1] < BEFORE:
+        return np.zeros(len(closes.symbols), bool)
+    expected: BoolArray = before.sum(axis=1) >= PRESENT
+    return expected
+
+
+def _coverage(closes: Closes, rules: Rules) -> str:
+    expected = _expected(closes)
+    missing = int((expected & np.isnan(closes.close[:, -1])).sum())
+    count = int(expected.sum())
+    limit = rules.last_session_coverage
+    if count and missing >= FEWEST_WRONG and (count - missing) / count < limit:
+        names = _names(closes, expected & np.isnan(closes.close[:, -1]))
+        have = f"{count - missing} of {count} symbols have a bar on {closes.sessions[-1]}"
+        return f"{have}, limit {limit:.0%}; missing {names}"
+    return ""
+
+
+def _feed_stopped(closes: Closes, _rules: Rules) -> str:
+    at = np.flatnonzero(_expected(closes))
+    missing = np.isnan(closes.close[at, -1])
+    count = int(missing.sum())
+    if len(at) >= FEWEST and BEFORE <= count < len(at) and missing[-count:].all():
+        first = closes.symbols[at[-count]]
+        return f"every symbol from {first} on, {count} of {len(at)}, has no bar on {closes.sessions[-1]}"
+    return ""
+
+
+def _unchanged(closes: Closes, rules: Rules) -> str:
+    if closes.close.shape[1] < 2:  # noqa: PLR2004 - a session and the one before
+        return ""
+    last, before = closes.close[:, -1], closes.close[:, -2]
+    both = ~np.isnan(last) & ~np.isnan(before)
+    same, count = int((last[both] == before[both]).sum()), int(both.sum())
+    if same > BEFORE and same / count > rules.last_session_unchanged:
+        limit = f"limit {rules.last_session_unchanged:.0%}"
+        return f"{same} of {count} closes of {closes.sessions[-1]} are those of the session before, {limit}"
+    return ""
+
+
+def _outliers(closes: Closes, rules: Rules) -> str:
+    if closes.close.shape[1] < 2:  # noqa: PLR2004 - a session and the one before
+        return ""
+    moves = closes.close[:, -1] / closes.close[:, -2] - 1
+    known = ~np.isnan(moves)
+    far = known & (np.abs(moves) > rules.outlier_move)
+    if far.sum() >= FEWEST_WRONG and far.sum() / known.sum() > rules.last_session_outliers:
+        return (
+            f"{far.sum()} of {known.sum()} closes of {closes.sessions[-1]} moved more than {rules.outlier_move:.0%}, "
+            f"limit {rules.last_session_outliers:.0%}: {_names(closes, far)}"
+        )
+    return ""
+
+
+def _volume_shifted(closes: Closes, rules: Rules) -> str:
+    steps = np.diff(np.log(np.where(closes.volume > 0, closes.volume, np.nan)), axis=1)
+    found = [
+        f"the median volume of {closes.sessions[at]} is {np.exp(median):.3g} times that of the session before"
+        for at, median, _ in _medians(steps)
+        if abs(median) > np.log(rules.cross_section_volume) and _unconfirmed(closes, at, rules)
+    ]
+    return _first(found)
+
+
+def _moved(closes: Closes, rules: Rules) -> str:
+    steps = np.diff(np.log(closes.close), axis=1)
+    found = [
+        f"all closes moved by one factor on {closes.sessions[at]}: median {np.expm1(median):+.1%}, spread {spread:.1%}"
+        for at, median, spread in _medians(steps)
+        if abs(median) > np.log1p(rules.cross_section_move)
+        and spread < _SPREAD_PART * abs(median)
+        and _unconfirmed(closes, at, rules)
+    ]
+    return _first(found)
+
+
+def _medians(steps: Float32) -> Iterator[tuple[int, float, float]]:
+    """Return session, median and spread of each session's steps, where enough symbols have one."""
+    for at in range(steps.shape[1]):
+        column = steps[:, at]
+        column = column[np.isfinite(column)]
+        if len(column) >= FEWEST:
+            median = float(np.median(column))
+            yield at + 1, median, float(np.median(np.abs(column - median))) * 1.4826
+
+
+def _unconfirmed(closes: Closes, at: int, rules: Rules) -> bool:
+    return closes.sessions[at].astype(object) not in rules.confirmed_sessions
+
+
+def _first(found: list[str]) -> str:
+    return "; ".join(found[:3]) + (f" and {len(found) - 3} sessions more" if len(found) > 3 else "")  # noqa: PLR2004
+
+
+def _names(closes: Closes, chosen: BoolArray) -> str:
+    at = np.flatnonzero(chosen)
+    more = f" and {len(at) - 5} more" if len(at) > 5 else ""  # noqa: PLR2004 - a readable sentence
+    return ", ".join(closes.symbols[row] for row in at[:5]) + more

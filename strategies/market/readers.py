@@ -1,0 +1,303 @@
+"""Readers: one file's table with the meaning of its columns, as rows of bars.
+
+Owns: `RawBars`, the way from a table's cells to them, parts of them and several of them together.
+Must not know: folders, which file holds which symbol, adjustment, which rows are true.
+Invariant: a cell that cannot be read is named with its column and its text; it costs its row alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from strategies.errors import DataError
+from strategies.market.bars import BoolArray, FloatArray, IntArray, SessionArray
+from strategies.market.calendar import SessionCalendar
+from strategies.market.cells import BLANKS, decimal_sign, read_numbers, unreadable
+from strategies.market.columns import NUMBERS, adjustment_of, find_columns
+from strategies.market.symbols import checked_symbol
+from strategies.market.tables import Table, read_table
+from strategies.market.times import Times, read_texts
+from strategies.market.times import read_numbers as read_day_numbers
+from strategies.market.vendors import OTHER, Vendor
+
+#: Rows whose prices decide which sign is the decimal one.
+DECIMAL_ROWS = 2000
+#: Texts of a flag that mean yes, and of a trading status that mean no.
+_YES = ("1", "1.0", "true", "t", "yes", "y", "halted", "suspended", "h")
+_NO = ("0", "0.0", "false", "f", "no", "n", "suspended", "halted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawBars:
+    """One symbol's rows as the vendor wrote them."""
+
+    symbol: str
+    #: The session that each row's date means, `[rows]`; NaT where there is none.
+    dates: SessionArray
+    #: Field to values `[rows]`; NaN where there is none; never infinite.
+    values: Mapping[str, FloatArray]
+    #: Number of each row in its file, the first one after the heading is 1, `[rows]`.
+    rows: IntArray
+    #: What prices are adjusted by, one of `ADJUSTMENTS`; `auto`: the values must decide.
+    adjustment: str
+    #: Whether the vendor says that the symbol did not trade, `[rows]`; None: it says nothing.
+    halted: BoolArray | None = None
+    #: Name of each row's file, `[rows]`, or of all of them.
+    file: str = ""
+    #: Position of a row to the column and the text that could not be read.
+    unreadable: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    vendor: str = OTHER.name
+    #: How the dates were read.
+    read_as: str = "dates as written"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the files of a source are read."""
+
+    chosen: Mapping[str, str]
+    #: One of `ADJUSTMENTS`.
+    adjustment: str
+    #: Whose zone instants are converted to.
+    calendar: SessionCalendar
+    vendor: Vendor = OTHER
+
+
+class Reader:
+    """One file's table.
+
+    Args:
+        path: The file.
+        reading: How its columns are understood.
+        limit: Most rows.
+
+    Raises:
+        DataError: It cannot be read, or lacks a column.
+    """
+
+    def __init__(self, path: Path, reading: Reading, limit: int) -> None:
+        self.path, self._reading = path, reading
+        #: Field to column; of a frame of several tickers, those of its first one.
+        self.columns: dict[str, str] = {}
+        #: Tickers of a heading of two lines.
+        self.tickers: tuple[str, ...] = ()
+        self.table: Table = read_table(path, self._choose, limit)
+        self._decimal = decimal_sign(self._price_texts(), self.table.delimiter)
+        self._times: Times | None = None
+
+    @property
+    def times(self) -> Times:
+        """Return the sessions of the rows."""
+        if self._times is None:
+            self._times = read_days(self.table.columns[self.columns["date"]], self._reading.calendar)
+        return self._times
+
+    def bars(self, symbol: str) -> RawBars:
+        """Return all rows as one symbol's."""
+        values, cells = {}, {self.columns["date"]: self.times.unreadable}
+        for name in NUMBERS:
+            if name in self.columns:
+                column = self.table.columns[self.columns[name]]
+                values[name], cells[self.columns[name]] = read_numbers(column, self._decimal)
+        whole = RawBars(
+            symbol=symbol,
+            dates=self.times.days,
+            values=values,
+            rows=self.table.rows,
+            adjustment=self._adjustment(),
+            halted=self._halted(),
+            file=self.path.name,
+            unreadable=unreadable(cells),
+            vendor=self._reading.vendor.name,
+            read_as=self.times.reading,
+        )
+        kept = self._kept()
+        return _with_torn(taken(whole, np.flatnonzero(kept)) if kept is not None else whole, self.table.torn)
+
+    def symbols(self) -> Mapping[str, IntArray]:
+        """Return symbol, as it is written, to its rows; rows without one under an empty text."""
+        texts = self.symbol_texts()
+        kept = self._kept()
+        encoded = (texts if kept is None else texts.filter(pa.array(kept))).combine_chunks().dictionary_encode()
+        names = [*encoded.dictionary.to_pylist(), ""]
+        codes = encoded.indices.fill_null(len(names) - 1).to_numpy(zero_copy_only=False)
+        # A stable sort keeps each symbol's rows in the order of the file, which is evidence.
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        rows: dict[str, IntArray] = {}
+        for code, name in enumerate(names):
+            if bounds[code] < bounds[code + 1]:
+                rows[name] = np.sort(
+                    np.concatenate((rows.get(name, order[:0]), order[bounds[code] : bounds[code + 1]]))
+                )
+        return rows
+
+    def symbol_texts(self) -> pa.ChunkedArray:
+        """Return the column of symbols.
+
+        Raises:
+            DataError: It holds no texts.
+        """
+        column = self.table.columns[self.columns["symbol"]]
+        try:
+            return column.cast(pa.string())
+        except pa.ArrowException as error:
+            raise DataError(f"{self.path.name}: symbols are {column.type}, expected text") from error
+
+    def of_tickers(self) -> Iterator[RawBars]:
+        """Return the rows of each ticker of a heading of two lines."""
+        for ticker in self.tickers:
+            self.columns = self._columns_of(self.table.names, ticker)
+            yield _without_blank_rows(self.bars(checked_symbol(ticker, self.path.name)))
+
+    def _choose(self, names: Sequence[str]) -> dict[str, bool]:
+        self.tickers = tuple(sorted({name.partition("|")[2] for name in names if "|" in name}))
+        every: dict[str, bool] = {}
+        for ticker in self.tickers or ("",):
+            self.columns = self._columns_of(names, ticker)
+            every |= {name: field in NUMBERS for field, name in self.columns.items()}
+        self.columns = self._columns_of(names, self.tickers[0] if self.tickers else "")
+        return every
+
+    def _columns_of(self, names: Sequence[str], ticker: str) -> dict[str, str]:
+        mine = [name for name in names if not ticker or name.partition("|")[2] in {ticker, ""}]
+        flat = [name.partition("|")[0] if ticker else name for name in mine]
+        chosen = {**self._reading.vendor.columns_of(flat), **self._reading.chosen}
+        back = dict(zip(flat, mine, strict=True))
+        return {field: back[name] for field, name in find_columns(flat, chosen, self.path.name).items()}
+
+    def _adjustment(self) -> str:
+        asked = self._reading.adjustment
+        found = adjustment_of(self.columns, asked, self.path.name)
+        # A factor beside prices that are adjusted already shows in the values alone.
+        return "auto" if asked == "auto" and found == "factor" else found
+
+    def _price_texts(self) -> Iterator[str]:
+        for name in ("open", "high", "low", "close"):
+            column = self.table.columns[self.columns[name]]
+            if pa.types.is_string(column.type):
+                yield from (text for text in column.slice(0, DECIMAL_ROWS).to_pylist() if text)
+
+    def _halted(self) -> BoolArray | None:
+        for name, texts in (("halted", _YES), ("trading", _NO)):
+            if name in self.columns:
+                return _among(self.table.columns[self.columns[name]], texts)
+        return None
+
+    def _kept(self) -> BoolArray | None:
+        """Return the rows of the series that the vendor's recipe keeps."""
+        wanted = self._reading.vendor.series
+        if not wanted or "series" not in self.columns:
+            return None
+        return _among(self.table.columns[self.columns["series"]], wanted)
+
+
+def _among(column: pa.ChunkedArray, texts: Sequence[str]) -> BoolArray:
+    written = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.string())))
+    among: BoolArray = pc.is_in(written, value_set=pa.array(texts)).to_numpy()
+    return among
+
+
+def read_days(column: pa.ChunkedArray, calendar: SessionCalendar) -> Times:
+    """Return the sessions that a column of any type means."""
+    kind = column.type
+    if pa.types.is_date(kind):
+        return Times(days=column.cast(pa.date32()).to_numpy().astype("datetime64[D]"))
+    if pa.types.is_timestamp(kind):
+        column = _stamp_texts(column)
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        known = column.is_valid().to_numpy()
+        floats = column.cast(pa.float64(), safe=False).fill_null(0)
+        whole = column.cast(pa.int64(), safe=False).fill_null(0).to_numpy()
+        times = read_day_numbers(whole, known & np.isfinite(floats.to_numpy()), calendar)
+        broken = np.flatnonzero(known & (floats.to_numpy() != np.floor(floats.to_numpy())))
+        times.days[broken] = np.datetime64("NaT")
+        times.unreadable.update({int(row): str(column[int(row)].as_py()) for row in broken})
+        return times
+    try:
+        text = column.cast(pa.string()).combine_chunks()
+    except pa.ArrowException:
+        return Times(
+            days=np.full(len(column), np.datetime64("NaT", "D")),
+            unreadable=dict.fromkeys(range(len(column)), f"{kind} value"),
+        )
+    encoded = text.dictionary_encode()
+    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False).astype(np.int64)
+    texts = [None if one.strip() in BLANKS else one for one in encoded.dictionary.to_pylist()]
+    return read_texts([*texts, None], codes, calendar)
+
+
+def _stamp_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return timestamps as texts of microseconds, with a Z where they are instants."""
+    zoned = column.type.tz is not None
+    plain = pc.floor_temporal(column.cast(pa.timestamp("us", column.type.tz), safe=False), unit="microsecond")
+    naive = plain.cast(pa.timestamp("us")) if zoned else plain
+    text = pc.strftime(naive, format="%Y-%m-%dT%H:%M:%S")
+    return pc.binary_join_element_wise(text, "Z", "") if zoned else text
+
+
+def taken(bars: RawBars, at: IntArray) -> RawBars:
+    """Return these rows, in this order."""
+    place = {int(row): position for position, row in enumerate(at)} if bars.unreadable else {}
+    return replace(
+        bars,
+        dates=bars.dates[at],
+        values={name: values[at] for name, values in bars.values.items()},
+        rows=bars.rows[at],
+        halted=None if bars.halted is None else bars.halted[at],
+        unreadable={place[row]: cell for row, cell in bars.unreadable.items() if row in place},
+    )
+
+
+def joined(parts: list[RawBars]) -> RawBars:
+    """Return the rows of one symbol out of several files, one file after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    fields = [name for name in NUMBERS if any(name in part.values for part in parts)]
+    cells: dict[int, tuple[str, str]] = {}
+    start = 0
+    for part in parts:
+        cells |= {start + row: cell for row, cell in part.unreadable.items()}
+        start += len(part.rows)
+    halted = [np.zeros(len(part.rows), bool) if part.halted is None else part.halted for part in parts]
+    return replace(
+        parts[0],
+        dates=np.concatenate([part.dates for part in parts]),
+        values={
+            name: np.concatenate([part.values.get(name, np.full(len(part.rows), np.nan)) for part in parts])
+            for name in fields
+        },
+        rows=np.concatenate([part.rows for part in parts]),
+        halted=np.concatenate(halted) if any(part.halted is not None for part in parts) else None,
+        file=f"{parts[0].file} … {parts[-1].file}",
+        unreadable=cells,
+        adjustment=max((part.adjustment for part in parts), key=lambda one: one == "auto"),
+    )
+
+
+def _without_blank_rows(bars: RawBars) -> RawBars:
+    """Return the rows of a ticker that a frame of several has: a row of another's session is blank in its columns."""
+    blank = np.logical_and.reduce([np.isnan(bars.values[name]) for name in ("open", "high", "low", "close", "volume")])
+    unread = np.isin(np.arange(len(blank)), list(bars.unreadable))
+    return taken(bars, np.flatnonzero(~blank | unread))
+
+
+def _with_torn(bars: RawBars, torn: Mapping[int, str]) -> RawBars:
+    """Return the bars with a row of nothing for each line that had other cells than the heading."""
+    if not torn:
+        return bars
+    count, start = len(torn), len(bars.rows)
+    cells = {start + at: ("whole row", text[:200]) for at, text in enumerate(torn.values())}
+    halted = None if bars.halted is None else np.concatenate((bars.halted, np.zeros(count, bool)))
+    return replace(
+        bars,
+        dates=np.concatenate((bars.dates, np.full(count, np.datetime64("NaT", "D")))),
+        values={name: np.concatenate((values, np.full(count, np.nan))) for name, values in bars.values.items()},
+        rows=np.concatenate((bars.rows, np.fromiter(torn, np.int64, count))),
+        halted=halted,
+        unreadable={**bars.unreadable, **cells},
+    )

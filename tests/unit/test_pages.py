@@ -1,5 +1,6 @@
 """README and docs: every fence is run or states why not, every link leads somewhere, every command line exists."""
 
+import ast
 import re
 import shlex
 import tomllib
@@ -19,6 +20,19 @@ LINKS = [
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8"))
     if not target.startswith("http")
 ]
+#: Paths of this repository that pages name, with the function or class that they name in it.
+NAMED = sorted(
+    {
+        named
+        for path in (ROOT / "CONTRIBUTING.md", ROOT / "docs/architecture.md", *sorted((ROOT / "docs/adr").glob("*.md")))
+        for named in re.findall(
+            r"`((?:contracts|deploy|docs|migrations|strategies|tests|worker)/[\w./-]*(?:::[\w.]+)?)`",
+            path.read_text(encoding="utf-8"),
+        )
+    }
+)
+#: Examples of files that a recipe makes.
+EXAMPLES = {"migrations/007_add_owner.sql"}
 LINES = sorted({line for path in pages() for line in mentioned_lines(path) if line.startswith("signal-worker ")})
 
 
@@ -71,9 +85,38 @@ def test_command_line_of_a_page_exists(line):
     assert {word for word in words if word.startswith("--")} <= options | {"--help"}
 
 
+def test_map_of_the_rooms_shows_every_folder_of_the_layers():
+    content = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rooms = [
+        f"{package}/{name}"
+        for contract in content["tool"]["importlinter"]["contracts"]
+        for package in contract.get("containers", ())
+        if package in {"strategies", "worker"}
+        for layer in contract["layers"]
+        for name in layer.split(" | ")
+        if (ROOT / package / name).is_dir()
+    ]
+
+    assert len(rooms) > 10
+    assert [room for room in rooms if f"`{room}/`" not in page] == []
+
+
 def test_newest_release_of_the_changelog_is_the_projects_version_with_its_day():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     released = [heading for heading in headings if heading != "Unreleased"]
 
     assert re.fullmatch(rf"{re.escape(project['version'])} - \d{{4}}-\d\d-\d\d", released[0])
+
+
+@pytest.mark.parametrize("named_thing", sorted(set(NAMED) - EXAMPLES))
+def test_path_and_function_that_a_page_names_exist(named_thing):
+    path, _, name = named_thing.partition("::")
+
+    assert (ROOT / path).exists(), path
+    body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body if name else []
+    for part in filter(None, name.split(".")):
+        found = [node for node in body if getattr(node, "name", "") == part]
+        assert found, f"{path} has no {name}"
+        body = getattr(found[0], "body", [])

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     drift_sessions: int = Field(default=20, ge=0, le=250)
     """Last sessions whose rows are compared with those a model was trained on; 0: drift is not measured."""
     drift_alarm_psi: float = Field(default=0.25, gt=0, le=10)
-    """PSI of the prediction from which its drift is logged as an alarm."""
+    """PSI of the prediction from which its drift is logged as an alarm, if it is more than chance gives the model."""
 
     shadow_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the answered requests that versions in testing compute too, chosen by request id; 0: none."""

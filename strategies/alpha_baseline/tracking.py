@@ -24,7 +24,7 @@ def log_run(bundle: Bundle, path: Path, trained: TrainedModel, *, tracking_uri: 
     """Log parameters, metrics, plots and the bundle's files, and return the id of the MLflow run.
 
     Metrics are the bundle's; `fold_…` each fold's, with the fold as step; `final_…` the final model's own, where there
-    are folds; `validation_loss` with the boosting round as step.
+    are folds; `validation_<metric>`, what boosting stopped by, with the boosting round as step.
 
     Args:
         bundle: Loaded from `path`.
@@ -64,7 +64,7 @@ def _log(connection: Connection, manifest: BundleManifest, bundle: Bundle, path:
     for name, metric, step in _metrics(manifest, trained):
         client.log_metric(run_id, name, metric, step=step)
     client.log_artifacts(run_id, str(path), "bundle")
-    for name, figure in draw_figures(bundle, trained.evaluation, trained.validation_loss).items():
+    for name, figure in draw_figures(bundle, trained.evaluation, trained.validation).items():
         client.log_figure(run_id, figure, f"plots/{name}.png")
     client.set_terminated(run_id)
     return run_id
@@ -76,7 +76,8 @@ def _metrics(manifest: BundleManifest, trained: TrainedModel) -> list[tuple[str,
         for step, fold in enumerate(manifest.walk_forward.folds, start=1):
             metrics += [(f"fold_{name}", value, step) for name, value in fold.metrics.items()]
         metrics += [(f"final_{name}", value, 0) for name, value in manifest.walk_forward.final_metrics.items()]
-    metrics += [("validation_loss", loss, step) for step, loss in enumerate(trained.validation_loss, start=1)]
+    stopped_by = (manifest.settings.early_stopping_metric if manifest.settings else None) or "l2"
+    metrics += [(f"validation_{stopped_by}", value, step) for step, value in enumerate(trained.validation, start=1)]
     return [(name, value, step) for name, value, step in metrics if value is not None]
 
 

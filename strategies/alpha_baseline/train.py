@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 
+import numpy as np
+
+from strategies.analysis.drift import chance_psi
 from strategies.analysis.evaluation import EvaluationResult, EvaluationSpec, evaluate
 from strategies.analysis.walk_forward import WalkForwardResult, walk_forward, walk_forward_record
 from strategies.errors import BundleExists
 from strategies.expressions.feature_set_files import load_feature_set
 from strategies.expressions.feature_sets import FeatureSet, feature_set
-from strategies.market.bars import Float32Array, Panel
+from strategies.market.bars import Panel
 from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
 from strategies.models.bundle import Bundle, Scorer
 from strategies.models.bundle_store import BundleContent, bundle_path, load_bundle, next_version, save_bundle
@@ -24,6 +27,7 @@ from strategies.models.configuration import TrainingConfig, load_training_config
 from strategies.models.folds import Fold, period_of, plan_folds
 from strategies.models.golden import GoldenSample, choose_rows, most_rows, replay_golden, take_golden
 from strategies.models.manifest import (
+    ChancePsiRecord,
     CostsRecord,
     FeatureSetRecord,
     Lineage,
@@ -66,8 +70,8 @@ class TrainedModel:
     content: BundleContent
     #: Of the final model on its own test period.
     test: EvaluationResult
-    #: Loss on the validation period after each round, `[rounds]`.
-    validation_loss: tuple[float, ...]
+    #: `early_stopping_metric` on the validation period after each round, `[rounds]`.
+    validation: tuple[float, ...]
     #: What models of earlier sessions were worth on later ones; None without walk-forward folds.
     walk_forward: WalkForwardResult | None = None
 
@@ -177,14 +181,15 @@ def train(
         metrics=(walked.stitched if walked else test).metrics,
         walk_forward=walk_forward_record(walked, plan, config, test, samples) if walked else None,
     )
+    reference, chance = _reference(scorer, samples, rows)
     content = BundleContent(
-        lineage=lineage,
+        lineage=lineage.model_copy(update={"chance_psi": chance}),
         model=fit.model,
         golden=_golden(scorer, panel, samples, config.seed),
-        reference=_reference(scorer, samples.features[rows.train]),
+        reference=reference,
     )
     report("evaluation", 2, 2)
-    return TrainedModel(content=content, test=test, validation_loss=fit.validation_loss, walk_forward=walked)
+    return TrainedModel(content=content, test=test, validation=fit.validation, walk_forward=walked)
 
 
 def _feature_set(config: TrainingConfig) -> FeatureSet:
@@ -203,8 +208,15 @@ def _golden(scorer: Scorer, panel: Panel, samples: Samples, seed: int) -> Golden
     return golden
 
 
-def _reference(scorer: Scorer, features: Float32Array) -> tuple[Distribution, ...]:
-    return describe(scorer.feature_set.names, features, scorer.predict(features))
+def _reference(
+    scorer: Scorer, samples: Samples, rows: Rows
+) -> tuple[tuple[Distribution, ...], tuple[ChancePsiRecord, ...]]:
+    """Return what the training rows look like, and how far stretches of them are from the whole."""
+    features = samples.features[rows.train]
+    predictions = np.full(rows.train.shape, np.nan)
+    predictions[rows.train] = scorer.predict(features)
+    described = describe(scorer.feature_set.names, features, predictions[rows.train])
+    return described, chance_psi(described[-1], predictions)
 
 
 def _lineage(
@@ -234,7 +246,7 @@ def _lineage(
         ),
         label=config.label,
         processors=fit.processors,
-        prediction_kind="return" if config.label_processor == "none" else "score",
+        prediction_kind=config.prediction_kind,
         construction=config.construction,
         training=training,
         metrics=metrics,

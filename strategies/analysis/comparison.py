@@ -15,9 +15,10 @@ from typing import Protocol
 
 import numpy as np
 
-from strategies.analysis.evaluation import correlations
+from strategies.analysis.evaluation import tied_share
 from strategies.analysis.outcomes import LabelStatus, Realised
 from strategies.market.bars import FloatArray
+from strategies.models.correlations import correlations
 
 #: Symbol to target weight, of held symbols alone.
 Book = Mapping[str, float]
@@ -68,6 +69,8 @@ class Performance:
     outcome: LabelStatus
     #: Symbols whose return is known.
     known_symbols: int
+    #: Mean over the pairs of the share of the book that equal predictions left to the alphabet.
+    tied_share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,7 @@ class Total:
     turnover: float
     ic: float
     rank_ic: float
+    tied_share: float
     #: Status of the labels to the number of its sessions.
     sessions: Mapping[LabelStatus, int]
     #: Milliseconds that answers took, over all pairs.
@@ -138,6 +142,8 @@ class _Day:
     long_overlaps: list[float] = field(default_factory=list)
     short_overlaps: list[float] = field(default_factory=list)
     agreements: list[float] = field(default_factory=list)
+    #: Left and right, a pair each.
+    tied_shares: list[tuple[float, float]] = field(default_factory=list)
     #: Symbol to both predictions. A prediction does not depend on who else was asked, so that one of each is enough.
     predictions: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -192,6 +198,9 @@ def _add(day: _Day, pair: Pair) -> None:
     day.long_overlaps.append(longs)
     day.short_overlaps.append(shorts)
     day.agreements.append(_mean([longs, shorts]))
+    day.tied_shares.append(
+        (tied_share(pair.left.predictions, pair.left.weights), tied_share(pair.right.predictions, pair.right.weights))
+    )
     theirs = dict(zip(pair.right.symbols, pair.right.predictions.tolist(), strict=True))
     for symbol, prediction in zip(pair.left.symbols, pair.left.predictions.tolist(), strict=True):
         if symbol in theirs:
@@ -236,7 +245,12 @@ def _session(
         agreement=_mean(day.agreements),
     )
     performances = [
-        _performance(both[:, side], _realised(returns[side], session, symbols), _mean(turnovers[side]))
+        _performance(
+            both[:, side],
+            _realised(returns[side], session, symbols),
+            turnover=_mean(turnovers[side]),
+            tied=_mean([tied[side] for tied in day.tied_shares]),
+        )
         for side in (0, 1)
     ]
     return SessionComparison(
@@ -255,7 +269,7 @@ def _realised(returns: Returns | None, session: date, symbols: Sequence[str]) ->
     return returns.of(session, symbols)
 
 
-def _performance(predictions: FloatArray, realised: Realised, turnover: float) -> Performance:
+def _performance(predictions: FloatArray, realised: Realised, *, turnover: float, tied: float) -> Performance:
     signal = correlations(predictions[None, :], realised.labels[None, :])
     unmeasured = realised.outcome is LabelStatus.KNOWN and not np.isfinite(signal.rank_ic[0])
     return Performance(
@@ -264,6 +278,7 @@ def _performance(predictions: FloatArray, realised: Realised, turnover: float) -
         rank_ic=float(signal.rank_ic[0]),
         outcome=LabelStatus.NOT_MEASURABLE if unmeasured else realised.outcome,
         known_symbols=int(np.isfinite(realised.labels).sum()),
+        tied_share=tied,
     )
 
 
@@ -273,6 +288,7 @@ def _total(performances: Sequence[Performance], milliseconds: Sequence[float]) -
         turnover=_mean([each.turnover for each in performances]),
         ic=_mean([each.ic for each in performances]),
         rank_ic=_mean([each.rank_ic for each in performances]),
+        tied_share=_mean([each.tied_share for each in performances]),
         sessions={status: sum(each.outcome is status for each in performances) for status in LabelStatus},
         compute_ms_p50=p50,
         compute_ms_p99=p99,

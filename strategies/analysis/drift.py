@@ -18,6 +18,7 @@ from strategies.errors import BundleError, DataError
 from strategies.market.bars import Float32Array, FloatArray, Panel
 from strategies.market.eligibility import eligibility
 from strategies.models.bundle import Bundle
+from strategies.models.manifest import ChancePsiRecord
 from strategies.models.reference import LEVELS, Distribution
 
 #: PSI from which a column counts as drifted, by convention: Siddiqi (2006), Credit Risk Scorecards, as discussed by
@@ -28,6 +29,10 @@ FLOOR = 0.005
 #: Points that represent a reference distribution's rows, far more than it has quantiles.
 _POINTS = (np.arange(1000) + 0.5) / 1000
 _DECILES = slice(10, 100, 10)
+#: Lengths of stretches of the training period, in sessions, whose PSI says what chance gives; most of them of a length.
+CHANCE_SESSIONS, CHANCE_STRETCHES = (1, 5, 10, 20, 60, 120, 250), 200
+#: Share of the stretches that chance explains.
+CHANCE_SHARE = 0.99
 
 
 class DriftLevel(StrEnum):
@@ -74,12 +79,19 @@ class DriftReport:
     #: Rows compared: a symbol on a session. They are no independent draws, so few of them drift by chance alone.
     rows: int
     prediction: ColumnDrift
+    #: PSI of the prediction that 99 of 100 stretches of the training period of about this length stay below, compared
+    #: with the whole of it; None where the bundle does not state it.
+    chance_psi: float | None
     #: Highest PSI first.
     features: tuple[ColumnDrift, ...]
 
     def above(self, psi: float) -> int:
         """Return how many features have at least this PSI."""
         return sum(each.psi >= psi for each in self.features)
+
+    def alarms(self, psi: float) -> bool:
+        """Return whether the prediction has at least this PSI, and more than chance gives so few sessions."""
+        return self.prediction.psi >= max(psi, self.chance_psi or 0.0)
 
 
 class NothingToCompare(DataError):
@@ -139,8 +151,53 @@ def measure_drift(
         symbols=len(symbols),
         rows=len(predictions),
         prediction=columns[-1],
+        chance_psi=_by_chance(bundle, len(days)),
         features=tuple(sorted(columns[:-1], key=lambda each: -each.psi)),
     )
+
+
+def chance_psi(reference: Distribution, predictions: FloatArray) -> tuple[ChancePsiRecord, ...]:
+    """Return how far stretches of the training period are from the whole of it.
+
+    The rows of 20 sessions are no 20 draws for each symbol: symbols move together, and what 60 sessions made hardly
+    changes from one session to the next. So PSI is not judged by the number of rows, but by what the period that the
+    model was trained on shows in stretches of the same length.
+
+    Args:
+        reference: Of the predictions for all training rows.
+        predictions: Of the training period, `[sessions, symbols]`; NaN = no training row.
+
+    Returns:
+        A record for each length of `CHANCE_SESSIONS` of which the period holds at least four.
+    """
+    rows = predictions[np.isfinite(predictions).any(axis=1)]
+    found = []
+    for sessions in CHANCE_SESSIONS:
+        if len(rows) < 4 * sessions:
+            break
+        last = len(rows) - sessions
+        starts = np.unique(np.linspace(0, last, min(CHANCE_STRETCHES, last + 1)).astype(int))
+        stretches = [rows[start : start + sessions] for start in starts.tolist()]
+        values = [prediction_psi(reference, each[np.isfinite(each)]) for each in stretches]
+        found.append(
+            ChancePsiRecord(
+                sessions=sessions, stretches=len(values), psi=float(np.quantile(values, CHANCE_SHARE, method="higher"))
+            )
+        )
+    return tuple(found)
+
+
+def prediction_psi(reference: Distribution, finite: FloatArray) -> float:
+    """Return the PSI of finite values, at least one, against a reference."""
+    quantiles = np.array(reference.quantiles, dtype=np.float64)
+    return stability_index(*_shares(quantiles, reference.nan_share, finite, 0.0))
+
+
+def _by_chance(bundle: Bundle, sessions: int) -> float | None:
+    """Return what the bundle states for the longest stretch that is no longer: PSI falls with length."""
+    stated = (bundle.manifest.chance_psi if bundle.manifest else None) or ()
+    found = [each.psi for each in stated if each.sessions <= sessions]
+    return found[-1] if found else None
 
 
 def column_drift(reference: Distribution, values: NDArray[np.floating]) -> ColumnDrift:

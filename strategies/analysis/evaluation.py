@@ -7,36 +7,28 @@ Invariant: what cannot be measured is NaN in an array and None in the metrics, n
 price are not predicted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from strategies.construction import Construction, construct
 from strategies.market.bars import FloatArray, IntArray, SessionArray
 from strategies.models.bundle import Predictor
 from strategies.models.configuration import TrainingConfig
+from strategies.models.correlations import Correlations, correlations
 from strategies.models.manifest import LabelProcessor
 from strategies.models.samples import Samples, transform_labels
 
-#: Fewest symbols with a prediction and a return from which a correlation is taken; two always correlate perfectly.
-MIN_CROSS_SECTION = 3
 SESSIONS_A_YEAR = 252
 #: One basis point as a fraction.
 BASIS_POINT = 1e-4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correlations:
-    """How well predictions order the symbols of each session."""
-
-    #: Pearson correlation of predictions and labels, `[sessions]`; NaN = too few symbols or no variation.
-    ic: FloatArray
-    #: Spearman correlation, ties sharing their average rank, `[sessions]`.
-    rank_ic: FloatArray
+#: Share of a book that ties may decide before anybody is warned.
+MAX_TIED_SHARE = 0.05
+#: Standard deviations within which 95 % of a normal distribution are.
+NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +43,10 @@ class PortfolioPerformance:
     turnover: FloatArray
     #: Symbols of books whose return is not known, counted as 0, over all sessions.
     unknown_returns: int
+    #: Different predictions among the priced symbols, `[sessions]`; NaN = no book.
+    distinct_predictions: FloatArray
+    #: Share of the book's weight that equal predictions left to the alphabet, 0 to 1, `[sessions]`; see `tied_share`.
+    tied_shares: FloatArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,18 +91,6 @@ class EvaluationResult:
     metrics: dict[str, float | None]
 
 
-def correlations(predictions: FloatArray, labels: FloatArray) -> Correlations:
-    """Return IC and rank IC of each session.
-
-    Args:
-        predictions: `[sessions, symbols]`; NaN = not priced.
-        labels: What the predictions should have ordered, `[sessions, symbols]`; NaN = not known.
-    """
-    known = np.isfinite(predictions) & np.isfinite(labels)
-    left, right = np.where(known, predictions, np.nan), np.where(known, labels, np.nan)
-    return Correlations(ic=_correlate(left, right, known), rank_ic=_correlate(_ranks(left), _ranks(right), known))
-
-
 def perform(
     symbols: Sequence[str],
     predictions: FloatArray,
@@ -144,6 +128,8 @@ def perform(
         net_returns=gross - turnover * cost_bps * BASIS_POINT - borrowing,
         turnover=turnover,
         unknown_returns=int((held & ~known)[measured].sum()),
+        distinct_predictions=_of_books(predictions, weights, lambda row, _: float(np.unique(row).size)),
+        tied_shares=_of_books(predictions, weights, tied_share),
     )
 
 
@@ -171,7 +157,61 @@ def metrics(signal: Correlations, performance: PortfolioPerformance) -> dict[str
         "turnover": _mean(performance.turnover),
         "sessions": float(len(net)),
         "unknown_returns": float(performance.unknown_returns),
+        "distinct_predictions": _mean(performance.distinct_predictions),
+        "tied_share": _mean(performance.tied_shares),
+        "rank_ic_t": t_statistic(signal.rank_ic),
+        "rank_ic_by_chance": chance_rank_ic(signal),
     }
+
+
+def tied_share(predictions: FloatArray, weights: FloatArray) -> float:
+    """Return the share of a book's gross weight that is held by the alphabet, 0 to 1; 0 for an empty book.
+
+    A held symbol counts where another with the same prediction is not held on its side: ties are ranked by symbol, so
+    the model did not choose between the two.
+
+    Args:
+        predictions: Finite, `[symbols]`.
+        weights: Of the book, `[symbols]`.
+    """
+    gross = np.abs(weights).sum()
+    if gross == 0:
+        return 0.0
+    by_alphabet = np.zeros(len(weights), dtype=np.bool_)
+    for side in (weights > 0, weights < 0):
+        by_alphabet |= side & np.isin(predictions, predictions[~side])
+    return float(np.abs(weights[by_alphabet]).sum() / gross)
+
+
+def ranking_fault(figures: Mapping[str, float | None]) -> str | None:
+    """Return why a model with these metrics cannot rank symbols, as a clause; None where it can, or nothing is known.
+
+    Args:
+        figures: Those of `metrics`, or of a registry; older ones lack what this reads.
+    """
+    distinct, tied = figures.get("distinct_predictions"), figures.get("tied_share")
+    if distinct is None or tied is None or tied <= MAX_TIED_SHARE:
+        return None
+    return (
+        f"{distinct:.1f} distinct predictions a session: equal predictions left {tied:.0%} of the book to the alphabet"
+    )
+
+
+def t_statistic(values: FloatArray) -> float | None:
+    """Return the t-statistic of the mean of the sessions that were measured, taken as independent, `[sessions]`."""
+    ratio = _ratio(values)
+    return _scaled(ratio, float(np.sqrt(np.isfinite(values).sum())))
+
+
+def chance_rank_ic(signal: Correlations) -> float | None:
+    """Return the rank IC that 19 of 20 random orders stay below in magnitude: 1.96 standard errors of the mean.
+
+    A session of n symbols in random order has a rank IC of mean 0 and variance 1 / (n - 1), whatever the returns.
+    """
+    measured = signal.symbols[np.isfinite(signal.rank_ic)]
+    if not len(measured):
+        return None
+    return float(NORMAL_95 * np.sqrt((1.0 / (measured - 1)).sum()) / len(measured))
 
 
 def drawdown(returns: FloatArray) -> FloatArray:
@@ -228,36 +268,6 @@ def evaluate_predictions(
     )
 
 
-def _ranks(values: FloatArray) -> FloatArray:
-    ranks: FloatArray = pd.DataFrame(values).rank(axis=1, method="average").to_numpy(dtype=np.float64)
-    return ranks
-
-
-def _correlate(left: FloatArray, right: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
-    count = known.sum(axis=1)
-    usable = (count >= MIN_CROSS_SECTION) & _varies(left, known) & _varies(right, known)
-    result = np.full(len(left), np.nan)
-    if not usable.any():
-        return result
-    a, b = _centred(left[usable]), _centred(right[usable])
-    result[usable] = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    return result
-
-
-def _varies(values: FloatArray, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    highest = np.where(known, values, -np.inf).max(axis=1, initial=-np.inf)
-    lowest = np.where(known, values, np.inf).min(axis=1, initial=np.inf)
-    varies: NDArray[np.bool_] = highest > lowest
-    return varies
-
-
-def _centred(values: FloatArray) -> FloatArray:
-    # Scaled first: returns near the smallest floats would square to 0.
-    scaled = values / np.nanmax(np.abs(values), axis=1, keepdims=True)
-    centred: FloatArray = np.nan_to_num(scaled - np.nanmean(scaled, axis=1, keepdims=True))
-    return centred
-
-
 def _books(symbols: Sequence[str], predictions: FloatArray, construction: Construction) -> FloatArray:
     """Weights of each session's book, `[sessions, symbols]`; a session without a book is NaN."""
     weights = np.full(predictions.shape, np.nan)
@@ -270,6 +280,17 @@ def _books(symbols: Sequence[str], predictions: FloatArray, construction: Constr
             weights[session] = 0.0
             weights[session, priced] = book.weights
     return weights
+
+
+def _of_books(
+    predictions: FloatArray, weights: FloatArray, measure: Callable[[FloatArray, FloatArray], float]
+) -> FloatArray:
+    """Return a measure of each book, `[sessions]`; NaN without a book."""
+    found = np.full(len(predictions), np.nan)
+    for session in np.flatnonzero(np.isfinite(weights).all(axis=1)):
+        priced = np.isfinite(predictions[session])
+        found[session] = measure(predictions[session, priced], weights[session, priced])
+    return found
 
 
 def _turnover(weights: FloatArray, formed: NDArray[np.bool_]) -> FloatArray:

@@ -20,20 +20,20 @@ from strategies.models.bundle import Bundle
 SHOWN_FEATURES = 20
 
 
-def draw_figures(bundle: Bundle, result: EvaluationResult, validation_loss: tuple[float, ...]) -> dict[str, Figure]:
+def draw_figures(bundle: Bundle, result: EvaluationResult, validation: tuple[float, ...]) -> dict[str, Figure]:
     """Return the figures by name.
 
     Args:
         bundle: Whose features are shown by gain.
         result: The sessions that the bundle's metrics were computed from.
-        validation_loss: After each boosting round, `[rounds]`.
+        validation: What boosting stopped by, after each round, `[rounds]`.
     """
     return {
         "ic": _figure(lambda axes: _draw_ic(axes, result)),
         "quantile_returns": _figure(lambda axes: _draw_quantiles(axes, result)),
         "cumulative_return": _figure(lambda axes: _draw_wealth(axes, result)),
         "feature_importance": _figure(lambda axes: _draw_importance(axes, bundle)),
-        "validation_loss": _figure(lambda axes: _draw_loss(axes, validation_loss)),
+        "validation": _figure(lambda axes: _draw_validation(axes, bundle, validation)),
     }
 
 
@@ -78,7 +78,15 @@ def _draw_importance(axes: Axes, bundle: Bundle) -> None:
     axes.set_xlabel("gain, summed over splits")
 
 
-def _draw_loss(axes: Axes, losses: tuple[float, ...]) -> None:
-    axes.plot(range(1, len(losses) + 1), losses)
+def _draw_validation(axes: Axes, bundle: Bundle, values: tuple[float, ...]) -> None:
+    axes.plot(range(1, len(values) + 1), values)
+    if bundle.manifest is not None:
+        axes.axvline(bundle.manifest.training.best_iteration, linestyle="dotted", label="rounds kept")
+        axes.legend()
     axes.set_xlabel("boosting round")
-    axes.set_ylabel("loss on the validation period")
+    axes.set_ylabel(f"{_metric(bundle)} on the validation period")
+
+
+def _metric(bundle: Bundle) -> str:
+    settings = bundle.manifest.settings if bundle.manifest else None
+    return (settings.early_stopping_metric if settings else None) or "l2"

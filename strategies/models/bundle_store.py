@@ -34,6 +34,7 @@ from strategies.models.manifest import (
     BundleManifest,
     FileRecord,
     Lineage,
+    PredictionKind,
     VwapStandIn,
     decode_manifest,
     encode_manifest,
@@ -45,6 +46,8 @@ from strategies.models.tables import decode_golden, decode_reference, encode_gol
 MANIFEST_FILE = "bundle.json"
 #: What a bare model, which states nothing, is taken to have been trained with.
 _BARE_STAND_IN: VwapStandIn = "typical_price"
+#: LightGBM's objectives whose output is an estimate of the label itself.
+_REGRESSIONS = frozenset({"regression", "regression_l1", "huber", "fair", "quantile", "mape"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +173,7 @@ def load_bare_model(
     content = _read_pinned(path, limit, expected_sha256, root)
     features = feature_set("alpha158", vwap_stand_in=_BARE_STAND_IN)
     sha256 = digest(content)
+    booster = _booster(content, features, check=check)
     bundle = Bundle(
         strategy=strategy,
         version=version,
@@ -177,7 +181,7 @@ def load_bare_model(
         bundle_sha256=sha256,
         feature_set=features,
         label=ALPHA158_LABEL,
-        prediction_kind="return",
+        prediction_kind=_kind_of(booster),
         vwap_stand_in=_BARE_STAND_IN,
         construction=Construction(),
         calendar="XNYS",
@@ -185,10 +189,16 @@ def load_bare_model(
         proven=False,
         manifest=None,
         processors=(),
-        booster=_booster(content, features, check=check),
+        booster=booster,
     )
     _warm_up(bundle)
     return bundle
+
+
+def _kind_of(booster: lgb.Booster) -> PredictionKind:
+    """Return what a model without a bundle predicts, as far as its objective says it: only regressions give returns."""
+    stated = str(booster.dump_model(num_iteration=1).get("objective", "")).split(" ")[0]
+    return "return" if stated in _REGRESSIONS else "score"
 
 
 def _warm_up(bundle: Bundle) -> None:

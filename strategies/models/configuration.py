@@ -19,10 +19,13 @@ from strategies.models.bundle import ALPHA158_LABEL
 from strategies.models.manifest import (
     MAX_FOLDS,
     ConstructionRecord,
+    EarlyStoppingMetric,
     LabelProcessor,
     LabelRecord,
     Name,
     Period,
+    PredictionKind,
+    RelevanceLevels,
     StrategyName,
     VwapStandIn,
 )
@@ -33,7 +36,9 @@ Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 #: How the training period of a fold follows its test period: it grows, or moves along.
 Window = Literal["expanding", "rolling"]
 Sessions = Annotated[int, Field(ge=1, le=100_000)]
-
+#: What boosting minimises, by LightGBM's names; the last two order the symbols of a session and predict scores.
+Objective = Literal["regression", "regression_l1", "huber", "lambdarank", "rank_xendcg"]
+RANKING: frozenset[Objective] = frozenset({"lambdarank", "rank_xendcg"})
 
 #: Basis points of each unit of weight traded that an evaluation assumes by default.
 DEFAULT_COST_BPS = 5.0
@@ -141,7 +146,7 @@ def _follow_each_other(folds: tuple[Periods, ...]) -> None:
 
 
 class TrainingConfig(BaseModel):
-    """One training run. The defaults are those of the baseline strategy."""
+    """One training run; what a file leaves out. The baseline states its own choices in its `training.yaml`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -174,9 +179,16 @@ class TrainingConfig(BaseModel):
     #: 2, as the machines of the demo and of CI have two cores. A number and not "all of them", for it is in the
     #: model's text: the same command gives the same digest on every machine. Trees do not depend on it.
     num_threads: Annotated[int, Field(ge=1, le=256)] = 2
+    objective: Objective = "regression"
+    #: Quantiles of a session's labels that a ranking objective learns to order; a regression has no use of them.
+    relevance_levels: RelevanceLevels = 10
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 100
+    #: By what boosting stops, on the validation period: the mean over its sessions of (rank) IC, or the squared error.
+    early_stopping_metric: EarlyStoppingMetric = "l2"
     #: Rounds without improvement on the validation period after which boosting stops.
     early_stopping_rounds: Annotated[int, Field(ge=1)] = 20
+    #: Rounds that are kept at least, whatever the validation period says.
+    min_rounds: Annotated[int, Field(ge=1, le=100_000)] = 1
     learning_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.05
     max_depth: Annotated[int, Field(ge=-1, le=64)] = 6
     num_leaves: Annotated[int, Field(ge=2, le=131_072)] = 31
@@ -195,6 +207,17 @@ class TrainingConfig(BaseModel):
         fixed = sorted(_FIXED & self.parameters.keys())
         if fixed:
             raise ValueError(f"parameters may not set {', '.join(fixed)}: the configuration has fields for these")
+        return self
+
+    @model_validator(mode="after")
+    def _stop_by_what_is_predicted(self) -> Self:
+        if self.objective in RANKING and self.early_stopping_metric == "l2":
+            raise ValueError(
+                f"objective {self.objective} predicts scores, which have no squared error: "
+                "early_stopping_metric is rank_ic or ic"
+            )
+        if self.min_rounds > self.rounds:
+            raise ValueError(f"min_rounds {self.min_rounds} is more than rounds {self.rounds}")
         return self
 
     @model_validator(mode="after")
@@ -228,11 +251,24 @@ class TrainingConfig(BaseModel):
         purge = self.walk_forward.purge_sessions if self.walk_forward else None
         return max(self.label.sessions_ahead, self.gap_sessions or 0, purge or 0)
 
+    @property
+    def ranks(self) -> bool:
+        """Return whether the objective orders symbols within sessions."""
+        return self.objective in RANKING
+
+    @property
+    def prediction_kind(self) -> PredictionKind:
+        """Return what predictions are: returns, or scores that have their order alone."""
+        return "score" if self.ranks or self.label_processor != "none" else "return"
+
     def lightgbm_parameters(self) -> dict[str, bool | int | float | str]:
         """Return the parameters of the booster."""
+        # Gains that grow evenly: LightGBM's own double from level to level, so that the short side counts little.
+        ranking = {"label_gain": ",".join(map(str, range(self.relevance_levels)))} if self.ranks else {}
         return {
-            "objective": "regression",
-            "metric": "l2",
+            "objective": self.objective,
+            "metric": "l2" if self.early_stopping_metric == "l2" else "None",
+            **ranking,
             **self.parameters,
             "learning_rate": self.learning_rate,
             "max_depth": self.max_depth,
@@ -245,10 +281,15 @@ class TrainingConfig(BaseModel):
         }
 
 
-#: Set by fields of the configuration, or needed for the same model from the same data.
+#: Set by fields of the configuration, or needed for the same model from the same data; with LightGBM's other names.
 _FIXED = frozenset(
-    {"learning_rate", "max_depth", "num_leaves", "seed", "deterministic", "force_row_wise", "num_threads", "verbosity"}
-    | {"num_iterations", "num_boost_round", "early_stopping_round", "early_stopping_rounds", "device_type"}
+    {"learning_rate", "shrinkage_rate", "eta", "max_depth", "num_leaves", "num_leaf", "max_leaves", "max_leaf"}
+    | {"max_leaf_nodes", "seed", "random_seed", "random_state", "deterministic", "force_row_wise", "force_col_wise"}
+    | {"num_threads", "num_thread", "nthread", "nthreads", "n_jobs", "verbosity", "verbose", "device_type", "device"}
+    | {"num_iterations", "num_iteration", "n_iter", "num_tree", "num_trees", "num_round", "num_rounds", "nrounds"}
+    | {"num_boost_round", "n_estimators", "max_iter", "early_stopping_round", "early_stopping_rounds"}
+    | {"early_stopping", "n_iter_no_change", "objective", "objective_type", "app", "application", "loss"}
+    | {"metric", "metrics", "metric_types"}
 )
 
 

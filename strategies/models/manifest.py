@@ -8,7 +8,16 @@ Invariant: frozen, bounded, unknown fields refused; the same content gives the s
 from datetime import date
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from strategies.construction import MAX_SIDE
 from strategies.errors import BundleError
@@ -33,6 +42,10 @@ PredictionKind = Literal["return", "score"]
 VwapStandIn = Literal["none", "typical_price", "close"]
 #: How labels are transformed within each session before training; anything but `none` makes predictions scores.
 LabelProcessor = Literal["none", "cs_zscore", "cs_rank"]
+#: By what boosting stops: means over the sessions of the validation period, or the squared error of its rows.
+EarlyStoppingMetric = Literal["rank_ic", "ic", "l2"]
+#: LightGBM has gains for 31 levels.
+RelevanceLevels = Annotated[int, Field(ge=2, le=31)]
 
 
 class _Record(BaseModel):
@@ -143,6 +156,15 @@ class SettingsRecord(CostsRecord):
     rounds: Annotated[int, Field(ge=1)]
     #: Rounds without improvement on the validation period after which boosting stops.
     early_stopping_rounds: Annotated[int, Field(ge=1)]
+    #: None in bundles of before these three were stated; they stopped by `l2`.
+    early_stopping_metric: EarlyStoppingMetric | None = None
+    min_rounds: Annotated[int, Field(ge=1)] | None = None
+    relevance_levels: RelevanceLevels | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_was_not_stated(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        stated: dict[str, object] = write(self)
+        return {name: value for name, value in stated.items() if value is not None}
 
 
 class FoldRecord(_Record):
@@ -177,6 +199,17 @@ class WalkForwardRecord(_Record):
     final_metrics: Annotated[dict[Name, Finite | None], Field(max_length=200)]
 
 
+class ChancePsiRecord(_Record):
+    """How far stretches of the training period itself are from the whole of it, by the model's predictions."""
+
+    #: Length of a stretch.
+    sessions: Annotated[int, Field(ge=1)]
+    #: Stretches that were measured; they overlap.
+    stretches: Annotated[int, Field(ge=1)]
+    #: Population stability index that 99 of 100 stretches stay below.
+    psi: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Lineage(_Record):
     """Everything a manifest states but the digests of the bundle's files."""
 
@@ -201,6 +234,8 @@ class Lineage(_Record):
     walk_forward: WalkForwardRecord | None = None
     #: None in bundles of before it was stated.
     settings: SettingsRecord | None = None
+    #: By length, ascending; None in bundles of before it was stated, empty where training was too short to tell.
+    chance_psi: Annotated[tuple[ChancePsiRecord, ...], Field(max_length=20)] | None = None
 
 
 class BundleManifest(Lineage):
@@ -216,7 +251,7 @@ class BundleManifest(Lineage):
 
 
 #: Omitted from `bundle.json` where they are None, so that bundles of earlier releases keep their bytes.
-_OPTIONAL = ("costs", "walk_forward", "settings")
+_OPTIONAL = ("costs", "walk_forward", "settings", "chance_psi")
 
 
 def encode_manifest(manifest: BundleManifest) -> bytes:

@@ -107,6 +107,16 @@ def transform_labels(labels: FloatArray, kind: LabelProcessor) -> FloatArray:
     return frame.to_numpy(dtype=np.float64)
 
 
+def relevance(labels: FloatArray, levels: int) -> FloatArray:
+    """Return labels as quantiles of their session, 0 (lowest) to `levels` - 1, `[sessions, symbols]`; NaN stays NaN."""
+    frame = pd.DataFrame(labels)
+    ranks, known = frame.rank(axis=1, method="average"), frame.notna().sum(axis=1)
+    # The middle of its rank, so that each level holds as many as the next, whatever the number of symbols.
+    shares = (ranks - 0.5).div(known.replace(0, 1), axis=0).to_numpy(dtype=np.float64)
+    levelled: FloatArray = np.floor(shares * levels)
+    return levelled
+
+
 def _features(
     panel: Panel, features: FeatureSet, symbols: Sequence[str], sessions: slice, progress: Progress
 ) -> Float32Array:

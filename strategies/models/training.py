@@ -12,7 +12,7 @@ from typing import Self
 
 import lightgbm as lgb
 import numpy as np
-from lightgbm.callback import CallbackEnv
+from lightgbm.callback import CallbackEnv, EarlyStopException
 from numpy.typing import NDArray
 
 from strategies.errors import TrainingError
@@ -21,9 +21,10 @@ from strategies.market.bars import FloatArray, IntArray
 from strategies.models.bundle import Scorer, check_booster
 from strategies.models.bundle_store import parse_booster
 from strategies.models.configuration import TrainingConfig
+from strategies.models.correlations import correlations
 from strategies.models.folds import Fold
 from strategies.models.processors import Fillna, Scaling, apply_processors, fit_processors
-from strategies.models.samples import Progress, Samples, transform_labels
+from strategies.models.samples import Progress, Samples, relevance, transform_labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +60,31 @@ class Fit:
     processors: tuple[Scaling | Fillna, ...]
     #: Boosting rounds kept.
     best_iteration: int
-    #: Loss on the validation rows after each round, `[rounds]`.
-    validation_loss: tuple[float, ...]
+    #: `early_stopping_metric` of the validation rows after each round, `[rounds]`.
+    validation: tuple[float, ...]
     train_rows: int
     valid_rows: int
+
+
+class _Stop:
+    """Ends boosting where the validation rows have not improved for some rounds; LightGBM's own has no least round."""
+
+    order = 30
+    before_iteration = False
+
+    def __init__(self, *, patience: int, least: int) -> None:
+        self.values: list[float] = []
+        self._patience, self._least = patience, least
+        self._best, self._best_round = -np.inf, least
+
+    def __call__(self, environment: CallbackEnv) -> None:
+        _, _, value, higher_is_better, *_ = environment.evaluation_result_list[0]
+        self.values.append(float(value))
+        done, score = environment.iteration + 1, value if higher_is_better else -value
+        if done >= self._least and score > self._best:
+            self._best, self._best_round = score, done
+        if done - self._best_round >= self._patience or done == environment.end_iteration:
+            raise EarlyStopException(self._best_round - 1, environment.evaluation_result_list)
 
 
 def fit_model(
@@ -72,13 +94,21 @@ def fit_model(
     raw = samples.features[rows.train]
     processors = fit_processors(config.processors, raw)
     parameters = config.lightgbm_parameters()
+    labels = relevance(rows.labels, config.relevance_levels) if config.ranks else rows.labels
     train = lgb.Dataset(
-        apply_processors(processors, raw), rows.labels[rows.train], feature_name=list(names), params=parameters
+        apply_processors(processors, raw),
+        labels[rows.train],
+        group=_groups(rows.train) if config.ranks else None,
+        feature_name=list(names),
+        params=parameters,
     )
     valid = lgb.Dataset(
-        apply_processors(processors, samples.features[rows.valid]), rows.labels[rows.valid], reference=train
+        apply_processors(processors, samples.features[rows.valid]),
+        labels[rows.valid],
+        group=_groups(rows.valid) if config.ranks else None,
+        reference=train,
     )
-    losses: dict[str, dict[str, list[float]]] = {}
+    stop = _Stop(patience=config.early_stopping_rounds, least=config.min_rounds)
     booster = lgb.train(
         parameters,
         train,
@@ -86,11 +116,8 @@ def fit_model(
         # Without the training rows: their loss never stops falling, so it would never stop the boosting.
         valid_sets=[valid],
         valid_names=["valid"],
-        callbacks=[
-            lgb.early_stopping(config.early_stopping_rounds, first_metric_only=True, verbose=False),
-            lgb.record_evaluation(losses),
-            *([_rounds(report, config.rounds)] if report else []),
-        ],
+        feval=None if config.early_stopping_metric == "l2" else _correlation(rows, config.early_stopping_metric),
+        callbacks=[stop, *([_rounds(report, config.rounds)] if report else [])],
     )
     if report:
         report("rounds", booster.current_iteration(), booster.current_iteration())
@@ -98,10 +125,35 @@ def fit_model(
         model=booster.model_to_string(num_iteration=booster.best_iteration),
         processors=processors,
         best_iteration=booster.best_iteration,
-        validation_loss=tuple(float(loss) for loss in next(iter(losses["valid"].values()))),
+        validation=tuple(stop.values),
         train_rows=int(rows.train.sum()),
         valid_rows=int(rows.valid.sum()),
     )
+
+
+def _groups(rows: NDArray[np.bool_]) -> IntArray:
+    """Return the number of rows of each session that has any: a mask takes them session by session."""
+    counts = rows.sum(axis=1)
+    groups: IntArray = counts[counts > 0]
+    return groups
+
+
+def _correlation(rows: Rows, kind: str) -> Callable[[FloatArray, lgb.Dataset], tuple[str, float, bool]]:
+    """Return the mean over the validation sessions of IC or rank IC.
+
+    A session in which all predictions are equal counts as 0: a model that does not tell symbols apart is no better
+    than chance there.
+    """
+    at = rows.valid.any(axis=1)
+    known, labels = rows.valid[at], np.where(rows.valid, rows.labels, np.nan)[at]
+
+    def measure(predictions: FloatArray, _: lgb.Dataset) -> tuple[str, float, bool]:
+        spread = np.full(known.shape, np.nan)
+        spread[known] = predictions
+        signal = correlations(spread, labels)
+        return kind, float(np.nan_to_num(signal.rank_ic if kind == "rank_ic" else signal.ic).mean()), True
+
+    return measure
 
 
 def scorer_of(fit: Fit, features: FeatureSet) -> Scorer:

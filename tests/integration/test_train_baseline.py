@@ -13,12 +13,13 @@ import typer
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
+from strategies.alpha_baseline import train as train_module
 from strategies.alpha_baseline.tracking import TrackingFailed, log_run
 from strategies.alpha_baseline.train import Places, baseline_config, train_baseline
 from strategies.errors import BundleExists
 from strategies.market.importing import import_bars
 from strategies.models.bundle_store import load_bundle, save_bundle
-from strategies.models.configuration import TrainingConfig
+from strategies.models.configuration import TrainingConfig, load_training_config
 from strategies.models.mlflow_connection import local_store
 from tests.support.market import make_bars, write_snapshot
 from tests.support.models import SMALL, make_bundle, make_model
@@ -52,8 +53,28 @@ def quick(places: Places) -> tuple[str, str]:
     return "--config", str(places.data_dir.parent / "quick.yaml")
 
 
-def test_shipped_configuration_is_the_default_one():
-    assert baseline_config() == TrainingConfig()
+def test_baseline_differs_from_the_defaults_by_what_it_learns_and_stops_by():
+    chosen = {"label_processor": "cs_rank", "early_stopping_metric": "rank_ic", "min_rounds": 50}
+
+    assert baseline_config() == TrainingConfig(**chosen)
+    assert baseline_config().prediction_kind == "score"
+
+
+def test_published_benchmark_of_qlib_can_be_trained(places, tmp_path):
+    path = Path(train_module.__file__).with_name("qlib_benchmark.yaml")
+    config = load_training_config(path)
+
+    learner = config.lightgbm_parameters()
+    assert (config.label_processor, config.rounds, config.early_stopping_rounds) == ("cs_zscore", 1000, 50)
+    assert (learner["objective"], learner["metric"], learner["learning_rate"]) == ("regression", "l2", 0.2)
+    assert (learner["max_depth"], learner["num_leaves"]) == (8, 210)
+    assert (learner["lambda_l1"], learner["lambda_l2"]) == (205.6999, 580.9768)
+    assert (learner["feature_fraction"], learner["bagging_fraction"]) == (0.8879, 0.8789)
+    here = config.model_copy(update={"periods": None, "rounds": 2, "vwap_stand_in": "close",
+                                     "parameters": {**config.parameters, "lambda_l1": 0.0}})  # fmt: skip
+    trained = train_baseline(here, Places(data_dir=places.data_dir, artifacts_dir=tmp_path))
+    assert trained.bundle.strategy == "qlib_benchmark"
+    assert trained.bundle.prediction_kind == "score"
 
 
 def test_command_writes_a_proven_bundle_and_says_what_it_is_worth(places):
@@ -195,8 +216,8 @@ def test_run_is_logged_with_parameters_metrics_plots_and_bundle(tmp_path):
     assert logged.data.params["learning_rate"] == "0.05"
     assert logged.data.params["seed"] == "42"
     assert logged.data.metrics["ic"] == pytest.approx(bundle.manifest.metrics["ic"])
-    losses = client.get_metric_history(run_id, "validation_loss")
-    assert [each.value for each in losses] == pytest.approx(trained.validation_loss)
+    losses = client.get_metric_history(run_id, "validation_l2")
+    assert [each.value for each in losses] == pytest.approx(trained.validation)
     assert logged.data.tags["bundle_sha256"] == bundle.bundle_sha256
     (tmp_path / "stored").mkdir()
     stored = Path(client.download_artifacts(run_id, "bundle", str(tmp_path / "stored")))
@@ -204,7 +225,7 @@ def test_run_is_logged_with_parameters_metrics_plots_and_bundle(tmp_path):
     plots = {file.path: file.file_size for file in client.list_artifacts(run_id, "plots")}
     assert plots.keys() == {
         f"plots/{name}.png"
-        for name in ("ic", "quantile_returns", "cumulative_return", "feature_importance", "validation_loss")
+        for name in ("ic", "quantile_returns", "cumulative_return", "feature_importance", "validation")
     }
     assert min(plots.values()) > 5000
 
@@ -248,7 +269,7 @@ def test_command_warns_once_and_succeeds_while_mlflow_is_away(places):
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1].endswith(f"signal-worker models register {path}")
     assert load_bundle(path).proven
-    (warning,) = [line for line in result.stderr.splitlines() if "warning" in line]
+    (warning,) = [line for line in result.stderr.splitlines() if "not logged" in line]
     assert warning.startswith("signal-worker: warning: the run was not logged to http://127.0.0.1:9")
     assert warning.endswith(f"the bundle is whole, in {path}")
 

@@ -72,10 +72,19 @@ def register(
     registration = _read(bundle, path, stated) if uri is None else read_uri(uri, stated)
     with registry() as models:
         registered = models.register(registration)
+    _warn_of_ties(registered)
     if as_json:
         print_json(registered)
     else:
         typer.echo(f"registered {registered.strategy} {registered.version} in testing, from {registered.model_path}")
+
+
+def _warn_of_ties(registered: "ModelVersion") -> None:
+    from strategies.analysis.evaluation import ranking_fault
+
+    if fault := ranking_fault(registered.metrics or {}):
+        name = f"{registered.strategy} {registered.version}"
+        typer.echo(f"signal-worker: warning: {name} cannot rank its symbols: {fault}", err=True)
 
 
 @app.command("list")

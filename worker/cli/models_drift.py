@@ -99,6 +99,12 @@ def _show(report: "DriftReport", top: int) -> None:
     )
     columns: list[Column | str] = ["column", *right("PSI"), "level", *right("KS", "missing", "in training")]
     print_table(columns, [_cells(one) for one in (report.prediction, *report.features[:top])])
+    if report.chance_psi is not None:
+        more = "more than" if report.prediction.psi >= report.chance_psi else "within what"
+        print_line(
+            f"prediction: {more} chance gives; of stretches of its training period this long, 99 of 100 have a PSI "
+            f"below {report.chance_psi:.3f}"
+        )
     print_line(
         f"{report.above(MAJOR_PSI)} of {len(report.features)} features are major (PSI from {MAJOR_PSI}), "
         f"{report.above(MODERATE_PSI) - report.above(MAJOR_PSI)} moderate (from {MODERATE_PSI})"

@@ -39,6 +39,9 @@ def promote(
     ],
     sessions: Annotated[int, typer.Option(min=1, max=10_000, help="Least sessions whose rank IC is known.")],
     max_turnover: Annotated[float | None, typer.Option(min=0, help="Most turnover from one as-of to the next.")] = None,
+    max_tied_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Most of its book that equal predictions leave to the alphabet.")
+    ] = None,
     max_latency_ratio: Annotated[
         float | None, typer.Option(min=0, help="Most of its median compute time over the active version's.")
     ] = None,
@@ -66,6 +69,7 @@ def promote(
         min_rank_ic=min_rank_ic,
         min_agreement=min_agreement,
         max_turnover=max_turnover,
+        max_tied_share=max_tied_share,
         max_latency_ratio=max_latency_ratio,
     )
     settings, before = settings_of(namespace=namespace), _standing(strategy, version)

@@ -102,12 +102,17 @@ def _print_vector(vector: "SignalVector") -> None:
         for signal in vector.weights
     ]
     title = f"{vector.strategy} {vector.model_version}, as of {vector.as_of}"
-    print_table(("symbol", *right("predicted return", "rank", "weight")), rows, title=title)
-    print_line(f"return from {vector.horizon}; valid until {vector.valid_until:%Y-%m-%d %H:%M} UTC")
+    print_table(("symbol", *right(_predicted(vector), "rank", "weight")), rows, title=title)
+    about = "return from" if vector.prediction_kind == "return" else "scores, whose order alone has a meaning, for"
+    print_line(f"{about} {vector.horizon}; valid until {vector.valid_until:%Y-%m-%d %H:%M} UTC")
     print_line(
         f"long {vector.used_top_n} of {vector.requested_top_n}, short {vector.used_bottom_n} of "
         f"{vector.requested_bottom_n}; in queue {vector.queue_ms:.1f} ms, computed in {vector.compute_ms:.1f} ms"
     )
+
+
+def _predicted(vector: "SignalVector") -> str:
+    return "predicted return" if vector.prediction_kind == "return" else "score"
 
 
 def _print_explanations(vector: "SignalVector") -> None:
@@ -119,6 +124,6 @@ def _print_explanations(vector: "SignalVector") -> None:
             value = "missing" if each.value is None else f"{each.value:.4g}"
             rows.append((one.symbol, each.feature, value, f"{each.contribution:+.6f}"))
         rows.append((one.symbol, "others", None, f"{one.others:+.6f}"))
-        rows.append((one.symbol, "predicted return", None, f"{predicted[one.symbol]:+.6f}"))
-    title = "why: base, features and others sum to the predicted return"
+        rows.append((one.symbol, _predicted(vector), None, f"{predicted[one.symbol]:+.6f}"))
+    title = f"why: base, features and others sum to the {_predicted(vector)}"
     print_table(("symbol", "feature", *right("value", "contribution")), rows, title=title)

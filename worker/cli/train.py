@@ -226,12 +226,26 @@ def _show(run: "TrainingRun") -> None:
         _print_folds(manifest.walk_forward)
     _print_metrics(manifest)
     typer.echo()
+    for line in _worth(manifest):
+        print_line(line)
     print_line(f"prediction  {manifest.prediction_kind}, {manifest.label.horizon}")
     print_line(f"vwap        {VWAP[run.bundle.vwap_stand_in]}")
     print_line(f"bundle      {run.path}")
     print_line(f"model       {run.bundle.model_sha256[:16]}, proven on {_golden_rows(run)} golden rows")
     if run.mlflow_run_id:
         print_line(f"MLflow run  {run.mlflow_run_id}")
+
+
+def _worth(manifest: "BundleManifest") -> "Iterator[str]":
+    """Yield what the metrics come to, in sentences."""
+    from strategies.analysis.evaluation import ranking_fault
+
+    rank_ic, chance = manifest.metrics["rank_ic"], manifest.metrics["rank_ic_by_chance"]
+    if rank_ic is not None and chance is not None:
+        more = "more than chance gives" if rank_ic > chance else "no more than chance gives"
+        yield f"worth       rank IC {rank_ic:+.4f}; of random orders, 19 of 20 are within {chance:.4f}: {more}"
+    if fault := ranking_fault(manifest.metrics):
+        typer.echo(f"signal-worker: warning: this model cannot rank its symbols: {fault}", err=True)
 
 
 def _golden_rows(run: "TrainingRun") -> int:

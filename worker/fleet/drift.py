@@ -89,13 +89,14 @@ class DriftWatch:
             "version": report.version,
             "snapshot_id": report.snapshot_id,
             "psi": round(report.prediction.psi, 4),
+            "chance_psi": None if report.chance_psi is None else round(report.chance_psi, 4),
             "ks": None if report.prediction.ks is None else round(report.prediction.ks, 4),
             "worst_feature": report.features[0].name,
             "worst_psi": round(report.features[0].psi, 4),
             "major_features": report.above(MAJOR_PSI),
         }
         _log.info("drift_measured", rows=report.rows, sessions=report.sessions, duration_ms=duration_ms, **known)
-        alarmed = report.prediction.psi >= self._alarm_psi
+        alarmed = report.alarms(self._alarm_psi)
         if alarmed and report.strategy not in self._alarmed:
             self._alarmed.add(report.strategy)
             _log.warning("drift_alarm", alarm_psi=self._alarm_psi, **known)

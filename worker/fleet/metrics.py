@@ -166,6 +166,11 @@ class WorkerMetrics(Collector):
             ("strategy",), {(name,): report.prediction.psi for name, report in reports.items()},
         )  # fmt: skip
         yield _labelled(
+            "drift_prediction_psi_by_chance", "PSI that 99 of 100 stretches of the training period stay below.",
+            ("strategy",),
+            {(name,): one.chance_psi for name, one in reports.items() if one.chance_psi is not None},
+        )  # fmt: skip
+        yield _labelled(
             "drift_prediction_ks", "Kolmogorov-Smirnov distance of the same.", ("strategy",),
             {(name,): report.prediction.ks for name, report in reports.items() if report.prediction.ks is not None},
         )  # fmt: skip

@@ -11,7 +11,7 @@ from datetime import date
 
 import numpy as np
 
-from strategies.analysis.evaluation import SESSIONS_A_YEAR, drawdown
+from strategies.analysis.evaluation import SESSIONS_A_YEAR, drawdown, ranking_fault
 from strategies.analysis.tear_sheet.data import Segment, TearSheetData
 
 #: Below this t-statistic a mean is what chance gives.
@@ -57,6 +57,8 @@ def _of_sample(data: TearSheetData) -> Iterator[str]:
             f"Every session shown lies before {training.test.first}, where the test period begins: training has seen "
             "them, and nothing on this page says what the model is worth."
         )
+    if fault := ranking_fault(segment.figures):
+        yield f"This model cannot rank its symbols: {fault}."
     if sessions < SESSIONS_A_YEAR:
         yield f"The period has {sessions} sessions, less than a year: yearly figures are extrapolations."
     if t is not None and abs(t) < T_OF_NOTE:

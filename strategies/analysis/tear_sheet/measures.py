@@ -81,17 +81,16 @@ def session_range(sessions: SessionArray, first: np.datetime64, last: np.datetim
 def further_figures(result: EvaluationResult, cost_bps: float) -> dict[str, float | None]:
     """Return the figures beside those of `evaluation.metrics`; None = cannot be measured.
 
-    `hit_rate` is the share of measured sessions with a rank IC above 0; `rank_ic_t` the t-statistic of its mean,
-    sessions taken as independent; `annualised_volatility` the standard deviation (ddof 1) of returns after costs,
-    times sqrt(252); `break_even_cost_bps` the cost at which the mean return before costs is used up; `cost_a_year`
-    what trading costs a year at `cost_bps`; `coverage` the share of symbols and sessions with a prediction.
+    `hit_rate` is the share of measured sessions with a rank IC above 0; `annualised_volatility` the standard deviation
+    (ddof 1) of returns after costs, times sqrt(252); `break_even_cost_bps` the cost at which the mean return before
+    costs is used up; `cost_a_year` what trading costs a year at `cost_bps`; `coverage` the share of symbols and
+    sessions with a prediction.
     """
     rank_ic, net = _measured(result.signal.rank_ic), _measured(result.performance.net_returns)
     traded = np.isfinite(result.performance.gross_returns)
     gross, turnover = result.performance.gross_returns[traded], result.performance.turnover[traded]
     return {
         "hit_rate": float((rank_ic > 0).mean()) if len(rank_ic) else None,
-        "rank_ic_t": _t_statistic(rank_ic),
         "annualised_volatility": float(net.std(ddof=1) * np.sqrt(SESSIONS_A_YEAR)) if len(net) > 1 else None,
         "break_even_cost_bps": float(gross.mean() / turnover.mean() / BASIS_POINT) if turnover.sum() > 0 else None,
         "cost_a_year": float(turnover.mean() * cost_bps * BASIS_POINT * SESSIONS_A_YEAR) if len(turnover) else None,
@@ -177,12 +176,6 @@ def _session_error(outcomes: FloatArray, sessions: NDArray[np.intp]) -> float:
         return float("nan")
     residuals = np.bincount(at, weights=outcomes - outcomes.mean())
     return float(np.sqrt((residuals**2).sum() * len(rows) / (len(rows) - 1)) / len(outcomes))
-
-
-def _t_statistic(values: FloatArray) -> float | None:
-    if len(values) < 2 or values.max() == values.min():  # noqa: PLR2004
-        return None
-    return float(values.mean() / values.std(ddof=1) * np.sqrt(len(values)))
 
 
 def _measured(values: FloatArray) -> FloatArray:

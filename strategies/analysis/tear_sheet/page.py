@@ -31,6 +31,7 @@ _FIGURES = (
     ("rank_ic", "Mean rank IC", "{:+.4f}", "Spearman, ties share their rank"),
     ("rank_icir", "Rank ICIR", "{:+.3f}", "mean over standard deviation of the sessions' rank IC"),
     ("rank_ic_t", "t of mean rank IC", "{:+.2f}", "sessions taken as independent"),
+    ("rank_ic_by_chance", "… by chance", "±{:.4f}", "19 of 20 random orders have a mean rank IC within this"),
     ("hit_rate", "Hit rate", "{:.1%}", "sessions with a rank IC above 0"),
     ("annualised_return", "Annualised return", "{:+.2%}", "after costs, compounded to 252 sessions"),
     ("annualised_volatility", "Annualised volatility", "{:.2%}", "after costs"),
@@ -40,6 +41,8 @@ _FIGURES = (
     ("cumulative_return_before_costs", "… before costs", "{:+.2%}", ""),
     ("win_share", "Sessions won", "{:.1%}", "after costs"),
     ("turnover", "Turnover a session", "{:.2f}", "sum of absolute changes of weight"),
+    ("distinct_predictions", "Distinct predictions", "{:.1f}", "a session, of its priced symbols"),
+    ("tied_share", "Book left to the alphabet", "{:.1%}", "held where an equal prediction is not; mean of sessions"),
     ("cost_a_year", "Trading costs a year", "{:.2%}", "of the capital of one side"),
     ("break_even_cost_bps", "Break-even cost", "{:.1f} bps", "at which the mean return before costs is used up"),
     ("rank_autocorrelation", "Rank autocorrelation", "{:+.3f}", "of one session's ranks with the next's"),
@@ -229,7 +232,10 @@ def _most_rounds(data: TearSheetData) -> str:
     settings = data.manifest.settings
     if settings is None:
         return ""
-    return f" of at most {settings.rounds}, ended after {settings.early_stopping_rounds} without gain"
+    stopped_by = settings.early_stopping_metric or "l2"
+    least = f", {settings.min_rounds} at least" if settings.min_rounds else ""
+    ended = f"ended after {settings.early_stopping_rounds} without gain of {stopped_by}"
+    return f" of at most {settings.rounds}{least}, {ended}"
 
 
 def _folds(data: TearSheetData) -> str:

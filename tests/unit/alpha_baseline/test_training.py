@@ -47,7 +47,7 @@ def test_model_learns_what_the_bars_hide():
     assert metrics["rank_ic"] is not None
     assert metrics["rank_ic"] > 0.2
     assert make_model().content.lineage.training.best_iteration > 1
-    assert make_model().validation_loss[-1] < make_model().validation_loss[0]
+    assert make_model().validation[-1] < make_model().validation[0]
 
 
 def test_bars_of_the_test_period_change_no_tree():
@@ -140,6 +140,9 @@ TOLD = {
     "require_full_history": False,
     "rounds": 6,
     "early_stopping_rounds": 2,
+    "early_stopping_metric": "rank_ic",
+    "min_rounds": 3,
+    "relevance_levels": 5,
     "cost_bps": 20.0,
     "borrow_bps_a_year": 0.0,
 }

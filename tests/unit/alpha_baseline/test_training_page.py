@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
-from strategies.analysis.evaluation import Correlations, PortfolioPerformance, metrics
+from strategies.analysis.evaluation import PortfolioPerformance, metrics
 from strategies.models.configuration import TrainingConfig, WalkForward, load_training_config
+from strategies.models.correlations import Correlations
 
 PAGE = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
 FILES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -40,8 +41,15 @@ def test_page_shows_every_field():
 def test_page_names_metrics_that_there_are():
     nothing = np.empty(0)
     known = metrics(
-        Correlations(ic=nothing, rank_ic=nothing),
-        PortfolioPerformance(gross_returns=nothing, net_returns=nothing, turnover=nothing, unknown_returns=0),
+        Correlations(ic=nothing, rank_ic=nothing, symbols=np.empty(0, dtype=np.int64)),
+        PortfolioPerformance(
+            gross_returns=nothing,
+            net_returns=nothing,
+            turnover=nothing,
+            unknown_returns=0,
+            distinct_predictions=nothing,
+            tied_shares=nothing,
+        ),
     )
     rows = re.search(r"\| metric \|.*?\n\n", PAGE, re.DOTALL)[0]
     named = re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in rows.strip().splitlines()))

@@ -15,6 +15,7 @@ from strategies.analysis.drift import (
     FLOOR,
     DriftLevel,
     NothingToCompare,
+    chance_psi,
     column_drift,
     largest_distance,
     level_of,
@@ -23,6 +24,7 @@ from strategies.analysis.drift import (
 )
 from strategies.errors import BundleError
 from strategies.models.bundle_store import load_bundle
+from strategies.models.manifest import ChancePsiRecord
 from strategies.models.reference import describe
 from tests.support.models import make_bundle, make_training_panel
 from tests.support.serving import make_active
@@ -284,3 +286,59 @@ def test_bare_model_has_nothing_to_drift_from(panel):
 def test_bars_too_few_to_price_anything_are_named(bundle):
     with pytest.raises(NothingToCompare, match="none of 8 symbols"):
         measure_drift(bundle, make_training_panel(sessions=30), 20)
+
+
+def moods(sessions, symbols, persistence, seed=0):
+    """Predictions whose level is that of a slow mood of the market, `[sessions, symbols]`."""
+    rng = np.random.default_rng(seed)
+    level = np.zeros(sessions)
+    for day in range(1, sessions):
+        level[day] = persistence * level[day - 1] + rng.normal(0, np.sqrt(1 - persistence**2))
+    return level[:, None] + rng.normal(0, 0.3, (sessions, symbols))
+
+
+def chance_of(predictions):
+    return {each.sessions: each.psi for each in chance_psi(reference_of(predictions.ravel()), predictions)}
+
+
+def test_stretches_of_training_drift_by_chance_the_more_the_shorter():
+    chance = chance_of(moods(2000, 5, 0.98))
+
+    assert list(chance) == [1, 5, 10, 20, 60, 120, 250]
+    assert sorted(chance.values(), reverse=True) == list(chance.values())
+    assert chance[20] > 0.5
+
+
+def test_chance_gives_little_where_rows_are_many_independent_draws():
+    assert chance_of(np.random.default_rng(1).normal(size=(2000, 500)))[20] < 0.02
+
+
+def test_lengths_that_training_holds_no_four_of_are_left_out():
+    predictions = moods(60, 5, 0.9)
+    predictions[10:20] = np.nan  # no training row on these
+
+    assert list(chance_of(predictions)) == [1, 5, 10]
+    assert chance_of(np.full((3, 5), 1.0)) == {}
+
+
+def stating(bundle, *records):
+    return dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"chance_psi": records}))
+
+
+def test_report_takes_the_longest_stated_stretch_that_is_no_longer(bundle, panel):
+    stated = [ChancePsiRecord(sessions=sessions, stretches=9, psi=psi) for sessions, psi in ((5, 0.9), (20, 0.5))]
+
+    assert measure_drift(stating(bundle, *stated), panel, 30).chance_psi == 0.5
+    assert measure_drift(stating(bundle, *stated), panel, 19).chance_psi == 0.9
+    assert measure_drift(stating(bundle, *stated), panel, 4).chance_psi is None
+    assert measure_drift(stating(bundle), panel, 20).chance_psi is None
+
+
+def test_alarm_takes_more_than_the_limit_and_more_than_chance(bundle, panel):
+    report = measure_drift(stating(bundle), panel, 20)
+    report = dataclasses.replace(report, prediction=dataclasses.replace(report.prediction, psi=0.49))
+
+    assert report.alarms(0.25)
+    assert not report.alarms(0.5)
+    assert not dataclasses.replace(report, chance_psi=0.8).alarms(0.25)
+    assert dataclasses.replace(report, chance_psi=0.3).alarms(0.25)

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from strategies.analysis.evaluation import correlations, drawdown, metrics, perform
+from strategies.analysis.evaluation import drawdown, metrics, perform
 from strategies.construction import Construction
+from strategies.models.correlations import correlations
 
 NAN = np.nan
 ONE_EACH = Construction(top_n=1, bottom_n=1)

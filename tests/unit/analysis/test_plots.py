@@ -13,7 +13,7 @@ def test_figures_show_the_sessions_of_the_metrics(tmp_path):
     trained = make_model()
     bundle = load_bundle(save_bundle(tmp_path, trained.content), check=False)
 
-    figures = draw_figures(bundle, trained.evaluation, trained.validation_loss)
+    figures = draw_figures(bundle, trained.evaluation, trained.validation)
 
     bars = figures["ic"].axes[0].patches
     assert [bar.get_height() for bar in bars] == pytest.approx(trained.test.signal.rank_ic, nan_ok=True)

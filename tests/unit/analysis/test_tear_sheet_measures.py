@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.analysis.evaluation import EvaluationResult, correlations, metrics, perform
+from strategies.analysis.evaluation import EvaluationResult, metrics, perform
 from strategies.analysis.tear_sheet.measures import (
     MIN_BIN_ROWS,
     calibrate,
@@ -19,6 +19,7 @@ from strategies.analysis.tear_sheet.measures import (
 )
 from strategies.construction import Construction
 from strategies.errors import TrainingError
+from strategies.models.correlations import correlations
 from tests.support.market import sessions_from
 from tests.support.models import make_booster, make_content
 
@@ -99,7 +100,7 @@ def test_further_figures_are_those_of_a_hand():
     rank_ics = np.array([1.0, 0.5])
     net = np.array([0.03 - 0.002, 0.01 - 0.004])
     assert figures["hit_rate"] == 1.0
-    assert figures["rank_ic_t"] == pytest.approx(0.75 / (rank_ics.std(ddof=1) / np.sqrt(2)))
+    assert result.metrics["rank_ic_t"] == pytest.approx(0.75 / (rank_ics.std(ddof=1) / np.sqrt(2)))
     assert figures["annualised_volatility"] == pytest.approx(net.std(ddof=1) * np.sqrt(252))
     assert figures["break_even_cost_bps"] == pytest.approx(0.02 / 3 / 1e-4)
     assert figures["cost_a_year"] == pytest.approx(3 * 10e-4 * 252)

@@ -180,7 +180,7 @@ def test_model_trained_otherwise_is_judged_as_it_was_trained(tmp_path):
     page = Page(render_page(found)).text
     assert "20 bps a trade, 0 bps a year for borrowing (stated by the bundle)" in page
     assert "transform within the session: cs_rank" in page
-    assert "rounds of at most 8, ended after 8 without gain" in page
+    assert "rounds of at most 8, 1 at least, ended after 8 without gain of l2" in page
     assert "serving waits for their full history" in page
 
 
@@ -281,7 +281,7 @@ def test_page_shows_the_figures_and_the_lineage(bundle, test_period, content):
         test_period.snapshot_id,
         "signal-worker 1.2.3",
         bundle.label.expression,
-        "14 of 14 figures",
+        "18 of 18 figures",
     ):
         assert shown in text
 

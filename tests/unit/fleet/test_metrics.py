@@ -102,7 +102,7 @@ def column(name, psi, ks=0.5):
 def drifted(**changes):
     day = date(2024, 1, 2)
     known = {"version": "v1", "bundle_sha256": "0" * 64, "snapshot_id": "1" * 64, "first": day, "last": day}
-    counted = {"sessions": 20, "symbols": 5, "rows": 100}
+    counted = {"sessions": 20, "symbols": 5, "rows": 100, "chance_psi": 0.6}
     prediction, features = column("prediction", 0.3), (column("A", 2.0), column("B", 0.15), column("C", 0.0))
     return DriftReport(
         **{"strategy": "alpha_baseline", "prediction": prediction, "features": features} | known | counted | changes
@@ -110,12 +110,14 @@ def drifted(**changes):
 
 
 def test_drift_is_shown_by_strategy_level_and_feature(facts):
-    silent = drifted(prediction=column("prediction", 0.0, None), features=(column("A", 1.0, None),))
+    silent = drifted(chance_psi=None, prediction=column("prediction", 0.0, None), features=(column("A", 1.0, None),))
     facts.drift.reports = {"alpha_baseline": drifted(), "other": silent}
 
     found = scrape(facts)
 
     assert found["signal_worker_drift_prediction_psi{strategy=alpha_baseline}"] == 0.3
+    assert found["signal_worker_drift_prediction_psi_by_chance{strategy=alpha_baseline}"] == 0.6
+    assert "signal_worker_drift_prediction_psi_by_chance{strategy=other}" not in found
     assert found["signal_worker_drift_prediction_ks{strategy=alpha_baseline}"] == 0.5
     assert "signal_worker_drift_prediction_ks{strategy=other}" not in found
     assert found["signal_worker_drift_feature_psi_max{strategy=alpha_baseline}"] == 2.0

@@ -11,13 +11,21 @@ from worker.operations.comparison.gate import Candidacy, Limits, judge, latency_
 NAN = float("nan")
 SIMILARITY = Similarity(rank_correlation=0.9, active_share=0.5, long_overlap=0.8, short_overlap=0.6, agreement=0.7)
 ACTIVE = Total(
-    turnover=0.5, ic=0.02, rank_ic=0.02, sessions={LabelStatus.KNOWN: 20}, compute_ms_p50=2.0, compute_ms_p99=4.0
+    turnover=0.5,
+    ic=0.02,
+    rank_ic=0.02,
+    tied_share=0.0,
+    sessions={LabelStatus.KNOWN: 20},
+    compute_ms_p50=2.0,
+    compute_ms_p99=4.0,
 )
-CANDIDATE = replace(ACTIVE, turnover=0.8, rank_ic=0.03, compute_ms_p50=3.0)
+CANDIDATE = replace(ACTIVE, turnover=0.8, rank_ic=0.03, tied_share=0.1, compute_ms_p50=3.0)
 COMPARISON = Comparison(sessions=(), pairs=40, symbol_mismatches=0, similarity=SIMILARITY, left=ACTIVE, right=CANDIDATE)
 TESTING = Candidacy(status="testing", unproven="")
 #: Exactly what the evidence shows.
-LIMITS = Limits(sessions=20, min_rank_ic=0.03, min_agreement=0.7, max_turnover=0.8, max_latency_ratio=1.5)
+LIMITS = Limits(
+    sessions=20, min_rank_ic=0.03, min_agreement=0.7, max_turnover=0.8, max_tied_share=0.1, max_latency_ratio=1.5
+)
 
 
 def failed(comparison=COMPARISON, candidacy=TESTING, limits=LIMITS):
@@ -30,7 +38,7 @@ def candidate(**changes):
 
 def test_evidence_at_its_limits_passes():
     assert failed() == []
-    assert len(judge(COMPARISON, TESTING, LIMITS)) == 7
+    assert len(judge(COMPARISON, TESTING, LIMITS)) == 8
 
 
 @pytest.mark.parametrize(
@@ -40,6 +48,7 @@ def test_evidence_at_its_limits_passes():
         ({"min_rank_ic": 0.0301}, "rank IC"),
         ({"min_agreement": 0.71}, "agreement"),
         ({"max_turnover": 0.79}, "turnover"),
+        ({"max_tied_share": 0.09}, "share of the book on ties"),
         ({"max_latency_ratio": 1.49}, "latency ratio"),
     ],
 )

@@ -25,6 +25,8 @@ class Limits:
     min_agreement: float
     #: Of the candidate, from one as-of to the next; None: any.
     max_turnover: float | None = None
+    #: Of the candidate: most of its book that equal predictions may leave to the alphabet, 0 to 1; None: any.
+    max_tied_share: float | None = None
     #: Median compute time of the candidate over that of the active version; None: any.
     max_latency_ratio: float | None = None
 
@@ -77,6 +79,8 @@ def judge(comparison: Comparison, candidacy: Candidacy, limits: Limits) -> tuple
     ]
     if limits.max_turnover is not None:
         found.append(_at_most("turnover", total.turnover, limits.max_turnover))
+    if limits.max_tied_share is not None:
+        found.append(_at_most("share of the book on ties", total.tied_share, limits.max_tied_share))
     if limits.max_latency_ratio is not None:
         found.append(_at_most("latency ratio", latency_ratio(comparison), limits.max_latency_ratio))
     return tuple(found)

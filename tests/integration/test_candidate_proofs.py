@@ -9,7 +9,7 @@ from contracts import FleetEvent, ServedAs, StreamNames
 from contracts.codec import decode
 from strategies.market.calendar import SessionCalendar
 from strategies.models.bundle_files import digest
-from tests.support.serving import make_active
+from tests.support.serving import make_active, open_client
 from tests.support.world import STRATEGY, build_world
 from worker.events import Events
 from worker.lifecycle.candidates import Candidates
@@ -21,7 +21,7 @@ from worker.lifecycle.reconciler import Reconciler
 from worker.registry.registry import Registration, Registry
 from worker.serving.shadow import Shadows
 from worker.serving.slots import Slots
-from worker.transport.client import connect, pairs_of
+from worker.transport.client import pairs_of
 
 VERSIONS = ("v1", "v2", "v3", "v4")
 
@@ -40,7 +40,7 @@ class Side:
     """The control side and the shadow side of one worker, each step made by the test."""
 
     def __init__(self, folder, valkey_url, database_url, namespace, *, share=1.0, limit=2):
-        client, self.names = connect(valkey_url, "test"), StreamNames(namespace)
+        client, self.names = open_client(valkey_url, "test"), StreamNames(namespace)
         self._client, self.events = client, Events(client, self.names, "w")
         sources = Sources(
             artifacts_dir=folder / "artifacts",

@@ -12,7 +12,7 @@ from strategies.errors import InfeasibleConstruction
 from strategies.market.calendar import SessionCalendar
 from tests.support.fleet import PATIENCE
 from tests.support.market import make_panel
-from tests.support.serving import NOW, Bench, Streams, make_active
+from tests.support.serving import NOW, Bench, Streams, make_active, open_client
 from worker.embedded.processes import wait_until
 from worker.retry import Outage
 from worker.serving import shadow as module
@@ -20,7 +20,7 @@ from worker.serving.pipeline import Rules
 from worker.serving.shadow import Shadower, Shadows, ShadowThread
 from worker.serving.slots import Candidate
 from worker.serving.traffic_split import chosen
-from worker.transport.client import connect, pairs_of
+from worker.transport.client import pairs_of
 
 STRATEGY = "alpha_baseline"
 SYMBOLS = ("AAPL", "GOOG", "IBM", "MSFT")
@@ -84,7 +84,7 @@ def shadowing(bench, streams, valkey_url):
             shadows or bench.shadows,
             bench.slots,
             bench.rules,
-            commands=connect(url, "shadow"),
+            commands=open_client(url, "shadow"),
             names=streams.names,
             outage=Outage("shadow"),
         )

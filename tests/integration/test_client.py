@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from contracts import SignalRequest, SignalVector, StreamNames
 from contracts.codec import decode_request, encode
 from tests.support.servers import connect_redis
+from tests.support.serving import put_hash
 from tests.support.twins import clients
 from tests.support.wire import make_rejection, make_vector
 from worker.client import OutcomeGone, SubmitInterrupted
@@ -58,7 +59,7 @@ def remember(redis_client, names, outcome):
     stream = names.results if isinstance(outcome, SignalVector) else names.rejections
     entry = redis_client.xadd(stream, encode(outcome)).decode()
     state = "done" if isinstance(outcome, SignalVector) else "rejected"
-    redis_client.hset(names.request(outcome.request_id), mapping={"state": state, "stream": stream, "entry": entry})
+    put_hash(redis_client, names.request(outcome.request_id), {"state": state, "stream": stream, "entry": entry})
     return entry
 
 
@@ -166,8 +167,8 @@ def test_only_heartbeats_that_can_be_read_are_listed(client, redis_client, names
         "worker": "w1", "state": "serving", "host": "h", "pid": "1", "started_at": "2013-02-01T00:00:00Z",
         "beaten_at": "2013-02-01T00:00:00Z", "code_version": "1",
     }  # fmt: skip
-    redis_client.hset(names.worker("w1"), mapping=beat)
-    redis_client.hset(names.worker("w2"), mapping={"worker": "w2"})
+    put_hash(redis_client, names.worker("w1"), beat)
+    put_hash(redis_client, names.worker("w2"), {"worker": "w2"})
 
     with structlog.testing.capture_logs() as logs:
         found = client.workers()

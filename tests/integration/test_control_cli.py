@@ -10,13 +10,14 @@ from contracts.control import ANSWERS
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import write_snapshot
 from tests.support.published import command_line
+from tests.support.serving import open_client
 from tests.support.world import STRATEGY, register
 from worker.cli._common import ExitCode
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.operations.commands import BLOCK_MS, Commander
 from worker.registry.registry import Registry
-from worker.transport.client import connect, pairs_of
+from worker.transport.client import pairs_of
 
 VERBS = {
     "reload": ControlType.RELOAD,
@@ -44,7 +45,7 @@ def fleet(valkey_url, database_url, namespace, tmp_path):
 
 @pytest.fixture
 def commander(valkey_url, streams):
-    client = connect(valkey_url, "test", block_ms=BLOCK_MS)
+    client = open_client(valkey_url, "test", block_ms=BLOCK_MS)
     yield Commander(client, streams.names, maxlen=100)
     client.close()
 

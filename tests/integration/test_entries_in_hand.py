@@ -11,12 +11,11 @@ from contracts import GROUP, RejectionCode
 from strategies.market.calendar import SessionCalendar
 from tests.support.fleet import PATIENCE
 from tests.support.market import make_panel
-from tests.support.serving import Bench, make_active, make_limits
+from tests.support.serving import Bench, make_active, make_limits, open_client
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
 from worker.serving.intake import RequestStream
 from worker.serving.pipeline import Rules
-from worker.transport.client import connect
 
 SYMBOLS = ("AAPL", "IBM", "MSFT")
 REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,IBM,MSFT", "as_of": "2013-02-01"}
@@ -91,7 +90,7 @@ def test_giving_back_never_shortens_the_memory_of_an_outcome(bench, streams):
 
 
 def test_key_of_another_type_under_an_id_keeps_no_entry_from_its_outcome(bench, streams):
-    streams.client.set(streams.names.request("one"), "not a hash")
+    streams.client.set(streams.names.request("one"), "not a hash", ex=600)
     streams.add(REQUEST | {"request_id": "one"})
     streams.add(REQUEST)
 
@@ -151,8 +150,10 @@ def test_leaving_does_not_throw_away_what_was_just_delivered(bench, streams, mon
 
 def test_connections_to_two_servers_end_in_no_hot_loop(valkey_url, streams, make_bench):
     bench = make_bench()
-    elsewhere = connect(valkey_url.rpartition("/")[0] + "/1" if valkey_url.count("/") > 2 else f"{valkey_url}/1", "x")
-    split = RequestStream(elsewhere, connect(valkey_url, "y"), streams.names, "w1", lease_ms=300)
+    elsewhere = open_client(
+        valkey_url.rpartition("/")[0] + "/1" if valkey_url.count("/") > 2 else f"{valkey_url}/1", "x"
+    )
+    split = RequestStream(elsewhere, open_client(valkey_url, "y"), streams.names, "w1", lease_ms=300)
     bench.consumer._stream = split
     runner = threading.Thread(target=bench.consumer.run, args=(bench.stop,), daemon=True)
 

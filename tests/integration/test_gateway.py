@@ -9,11 +9,11 @@ import structlog
 from contracts import Signal, StreamNames, weights_digest
 from contracts.codec import encode
 from tests.support.fleet import PATIENCE
+from tests.support.serving import open_client
 from tests.support.wire import make_vector
 from worker.client import Disposition, Gateway, GatewayOptions, PaperBroker, SignalClient, order_key, paper_gateway
 from worker.client.inbox import Inbox
 from worker.embedded.processes import wait_until
-from worker.transport.client import connect
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 OPTIONS = GatewayOptions(block_ms=20)
@@ -407,7 +407,7 @@ def test_name_that_cannot_be_a_key_is_refused(client):
 def test_inbox_forgets_after_the_time_it_was_given(gateway_of, publish, redis_client, valkey_url, names):
     publish(vector("r-1", {"AAPL": 1.0}))
     gateway_of(remembered_seconds=100).run_once()
-    commands = connect(valkey_url, "test")
+    commands = open_client(valkey_url, "test")
     inbox = Inbox(commands, names, gateway="desk", consumer="gateway", remembered_seconds=1, hold_seconds=1)
 
     assert 0 < redis_client.pttl(inbox.key("r-1")) <= 100_000

@@ -6,13 +6,12 @@ from contracts import Heartbeat, ServedModel, StandingCandidate
 from contracts.codec import encode
 from strategies.errors import BundleError, BundleNotFound, BundleUnavailable
 from tests.support.registry import register
-from tests.support.serving import NOW
+from tests.support.serving import NOW, open_client, put_hash
 from worker.errors import RegistryUnavailable
 from worker.events import Events
 from worker.lifecycle.failure_reporter import Refusals
 from worker.lifecycle.peer_heartbeats import Witnesses
 from worker.registry.registry import Registry
-from worker.transport.client import connect
 
 WRONG = BundleError("model.txt has SHA-256 1, the bundle states 2")
 
@@ -28,7 +27,7 @@ def registry(database_url):
 
 @pytest.fixture
 def refusals(valkey_url, streams, registry):
-    client = connect(valkey_url, "test")
+    client = open_client(valkey_url, "test")
     events = Events(client, streams.names, "here")
     yield Refusals(registry, events, Witnesses(client, streams.names, "here"))
     client.close()
@@ -38,7 +37,7 @@ def beat(streams, worker="there", **loaded):
     """Let a worker say what it has loaded."""
     known = {"host": "h", "pid": 1, "started_at": NOW, "beaten_at": NOW, "code_version": "1", "state": "serving"}
     said = Heartbeat.model_validate({"worker": worker, **known, **loaded})
-    streams.client.hset(streams.names.worker(worker), mapping=encode(said))
+    put_hash(streams.client, streams.names.worker(worker), encode(said))
 
 
 def serving(version):
@@ -86,14 +85,14 @@ def test_candidate_that_others_have_loaded_is_failed_for_nobody(refusals, regist
 )
 def test_who_is_no_witness(refusals, registry, streams, worker, loaded):
     beat(streams, worker, **loaded)
-    streams.client.hset(streams.names.worker("odd"), mapping={"serving": "no JSON"})
+    put_hash(streams.client, streams.names.worker("odd"), {"serving": "no JSON"})
 
     assert refusals.tell(registry.active("alpha"), WRONG)
 
 
 def test_version_is_failed_by_nobody_who_cannot_ask_the_others(valkey_url, streams, registry):
-    events = Events(connect(valkey_url, "test"), streams.names, "here")
-    away = Witnesses(connect("redis://127.0.0.1:1", "nobody"), streams.names, "here")
+    events = Events(open_client(valkey_url, "test"), streams.names, "here")
+    away = Witnesses(open_client("redis://127.0.0.1:1", "nobody"), streams.names, "here")
 
     assert not Refusals(registry, events, away).tell(registry.active("alpha"), WRONG)
 

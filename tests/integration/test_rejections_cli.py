@@ -8,7 +8,7 @@ from contracts import GROUP, RejectionCode, StreamNames
 from contracts.codec import QUOTED, decode_request, encode, printable, request_id_of
 from strategies.market.calendar import SessionCalendar
 from tests.support.market import make_panel
-from tests.support.serving import Bench, make_active
+from tests.support.serving import Bench, make_active, open_client, put_hash
 from tests.support.serving import Streams as ServedStreams
 from tests.support.wire import make_rejection, make_vector
 from worker.cli._common import ExitCode
@@ -18,7 +18,6 @@ from worker.operations.redrive import Filter, Rejections
 from worker.serving.committer import Results
 from worker.serving.intake import RequestStream
 from worker.serving.pipeline import Rules
-from worker.transport.client import connect
 from worker.transport.scripts import CommitStatus
 
 REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,MSFT", "request_id": "r-1"}
@@ -31,7 +30,7 @@ def names(namespace):
 
 @pytest.fixture
 def streams(valkey_url, redis_client, names):
-    made = Streams(connect(valkey_url, "test"), redis_client, names)
+    made = Streams(open_client(valkey_url, "test"), redis_client, names)
     yield made
     made.commands.close()
 
@@ -212,7 +211,7 @@ def test_putting_back_twice_adds_one_request(streams, redis_client, names):
 
 def test_request_that_has_a_vector_is_not_put_back(cli, streams, redis_client, names):
     streams.rejected(REQUEST)
-    redis_client.hset(names.request("r-1"), mapping={"state": "done", "stream": names.results, "entry": "5-1"})
+    put_hash(redis_client, names.request("r-1"), {"state": "done", "stream": names.results, "entry": "5-1"})
 
     entry = redis_client.xrange(names.rejections)[0][0].decode()
     (row,) = cli("rejections", "redrive", entry, "--json", code=1)

@@ -12,7 +12,7 @@ from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import make_bars, write_snapshot
 from tests.support.models import make_bare_model
 from tests.support.published import Press, command_line
-from tests.support.serving import NOW
+from tests.support.serving import NOW, put_hash
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.app import code_version
 from worker.cli._common import ExitCode
@@ -143,8 +143,7 @@ def test_request_id_is_found_after_it_was_forgotten(call, press):
 
 def test_rejected_and_unknown_requests_have_no_vector(call, streams):
     key = streams.names.request("refused")
-    streams.client.hset(key, mapping={"state": "rejected", "entry": "7-0", "stream": streams.names.rejections})
-    streams.client.expire(key, 60)
+    put_hash(streams.client, key, {"state": "rejected", "entry": "7-0", "stream": streams.names.rejections})
 
     refused, unknown, garbage = call("replay", "refused"), call("replay", "nobody"), call("replay", "1-1")
 

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from contracts import GROUP, Heartbeat, StreamNames
 from contracts.codec import encode
+from tests.support.serving import put_hash
 from tests.support.wire import make_rejection, make_vector
 from worker.cli.main import app
 
@@ -59,7 +60,7 @@ def beat(redis_client, names, worker, **changes):
         "beaten_at": datetime.now(UTC), "code_version": "1",
     }  # fmt: skip
     heartbeat = Heartbeat.model_validate({**values, **changes})
-    redis_client.hset(names.worker(worker), mapping=encode(heartbeat))
+    put_hash(redis_client, names.worker(worker), encode(heartbeat))
 
 
 def test_pending_requests_stand_beside_who_holds_them(cli, add, deliver, redis_client, names):
@@ -69,7 +70,7 @@ def test_pending_requests_stand_beside_who_holds_them(cli, add, deliver, redis_c
     deliver("alive", idle_ms=10)
     add(request_id="r-3")
     beat(redis_client, names, "alive", state="draining", reason="told to stop")
-    redis_client.hset(names.request("r-1"), "last_error", "ValueError: x")
+    put_hash(redis_client, names.request("r-1"), {"last_error": "ValueError: x"})
 
     found = cli("pending", "--json")
 
@@ -87,7 +88,7 @@ def test_pending_table_says_it_in_words(cli, add, deliver, redis_client, names):
     add()
     deliver("dead", idle_ms=90_000)
     add(request_id="r-2")
-    redis_client.hset(names.request("r-1"), "last_error", "OSError: [disk] full")
+    put_hash(redis_client, names.request("r-1"), {"last_error": "OSError: [disk] full"})
 
     said = cli("pending")
 
@@ -132,7 +133,7 @@ def test_nothing_requested_yet_is_no_error(cli, add):
 def test_heartbeat_that_cannot_be_read_is_named_so(cli, add, deliver, redis_client, names):
     add()
     deliver("odd")
-    redis_client.hset(names.worker("odd"), "state", "dancing")
+    put_hash(redis_client, names.worker("odd"), {"state": "dancing"})
 
     (row,) = cli("pending", "--json")["requests"]
 
@@ -168,7 +169,7 @@ def test_pending_request_is_shown_with_its_holder(cli, add, deliver):
 
 
 def test_outcome_cut_from_its_stream_is_said(cli, redis_client, names):
-    redis_client.hset(names.request("r-1"), mapping={"state": "done", "stream": names.results, "entry": "5-1"})
+    put_hash(redis_client, names.request("r-1"), {"state": "done", "stream": names.results, "entry": "5-1"})
 
     assert "has been cut from its stream" in cli("show", "r-1")
 

@@ -6,6 +6,7 @@ from contracts import GROUP, FleetEventType, StreamNames
 from contracts.codec import decode
 from contracts.control import FleetEvent
 from tests.support.fleet import Fleet
+from tests.support.serving import open_client, put_hash
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
@@ -13,7 +14,7 @@ from worker.events import Events
 from worker.fleet import janitor as retention
 from worker.fleet.janitor import Janitor, JanitorThread, Retention, retentions
 from worker.retry import Outage, Patience
-from worker.transport.client import connect, pairs_of
+from worker.transport.client import pairs_of
 
 HOUR_MS = 3_600_000
 
@@ -23,7 +24,7 @@ class Keep:
 
     def __init__(self, url: str, namespace: str) -> None:
         self.url, self.names = url, StreamNames(namespace)
-        self.client = connect(url, "test")
+        self.client = open_client(url, "test")
         self.stop = threading.Event()
 
     def add(self, stream: str, *, hours_old: float, sequence: int = 0) -> str:
@@ -32,7 +33,7 @@ class Keep:
         return self.client.xadd(stream, {"strategy": "s"}, id=f"{milliseconds}-{sequence}").decode()
 
     def janitor(self, worker: str = "w1", *, hours: float = 1.0, interval_seconds: float = 0.001) -> Janitor:
-        commands = connect(self.url, worker)
+        commands = open_client(self.url, worker)
         kept = ("requests", "results", "rejections", "events", "control", "shadow")
         return Janitor(
             commands,
@@ -218,7 +219,7 @@ def test_consumer_without_entries_and_heartbeat_is_removed(keep, requests):
     for consumer in ("dead", "alive"):
         rows = keep.client.xpending_range(requests, GROUP, "-", "+", 10, consumername=consumer)
         keep.client.xack(requests, GROUP, *[row["message_id"] for row in rows])
-    keep.client.hset(keep.names.worker("alive"), "state", "serving")
+    put_hash(keep.client, keep.names.worker("alive"), {"state": "serving"})
     janitor = keep.janitor()
 
     keep.sweep(janitor)
@@ -230,7 +231,7 @@ def test_consumer_without_entries_and_heartbeat_is_removed(keep, requests):
 
 
 def test_removed_consumer_that_was_waiting_reads_on(keep, requests):
-    reader = connect(keep.url, "reader", block_ms=10_000)
+    reader = open_client(keep.url, "reader", block_ms=10_000)
     replies: list[object] = []
     command = ("XREADGROUP", "GROUP", GROUP, "waiting", "BLOCK", 10_000, "STREAMS", requests, ">")
     thread = threading.Thread(target=lambda: replies.append(reader.execute_command(*command)))

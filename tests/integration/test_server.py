@@ -26,7 +26,7 @@ def test_vanished_group_is_told_apart_from_an_outage(client, namespace):
 
 
 def test_refusal_of_the_server_names_its_own_word(client, namespace):
-    client.set(f"{namespace}:text", "x")
+    client.set(f"{namespace}:text", "x", ex=600)
 
     with pytest.raises(StreamUnavailable) as refused, translated():
         client.xadd(f"{namespace}:text", {"a": "b"})

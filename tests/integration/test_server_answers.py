@@ -12,12 +12,12 @@ import pytest
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.proxy import Proxy
 from tests.support.servers import PrivateServers, connect_redis, copy_prepared, short_lived_directory
-from tests.support.serving import Streams
+from tests.support.serving import Streams, open_client
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
 from worker.registry.migrations import migrate
-from worker.transport.client import connect, translated
+from worker.transport.client import translated
 
 REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}
 #: Far more than four connections do that wait up to half a second between two tries; a hot loop does thousands.
@@ -52,6 +52,11 @@ def servers(_prepared_stack):
         migrate(made.endpoints.database_url)
         yield made
         made.close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    """Not asked here: connections of the module's worker, through the module's proxy, come and go with every test."""
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +238,7 @@ def test_control_reader_that_may_not_read_says_so_once_and_waits(servers, stream
 
 
 def test_server_that_became_a_replica_is_left_for_the_one_its_name_leads_to(old, name, valkey_url):
-    client = connect(name.url, "test")
+    client = open_client(name.url, "test")
     client.set("here", "old")
 
     name.lead_to(valkey_url)

@@ -46,6 +46,12 @@ def open_client(url: str, role: str, *, block_ms: int = 0) -> Client:
     return client
 
 
+def put_hash(client: Client, key: str, fields: Mapping[str, str]) -> None:
+    """Write a hash as the worker's parts leave theirs: with an expiry."""
+    client.hset(key, mapping=dict(fields))  # type: ignore[arg-type]  # the driver's dict is invariant
+    client.expire(key, 600)
+
+
 def close_clients() -> None:
     """Close the connections of every client that `open_client` returned; a longer-lived one connects again."""
     for pool in list(_opened):

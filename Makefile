@@ -7,6 +7,7 @@
 # make matrix          install, demo and quick tests on each Python of this machine, in folders of their own
 # make lock            the newest versions that pyproject.toml allows, into deploy/lock-*.txt
 # make bench           measurements
+# make shape           sizes of modules and functions, helpers used once, classes
 # make soak            the long run under faults; SOAK='--requests 50000 --faults 500' makes it shorter
 # make mutants         small changes to pure modules, each of which a test must notice
 # make clean           stop and remove the local servers, their data, .venv and caches; data/ and artifacts/ stay
@@ -15,7 +16,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick one check fmt matrix lock bench soak mutants clean
+.PHONY: help demo test quick one check fmt matrix lock bench shape soak mutants clean
 
 ifdef PYTHON
 export PYTHON
@@ -70,6 +71,10 @@ lock:
 bench:
 	@deploy/venv.sh bench
 	@$(python) -m tests.benchmarks --output docs/benchmarks.md
+
+shape:
+	@deploy/venv.sh dev
+	@$(python) -m tests.shape
 
 soak:
 	@deploy/venv.sh dev

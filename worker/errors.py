@@ -13,7 +13,7 @@ class WorkerError(Exception):
 
 
 class SettingsError(WorkerError):
-    """Settings that cannot be true; said in one sentence before any connection is made."""
+    """Settings that cannot be true; reported in one sentence before any connection is made."""
 
 
 class StreamUnavailable(WorkerError):
@@ -33,7 +33,7 @@ class GroupVanished(StreamUnavailable):
 
 
 class RegistryUnavailable(WorkerError):
-    """The model registry cannot be asked now; what is serving goes on serving."""
+    """The model registry cannot be asked now; what serves stays as it is."""
 
 
 class RegistryRefusal(WorkerError):
@@ -41,7 +41,7 @@ class RegistryRefusal(WorkerError):
 
 
 class UnknownVersion(RegistryRefusal):
-    """A strategy or version that the registry does not hold."""
+    """A strategy or version that the registry does not have."""
 
 
 class VersionExists(RegistryRefusal):
@@ -49,7 +49,7 @@ class VersionExists(RegistryRefusal):
 
 
 class InvalidRegistration(RegistryRefusal):
-    """A name, path or document that the registry does not take; says which and why."""
+    """A name, path or document that the registry does not accept; names which and why."""
 
     def __init__(self, sentence: str, constraint: str | None = None) -> None:
         super().__init__(sentence)

@@ -1,8 +1,8 @@
-"""What this worker did, said on the events stream.
+"""What this worker did, appended to the events stream.
 
 Owns: appending to the events stream.
 Must not know: why things happened.
-Invariant: an event that cannot be said is logged and forgotten; saying something never stops the work.
+Invariant: an event that cannot be appended is logged and forgotten; emitting never stops the work.
 """
 
 import structlog
@@ -11,26 +11,25 @@ from contracts import FleetEvent, FleetEventType, StreamNames
 from contracts.codec import encode
 from worker.clock import utc_now
 from worker.errors import StreamUnavailable
-from worker.transport.client import Client, translated
+from worker.transport.client import Client
 
 _log = structlog.get_logger()
 
 
 class Events:
-    """The voice of one worker; not safe to share between threads."""
+    """The events of one worker; not safe to share between threads."""
 
     def __init__(self, commands: Client, names: StreamNames, worker: str) -> None:
-        """Take the connection of the thread that speaks."""
+        """Take the connection of the thread that emits."""
         self._commands, self._names, self._worker = commands, names, worker
 
-    def say(self, kind: FleetEventType, **facts: str | float | None) -> bool:
+    def emit(self, kind: FleetEventType, **facts: str | float | None) -> bool:
         """Append one event, and return whether the server took it."""
         event = FleetEvent(type=kind, worker=self._worker, at=utc_now(), **facts)
         lost: StreamUnavailable | None = None
         try:
-            with translated():
-                # Not cut here: a length knows nothing of groups. The janitor cuts by age.
-                self._commands.xadd(self._names.events, encode(event))  # type: ignore[arg-type]  # invariant dict
+            # Not cut here: a length knows nothing of groups. The janitor cuts by age.
+            self._commands.xadd(self._names.events, encode(event))  # type: ignore[arg-type]  # invariant dict
         except StreamUnavailable as error:
             lost = error
         # After the entry: whoever reads the log finds it on the stream.

@@ -38,9 +38,9 @@ class Settings(BaseSettings):
     namespace: str = Field(default="signals", pattern=r"^(\{[A-Za-z0-9_.-]{1,40}\}|[A-Za-z0-9_.-]{1,40})$")
     """Prefix of every key; `{signals}` on a cluster, so that all keys share a slot."""
     data_dir: Path = Path("data")
-    """Snapshots: `adjusted/<date>/` and `quarantine/<date>/` lie below it."""
+    """Snapshots: `adjusted/<date>/` and `quarantine/<date>/` are below it."""
     artifacts_dir: Path = Path("artifacts")
-    """Model bundles lie below it; a registry path outside is refused."""
+    """Model bundles are below it; a registry path outside is refused."""
     local_dir: Path = Path(".local")
     """The embedded servers' files."""
 
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     default_as_of: Literal["calendar", "snapshot"] = "calendar"
     """As-of of a request that names none: the calendar's last complete session, or the snapshot's last one."""
     stale_after_sessions: int = Field(default=0, ge=0, le=250)
-    """Sessions by which a symbol's last bar may lie behind the as-of session."""
+    """Sessions by which a symbol's last bar may be behind the as-of session."""
     min_bars_share: float = Field(default=0.8, ge=0, le=1)
     """Share of the lookback's sessions on which a symbol must have a bar to be priced."""
     allow_unproven: bool = False
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     shutdown_timeout_seconds: float = Field(default=20.0, gt=0, le=600)
     """Time that SIGTERM leaves for what was read."""
     backoff_max_seconds: float = Field(default=0.5, gt=0, le=300)
-    """Longest wait between two tries to reach a server that is away."""
+    """Longest wait between two tries to reach an unavailable server."""
     control_maxlen: int = Field(default=10_000, ge=100)
     """Approximate length at which the control stream, which has no group, is cut."""
 

@@ -2,7 +2,7 @@
 
 Owns: the span `process signals:requests`, its attributes and its parent, and the export in the background.
 Must not know: where spans go; the exporter is found by its registered name and reads its own `OTEL_…` variables.
-Invariant: a collector that is away costs spans, never a request and never the leaving of a worker.
+Invariant: an unavailable collector costs spans, never a request and never a worker's shutdown.
 """
 
 import threading
@@ -44,7 +44,7 @@ class Spans:
     """Makes and exports the spans of one worker."""
 
     def __init__(self, exporter: SpanExporter, *, stream: str, worker: str, version: str) -> None:
-        """Take what sends spans away; it runs on a thread of its own."""
+        """Take what exports spans; it runs on a thread of its own."""
         resource = Resource.create(
             {"service.name": "signal-worker", "service.version": version, "service.instance.id": worker}
         )

@@ -14,7 +14,7 @@ from statistics import quantiles
 from contracts import Rejection, SignalVector
 from worker.transport.scripts import CommitStatus
 
-#: Requests whose latency the quantiles speak of.
+#: Requests whose latency the quantiles describe.
 LATENCY_WINDOW = 1000
 #: Upper bounds of the histograms, in seconds: a vector takes under a millisecond, a backlog minutes.
 BOUNDS = (
@@ -31,7 +31,7 @@ class Pulse:
         self._beaten: float | None = None
 
     def beat(self) -> None:
-        """Note progress: a turn of the loop, an entry, a try to reach a server that is away."""
+        """Note progress: a turn of the loop, an entry, a try to reach an unavailable server."""
         self._beaten = time.monotonic()
 
     def still_seconds(self) -> float:
@@ -40,11 +40,11 @@ class Pulse:
 
 
 class Histogram:
-    """How many durations lie between the bounds; written by one thread."""
+    """How many durations fall between the bounds; written by one thread."""
 
     def __init__(self) -> None:
         """Start empty."""
-        #: One count a bound, and one for what lies above the last.
+        #: One count a bound, and one for what is above the last.
         self.counts = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
 

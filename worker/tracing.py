@@ -2,7 +2,7 @@
 
 Owns: the two W3C fields of an entry, and the span of its processing.
 Must not know: how an outcome comes about.
-Invariant: without a trace exporter nothing of OpenTelemetry is imported; a trace that cannot be told costs no request.
+Invariant: without a trace exporter nothing of OpenTelemetry is imported; a malformed trace costs no request.
 """
 
 import re

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.growth import Sweep
 
-_HEAD = """# Benchmarks
+_HEADER = """# Benchmarks
 
 Printed by `make bench`; do not edit.
 
@@ -37,7 +37,7 @@ def benchmark_page(facts: Mapping[str, str], figures: Sequence[Figure], sweeps: 
         sweeps: In order; may be empty.
         plot: Name of the image beside the page.
     """
-    parts = [_HEAD, _table(("", ""), list(facts.items())), "## Figures", figure_table(figures)]
+    parts = [_HEADER, _table(("", ""), list(facts.items())), "## Figures", figure_table(figures)]
     if sweeps:
         parts += ["## Growth", f"![Cost by symbols, sessions and window]({plot})", _growth(sweeps), _READING]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"

@@ -29,7 +29,7 @@ from worker.embedded.servers import find_servers
 from worker.errors import StreamUnavailable
 from worker.registry.migrations import migrate
 from worker.settings import Settings, inherited_environment
-from worker.transport.client import Client, connect, say, text_of, translated
+from worker.transport.client import Client, connect, text_of
 
 NAMESPACE = "recovery"
 KILLED_WORKERS, KILLED_SERVERS = 4, 6
@@ -51,7 +51,9 @@ class _Stand:
 
     def ask(self) -> str:
         """Add a request and return its id."""
-        return text_of(say(self.client, "XADD", self.names.requests, "*", "strategy", "nobody", "symbols", "AAPL"))
+        return text_of(
+            self.client.execute_command("XADD", self.names.requests, "*", "strategy", "nobody", "symbols", "AAPL")
+        )
 
     def answered_at(self, request: str) -> float | None:
         """Return when the request had its outcome, in epoch seconds; None: not yet."""
@@ -140,9 +142,8 @@ def _ask_as_soon_as_possible(stand: _Stand) -> tuple[float, str]:
     """Return when the server took a connection and commands, and the request that was added right after."""
     while True:
         try:
-            with translated():
-                stand.client.ping()
-                return time.time(), stand.ask()
+            stand.client.ping()
+            return time.time(), stand.ask()
         except StreamUnavailable:
             time.sleep(0.001)
 
@@ -189,5 +190,5 @@ def _workers(
 
 
 def _started(stand: _Stand) -> list[object]:
-    entries = say(stand.client, "XRANGE", stand.names.events, "-", "+")
+    entries = stand.client.execute_command("XRANGE", stand.names.events, "-", "+")
     return [entry_id for entry_id, flat in entries if b"worker.started" in flat]

@@ -24,7 +24,7 @@ import typer
 from tests.support.chaos import PEAK_BYTES, Chaos, Outcome, Plan
 from tests.support.servers import PrivateServers, copy_prepared, prepare, short_lived_directory
 from tests.support.world import STRATEGY, build_world, catalogue, register
-from worker.embedded.identity import FILE_NAME, Identity, read_identity, write_identity
+from worker.embedded.identity import FILE_NAME, StackIdentity, read_identity, write_identity
 from worker.registry.migrations import migrate
 from worker.registry.registry import Registry
 
@@ -179,7 +179,7 @@ def _part_from_other_rounds(directory: Path) -> None:
     copied = read_identity(directory)
     if copied is None:
         raise FileNotFoundError(f"{directory} has no {FILE_NAME}, so no servers were prepared in it")
-    fresh = Identity.make()
+    fresh = StackIdentity.make()
     # The password of the databases stands in the copied cluster.
     write_identity(directory, replace(fresh, postgres_password=copied.postgres_password))
 

@@ -41,7 +41,7 @@ def test_hundred_activations_lose_and_misattribute_nothing_whatever_is_killed(pr
     assert sum(outcome.faults.values()) == 20
 
 
-def test_judge_sees_vectors_of_another_model_and_a_worker_that_hears_nothing(private_servers, folder):
+def test_judge_sees_vectors_of_another_model_and_a_worker_that_receives_nothing(private_servers, folder):
     plan = Plan(
         seed=1,
         activations=2,

@@ -13,7 +13,6 @@ from tests.support.serving import NOW, Streams
 from tests.support.world import STRATEGY, build_world, catalogue, register
 from worker.registry.migrations import migrate
 from worker.registry.registry import Registry
-from worker.transport.client import say
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
@@ -114,8 +113,8 @@ def judged(valkey_url, namespace):
 
 
 def deliver(streams, *, acknowledge):
-    (_, rows), *_ = say(
-        streams.client, "XREADGROUP", "GROUP", GROUP, "w", "COUNT", 1, "STREAMS", streams.names.requests, ">"
+    (_, rows), *_ = streams.client.execute_command(
+        "XREADGROUP", "GROUP", GROUP, "w", "COUNT", 1, "STREAMS", streams.names.requests, ">"
     )
     if acknowledge:
         streams.client.xack(streams.names.requests, GROUP, rows[0][0])
@@ -182,7 +181,7 @@ def test_outcomes_of_another_leader_are_read_from_their_beginning(judged):
 
 
 @pytest.mark.parametrize(("peak_bytes", "holds"), [(0, False), (PEAK_BYTES - 1, True), (PEAK_BYTES, False)])
-def test_round_holds_only_if_memory_was_seen_and_bounded(peak_bytes, holds):
+def test_round_passes_only_if_memory_was_seen_and_bounded(peak_bytes, holds):
     counts = dict.fromkeys((field.name for field in fields(Round)), 0)
 
     one = Round(**counts | {"peak_bytes": peak_bytes, "sent_again": 7, "server": "Valkey", "faults": {}})

@@ -235,7 +235,7 @@ def entries(streams: Streams) -> list[list[bytes]]:
     return [list(fields) for _, fields in streams.client.xrange("signals:control")]
 
 
-def test_registry_killed_between_commit_and_notification_is_told_by_polling(published, private_servers):
+def test_registry_killed_between_commit_and_notification_is_announced_by_polling(published, private_servers):
     fleet, registry, worker, streams = published
     publisher = fleet.start("publish-registry", "--poll-seconds", "3600")
     assert wait_until(lambda: told(streams) == ["1"], PATIENCE)
@@ -253,7 +253,7 @@ def test_registry_killed_between_commit_and_notification_is_told_by_polling(publ
     assert told(streams)[-1] == str(activation)
 
 
-def test_event_told_twice_loads_nothing_twice(published, private_servers):
+def test_event_sent_twice_loads_nothing_twice(published, private_servers):
     fleet, registry, worker, streams = published
     fleet.start("publish-registry")
     second = registry.activate(STRATEGY, "v2").activation

@@ -32,7 +32,7 @@ def fleet(servers, tmp_path):
     made.end()
 
 
-def test_worker_goes_on_by_itself_when_the_server_was_killed(servers, streams, fleet):
+def test_worker_continues_by_itself_when_the_server_was_killed(servers, streams, fleet):
     worker = fleet.worker()
     streams.add(REQUEST)
     assert wait_until(lambda: len(streams.rejections()) == 1, PATIENCE)
@@ -48,7 +48,7 @@ def test_worker_goes_on_by_itself_when_the_server_was_killed(servers, streams, f
     assert {rejection.code for rejection in streams.rejections()} == {RejectionCode.UNKNOWN_STRATEGY}
 
 
-def test_worker_serves_on_while_the_registry_is_away(servers, streams, fleet):
+def test_worker_still_serves_while_the_registry_is_unavailable(servers, streams, fleet):
     worker = fleet.worker()
 
     servers.kill("postgres")
@@ -88,7 +88,7 @@ def test_sigterm_finishes_what_was_read_and_leaves(streams, fleet):
     assert streams.client.xinfo_consumers(streams.names.requests, GROUP) == []
 
 
-def test_sigterm_ends_a_worker_whose_server_is_away(servers, fleet):
+def test_sigterm_ends_a_worker_whose_server_is_unavailable(servers, fleet):
     worker = fleet.worker()
     servers.kill("valkey")
     worker.await_event("server_away")

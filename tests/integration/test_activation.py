@@ -139,7 +139,7 @@ def test_event_typed_by_hand_makes_the_worker_look(streams, fleet, registry):
     assert served_version(streams) == "v2"
 
 
-def test_worker_that_hears_nothing_converges_by_itself(streams, fleet, registry):
+def test_worker_that_receives_nothing_converges_by_itself(streams, fleet, registry):
     worker = fleet.worker(reconcile_seconds=0.3)
     registry.activate(STRATEGY, "v2")
 

@@ -39,7 +39,7 @@ def kept(archive):
     return {day.isoformat(): archive.entry_ids(day) for day in archive.days()}
 
 
-def test_entries_lie_in_the_day_of_their_id(call, streams, archive, tmp_path):
+def test_entries_are_in_the_day_of_their_id(call, streams, archive, tmp_path):
     publish(streams, "late", f"{LAST_MS}-5")
     publish(streams, "early", f"{FIRST_MS}-0")
     streams.client.xadd(streams.names.rejections, encode(make_rejection()), id=f"{FIRST_MS}-1")
@@ -205,7 +205,7 @@ def test_namespaces_do_not_share_partitions(tmp_path, valkey_url, namespace):
     assert archives[1].days()
 
 
-def test_server_that_is_away_is_one_sentence(tmp_path, streams, free_port):
+def test_server_that_is_unavailable_is_one_sentence(tmp_path, streams, free_port):
     result = command_line(tmp_path, streams, f"redis://127.0.0.1:{free_port}")("archive")
 
     assert result.exit_code == ExitCode.UNAVAILABLE

@@ -33,7 +33,7 @@ def test_candidates_are_the_canary_then_the_newest(registry):
     assert registry.show("alpha", "v2").status == "testing"
 
 
-def test_canary_writes_its_history_and_tells_the_workers(registry, database_url):
+def test_canary_writes_its_history_and_informs_the_workers(registry, database_url):
     registry.set_canary("alpha", "v2", 0.05, reason="looks better", by="ada")
     stopped = registry.stop_canary("alpha", by="bob", reason="seen enough")
 
@@ -117,7 +117,7 @@ def test_canary_ends_and_does_not_come_back_by_itself(registry, database_url, en
     assert set(shares(registry).values()) <= {0.0}
 
 
-def test_canary_goes_on_beside_another_active_version(registry):
+def test_canary_continues_beside_another_active_version(registry):
     registry.set_canary("alpha", "v2", 0.05, reason="a")
 
     registry.activate("alpha", "v3")

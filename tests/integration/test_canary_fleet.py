@@ -13,8 +13,8 @@ from tests.support.world import STRATEGY, SYMBOLS, build_world, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.registry.registry import Registry
-from worker.serving.traffic_split import chosen
-from worker.transport.client import pairs_of, say
+from worker.serving.traffic_split import in_share
+from worker.transport.client import pairs_of
 
 SHARE = 0.4
 
@@ -77,7 +77,7 @@ def ask(streams, prefix, count=12):
 
 
 def shadows(streams):
-    rows = say(streams.client, "XRANGE", streams.names.shadow, "-", "+")
+    rows = streams.client.execute_command("XRANGE", streams.names.shadow, "-", "+")
     return [decode(SignalVector, pairs_of(flat)) for _, flat in rows]
 
 
@@ -103,14 +103,14 @@ def test_candidates_shadow_answer_a_share_and_stop_by_command_and_by_failure(cal
     assert wait_until(lambda: "v2" not in candidates(call), PATIENCE)
     failed = ask(streams, "failed")
 
-    assert by_canary(during) == {name for name in during if chosen(name, ServedAs.CANARY, SHARE)} != set()
+    assert by_canary(during) == {name for name in during if in_share(name, ServedAs.CANARY, SHARE)} != set()
     assert by_canary(shadowed) == by_canary(stopped) == by_canary(failed) == set()
     for name, vector in (shadowed | during | stopped | failed).items():
         assert vector.model_version == ("v2" if name in by_canary(during) else "v1")
         assert (vector.activation, vector.proven) == (1, True)
     assert {(one.served_as, one.activation) for one in shadows(streams)} == {(ServedAs.SHADOW, 1)}
-    canary = min(by_canary(during))
-    assert call("replay", canary).exit_code == 0
+    canary_for = min(by_canary(during))
+    assert call("replay", canary_for).exit_code == 0
     assert call("archive").exit_code == 0
     for options in ([], ["--offline"]):
         replayed = call("replay", "--shadow", "shadowed-0", "--json", *options)

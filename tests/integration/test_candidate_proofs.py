@@ -1,6 +1,7 @@
 """Which versions in testing a worker loads, with a real registry and really trained bundles."""
 
 import shutil
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -13,11 +14,11 @@ from tests.support.serving import make_active, open_client
 from tests.support.world import STRATEGY, build_world
 from worker.events import Events
 from worker.lifecycle.candidates import Candidates
-from worker.lifecycle.failure_reporter import Refusals
-from worker.lifecycle.last_known_good import ProvenModels
-from worker.lifecycle.loader import Sources
-from worker.lifecycle.peer_heartbeats import Witnesses
+from worker.lifecycle.failure_reporter import FailureReporter, PeerHeartbeats
+from worker.lifecycle.last_known_good import LastKnownGood
+from worker.lifecycle.loader import ModelSources
 from worker.lifecycle.reconciler import Reconciler
+from worker.registry.models import ModelRef
 from worker.registry.registry import Registration, Registry
 from worker.serving.shadow import Shadows
 from worker.serving.slots import Slots
@@ -36,39 +37,40 @@ def folder(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "work")
 
 
-class Side:
+class OneWorker:
     """The control side and the shadow side of one worker, each step made by the test."""
 
     def __init__(self, folder, valkey_url, database_url, namespace, *, share=1.0, limit=2):
         client, self.names = open_client(valkey_url, "test"), StreamNames(namespace)
         self._client, self.events = client, Events(client, self.names, "w")
-        sources = Sources(
+        sources = ModelSources(
             artifacts_dir=folder / "artifacts",
             data_dir=folder / "data",
             calendar=SessionCalendar("XNYS"),
             allow_unproven=False,
-            cache=ProvenModels(folder / "proven"),
+            cache=LastKnownGood(folder / "proven"),
         )
         self.slots, self.registry = Slots(), Registry(database_url)
         self.shadows = Shadows(self.slots, share=share, size=4)
         self.candidates = Candidates(self.slots, self.shadows, sources, limit=limit)
-        self.refusals = Refusals(self.registry, self.events, Witnesses(client, self.names, "w"))
+        self.reporter = FailureReporter(self.registry, self.events, PeerHeartbeats(client, self.names, "w"))
         self.reconciler = Reconciler(
             self.registry,
             self.slots,
             self.events,
             sources=sources,
             candidates=self.candidates,
-            refusals=self.refusals,
+            reporter=self.reporter,
+            registry_unavailable=threading.Event(),
         )
 
     def look(self, *, force=False):
-        assert self.reconciler.reconcile(force=force)
+        assert self.reconciler.reconcile(force=force).registry_reached
 
-    def tend(self):
+    def verify_next(self):
         """Do all that the shadow thread would find to prove, and return how many proofs that were."""
         count = 0
-        while self.candidates.tend(self.refusals, self.events):
+        while self.candidates.verify_next(self.reporter, self.events):
             count += 1
         return count
 
@@ -80,8 +82,8 @@ class Side:
         events = [decode(FleetEvent, pairs_of(flat)) for _, flat in rows]
         return [event for event in events if event.type == kind]
 
-    def standing(self):
-        return {one.version: one for one in self.candidates.standing()}
+    def status(self):
+        return {one.version: one for one in self.candidates.status()}
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def make_side(folder, valkey_url, database_url, namespace):
     made = []
 
     def make(**options):
-        side = Side(folder, valkey_url, database_url, namespace, **options)
+        side = OneWorker(folder, valkey_url, database_url, namespace, **options)
         made.append(side)
         for version in VERSIONS:
             path = f"models/{STRATEGY}/{version}"
@@ -118,7 +120,7 @@ def break_bundle(folder, version):
 def test_newest_candidates_are_proven_after_the_active_version(side):
     side.look()
     at_once = side.loaded()
-    proofs = side.tend()
+    proofs = side.verify_next()
 
     assert (at_once, proofs) == ([], 2)
     assert side.loaded() == [("v4", 0.0), ("v3", 0.0)]
@@ -127,24 +129,24 @@ def test_newest_candidates_are_proven_after_the_active_version(side):
     assert all(one.bundle.proven for one in side.slots.candidates[STRATEGY])
 
 
-def test_what_is_left_out_is_said(side):
+def test_what_is_left_out_is_reported(side):
     side.look()
-    side.tend()
+    side.verify_next()
 
-    standing = side.standing()
-    assert standing["v2"].reason == "left out: at most 2 versions of a strategy are loaded"
-    assert (standing["v2"].since, standing["v2"].share) == (None, 0)
-    assert (standing["v4"].part, standing["v4"].share, standing["v4"].proven) == (ServedAs.SHADOW, 1.0, True)
+    status = side.status()
+    assert status["v2"].reason == "left out: at most 2 versions of a strategy are loaded"
+    assert (status["v2"].since, status["v2"].share) == (None, 0)
+    assert (status["v4"].part, status["v4"].share, status["v4"].proven) == (ServedAs.SHADOW, 1.0, True)
 
 
 def test_canary_is_loaded_first_whatever_its_age(side):
     side.registry.set_canary(STRATEGY, "v2", 0.05, reason="looks better")
 
     side.look()
-    side.tend()
+    side.verify_next()
 
     assert side.loaded() == [("v2", 0.05), ("v4", 0.0)]
-    assert side.standing()["v2"].part is ServedAs.CANARY
+    assert side.status()["v2"].part is ServedAs.CANARY
 
 
 def test_without_a_shadow_share_the_canary_alone_is_loaded(make_side):
@@ -152,7 +154,7 @@ def test_without_a_shadow_share_the_canary_alone_is_loaded(make_side):
     side.registry.set_canary(STRATEGY, "v2", 0.05, reason="looks better")
 
     side.look()
-    side.tend()
+    side.verify_next()
 
     assert side.loaded() == [("v2", 0.05)]
 
@@ -161,7 +163,7 @@ def test_candidate_that_fails_its_proof_is_failed_with_its_reason(side, folder):
     break_bundle(folder, "v4")
 
     side.look()
-    side.tend()
+    side.verify_next()
 
     assert side.loaded() == [("v3", 0.0)]
     assert side.slots.active[STRATEGY].bundle.version == "v1"
@@ -170,7 +172,7 @@ def test_candidate_that_fails_its_proof_is_failed_with_its_reason(side, folder):
     assert (failed.version, "model.txt" in failed.reason) == ("v4", True)
     assert side.registry.history(STRATEGY)[0].reason == failed.reason
     side.look()
-    side.tend()
+    side.verify_next()
     assert side.loaded() == [("v3", 0.0), ("v2", 0.0)]
 
 
@@ -179,7 +181,7 @@ def test_version_activated_during_its_proof_is_not_failed(side, folder):
     side.look()
     side.registry.activate(STRATEGY, "v4")
 
-    side.tend()
+    side.verify_next()
 
     assert side.registry.show(STRATEGY, "v4").status == "active"
 
@@ -188,14 +190,14 @@ def test_bundle_that_is_not_here_is_left_alone_and_found_later(side, folder):
     home = folder / "artifacts" / "models" / STRATEGY / "v4"
     away = shutil.move(home, folder / "away")
     side.look()
-    side.tend()
+    side.verify_next()
     assert side.registry.show(STRATEGY, "v4").status == "testing"
-    assert "nothing stands at" in side.standing()["v4"].reason
+    assert "nothing stands at" in side.status()["v4"].reason
     assert side.said("models.failed") == []
 
     shutil.move(away, home)
     side.look()
-    side.tend()
+    side.verify_next()
 
     assert side.loaded() == [("v4", 0.0), ("v3", 0.0)]
 
@@ -204,10 +206,10 @@ def test_bare_model_is_left_alone_where_the_setting_forbids_it(side):
     side.registry.register(Registration(strategy=STRATEGY, version="v9", model_path=f"models/{STRATEGY}/v2/model.txt"))
 
     side.look()
-    side.tend()
+    side.verify_next()
 
     assert side.registry.show(STRATEGY, "v9").status == "testing"
-    assert "allow_unproven is off" in side.standing()["v9"].reason
+    assert "allow_unproven is off" in side.status()["v9"].reason
     assert side.loaded() == [("v4", 0.0)]
 
 
@@ -227,7 +229,7 @@ def end_by_activation(registry):
 def test_canary_stops_at_the_next_look_without_any_loading(side, end):
     side.registry.set_canary(STRATEGY, "v2", 0.05, reason="looks better")
     side.look()
-    side.tend()
+    side.verify_next()
     assert ("v2", 0.05) in side.loaded()
 
     end(side.registry)
@@ -240,20 +242,20 @@ def test_canary_stops_at_the_next_look_without_any_loading(side, end):
 def test_share_of_a_canary_changes_without_another_proof(side):
     side.registry.set_canary(STRATEGY, "v4", 0.05, reason="looks better")
     side.look()
-    side.tend()
+    side.verify_next()
     before = side.slots.candidates[STRATEGY][0].bundle
 
     side.registry.set_canary(STRATEGY, "v4", 0.2, reason="still does")
     side.look()
 
-    assert side.tend() == 0
+    assert side.verify_next() == 0
     assert side.loaded()[0] == ("v4", 0.2)
     assert side.slots.candidates[STRATEGY][0].bundle is before
 
 
 def test_activated_candidate_is_not_loaded_again(side, folder):
     side.look()
-    side.tend()
+    side.verify_next()
     proven = {one.bundle.version: one.bundle for one in side.slots.candidates[STRATEGY]}
     shutil.rmtree(folder / "artifacts" / "models" / STRATEGY / "v4")
 
@@ -266,50 +268,51 @@ def test_activated_candidate_is_not_loaded_again(side, folder):
 
 
 def test_bundle_of_another_digest_is_not_taken_for_the_activated_one(side):
-    other = SimpleNamespace(strategy=STRATEGY, version="v4", config={"bundle_sha256": "0" * 64})
+    ref = ModelRef(strategy=STRATEGY, version="v4", path="models/v4", bundle_sha256="0" * 64)
+    other = SimpleNamespace(strategy=STRATEGY, version="v4", ref=ref)
     side.look()
-    side.tend()
+    side.verify_next()
 
     side.candidates.release({})
 
-    assert side.candidates.spare(other) is None
-    assert side.candidates.spare(side.registry.candidates()[STRATEGY][0]) is not None
+    assert side.candidates.take_verified(other) is None
+    assert side.candidates.take_verified(side.registry.candidates()[STRATEGY][0]) is not None
 
 
-def test_dropped_canary_is_told_of_and_comes_back_only_when_asked_for(side):
+def test_dropped_canary_is_announced_and_comes_back_only_when_asked_for(side):
     side.registry.set_canary(STRATEGY, "v2", 0.05, reason="looks better")
     side.look()
-    side.tend()
+    side.verify_next()
     canary = side.slots.candidates[STRATEGY][0].beside(make_active(), ServedAs.CANARY)
 
     side.shadows.drop_canary(canary, RuntimeError("kaboom"))
     side.look()
-    proofs = side.tend()
+    proofs = side.verify_next()
 
     assert proofs == 0
     assert [version for version, _ in side.loaded()] == ["v4"]
     (dropped,) = side.said("candidates.dropped")
     assert (dropped.version, "RuntimeError: kaboom" in dropped.reason) == ("v2", True)
-    assert "RuntimeError: kaboom" in side.standing()["v2"].reason
+    assert "RuntimeError: kaboom" in side.status()["v2"].reason
     side.look(force=True)
-    side.tend()
+    side.verify_next()
     assert side.loaded()[0] == ("v2", 0.05)
 
 
-def test_failing_twice_is_told_once(side, folder, monkeypatch):
+def test_failing_twice_is_reported_once(side, folder, monkeypatch):
     break_bundle(folder, "v4")
     monkeypatch.setattr(Registry, "fail_candidate", lambda *_: False)
 
     for _ in range(3):
         side.look()
-        side.tend()
+        side.verify_next()
 
     assert len(side.said("models.failed")) == 1
 
 
 def test_candidate_withdrawn_during_its_proof_does_not_compute(side, monkeypatch):
     side.look()
-    original = Sources.proven
+    original = ModelSources.proven
 
     def prove_and_withdraw(sources, model):
         bundle = original(sources, model)
@@ -317,7 +320,7 @@ def test_candidate_withdrawn_during_its_proof_does_not_compute(side, monkeypatch
         side.look()
         return bundle
 
-    monkeypatch.setattr(Sources, "proven", prove_and_withdraw)
-    side.candidates.tend(side.refusals, side.events)
+    monkeypatch.setattr(ModelSources, "proven", prove_and_withdraw)
+    side.candidates.verify_next(side.reporter, side.events)
 
     assert side.loaded() == []

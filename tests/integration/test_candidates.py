@@ -16,10 +16,11 @@ from tests.support.serving import NOW, Bench, Streams, make_active, open_client
 from worker.embedded.processes import wait_until
 from worker.retry import Outage
 from worker.serving import shadow as module
-from worker.serving.pipeline import Rules
-from worker.serving.shadow import Shadower, Shadows, ShadowThread
+from worker.serving.pipeline import ServingRules
+from worker.serving.shadow import Shadower, ShadowThread
 from worker.serving.slots import Candidate
-from worker.serving.traffic_split import chosen
+from worker.serving.traffic_split import in_share
+from worker.shutdown import Shutdown
 from worker.transport.client import pairs_of
 
 STRATEGY = "alpha_baseline"
@@ -30,7 +31,7 @@ SHARE = 0.3
 
 @pytest.fixture(scope="module")
 def rules():
-    return Rules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
+    return ServingRules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def broken(bundle, error):
 @pytest.fixture
 def shadowing(bench, streams, valkey_url):
     """Start a shadow thread on what the bench offers; it is stopped in the end."""
-    stop, started = threading.Event(), []
+    shutdown, started = Shutdown(0), []
 
     def start(url=valkey_url, *, busy=lambda: False, shadows=None):
         shadower = Shadower(
@@ -88,13 +89,15 @@ def shadowing(bench, streams, valkey_url):
             names=streams.names,
             outage=Outage("shadow"),
         )
-        thread = ShadowThread(shadows or bench.shadows, shadower, tend=lambda: False, busy=busy, stop=stop)
+        thread = ShadowThread(
+            shadows or bench.shadows, shadower, verify_next=lambda: False, busy=busy, shutdown=shutdown
+        )
         thread.start()
         started.append(thread)
         return thread
 
     yield start
-    stop.set()
+    shutdown.request()
     for thread in started:
         thread.join(PATIENCE)
         assert not thread.is_alive()
@@ -113,26 +116,26 @@ def test_canary_answers_its_share_by_request_id_and_is_marked(bench, streams, bu
     stand(bench, (bundles[1], SHARE))
     ids = ask(streams, 40)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     by_part = {vector.request_id: vector for vector in streams.results()}
-    expected = {request_id for request_id in ids if chosen(request_id, ServedAs.CANARY, SHARE)}
-    canary = {vector.request_id for vector in by_part.values() if vector.served_as is ServedAs.CANARY}
-    assert 0 < len(canary) < len(ids)
-    assert canary == expected
+    expected = {request_id for request_id in ids if in_share(request_id, ServedAs.CANARY, SHARE)}
+    canary_for = {vector.request_id for vector in by_part.values() if vector.served_as is ServedAs.CANARY}
+    assert 0 < len(canary_for) < len(ids)
+    assert canary_for == expected
     for request_id, vector in by_part.items():
-        bundle = bundles[1] if request_id in canary else bundles[0]
+        bundle = bundles[1] if request_id in canary_for else bundles[0]
         assert (vector.model_version, vector.model_sha256) == (bundle.version, bundle.model_sha256)
         assert vector.activation == 7
-    assert bench.counters.parts == {"canary": len(canary), "active": len(ids) - len(canary)}
+    assert bench.counters.parts == {"canary": len(canary_for), "active": len(ids) - len(canary_for)}
 
 
 def test_worker_without_the_candidate_answers_by_the_active_version(bench, streams):
     ids = ask(streams, 40)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
-    assert any(chosen(request_id, ServedAs.CANARY, SHARE) for request_id in ids)
+    assert any(in_share(request_id, ServedAs.CANARY, SHARE) for request_id in ids)
     assert {(vector.model_version, vector.served_as) for vector in streams.results()} == {("v1", ServedAs.ACTIVE)}
 
 
@@ -140,7 +143,7 @@ def test_canary_that_raises_is_dropped_and_costs_nobody_an_answer(bench, streams
     stand(bench, (broken(bundles[1], RuntimeError("kaboom")), SHARE), (bundles[2], 0.0))
     ids = ask(streams, 40)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert sorted(vector.request_id for vector in streams.results()) == sorted(ids)
     assert {(vector.model_version, vector.served_as) for vector in streams.results()} == {("v1", ServedAs.ACTIVE)}
@@ -155,9 +158,9 @@ def test_what_a_canary_cannot_honestly_answer_the_active_version_answers(bench, 
     stand(bench, (broken(bundles[1], InfeasibleConstruction("no")), SHARE))
     ids = ask(streams, 40)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
-    share = sum(chosen(request_id, ServedAs.CANARY, SHARE) for request_id in ids)
+    share = sum(in_share(request_id, ServedAs.CANARY, SHARE) for request_id in ids)
     assert {vector.model_version for vector in streams.results()} == {"v1"}
     assert len(streams.results()) == len(ids)
     assert bench.counters.canary_fallbacks == share
@@ -169,7 +172,7 @@ def test_request_that_nobody_can_answer_is_rejected_once(bench, streams, bundles
     for number in range(40):
         streams.add(REQUEST | {"request_id": f"r-{number}", "symbols": "ZZZZ"})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert len({rejection.request_id for rejection in streams.rejections()}) == len(streams.rejections()) == 40
     assert streams.results() == []
@@ -183,7 +186,7 @@ def test_shadow_vectors_are_those_that_the_candidate_would_have_answered(
     shadowing()
     ids = ask(streams, 3)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert wait_until(lambda: len(shadows_of(streams)) == 6, PATIENCE)
     assert {vector.served_as for vector in streams.results()} == {ServedAs.ACTIVE}
@@ -194,7 +197,7 @@ def test_shadow_vectors_are_those_that_the_candidate_would_have_answered(
         direct.serve(bench.slots.panel, [dataclasses.replace(make_active(SYMBOLS, activation=7), bundle=bundle)])
         alone = Streams(valkey_url, own.namespace)
         ask(alone, 3)
-        direct.consumer.run_once()
+        direct.run_once()
         wanted = {vector.request_id: vector for vector in alone.results()}
         found = {one.request_id: one for one in shadows_of(streams) if one.model_version == bundle.version}
         assert found.keys() == wanted.keys()
@@ -205,14 +208,14 @@ def test_shadow_vectors_are_those_that_the_candidate_would_have_answered(
 
 
 def test_share_of_the_requests_is_shadowed_for_all_candidates_alike(bench, streams, bundles, shadowing):
-    shadows = Shadows(bench.slots, share=0.5, size=100)
-    bench.consumer._shadows = shadows
+    shadows = bench.shadows
+    shadows.share = 0.5
     stand(bench, (bundles[1], 0.0), (bundles[2], 0.0))
     shadowing(shadows=shadows)
     ids = ask(streams, 20)
-    expected = {request_id for request_id in ids if chosen(request_id, ServedAs.SHADOW, 0.5)}
+    expected = {request_id for request_id in ids if in_share(request_id, ServedAs.SHADOW, 0.5)}
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert 0 < len(expected) < len(ids)
     assert wait_until(lambda: shadows.counts["published"] == 2 * len(expected), PATIENCE)
@@ -221,14 +224,13 @@ def test_share_of_the_requests_is_shadowed_for_all_candidates_alike(bench, strea
 
 
 def test_canary_does_not_shadow_what_it_answered(bench, streams, bundles, shadowing):
-    shadows = Shadows(bench.slots, share=1.0, size=100)
-    bench.consumer._shadows = shadows
+    shadows = bench.shadows
     stand(bench, (bundles[1], SHARE), (bundles[2], 0.0))
     shadowing(shadows=shadows)
     ids = ask(streams, 20)
-    answered = {request_id for request_id in ids if chosen(request_id, ServedAs.CANARY, SHARE)}
+    answered = {request_id for request_id in ids if in_share(request_id, ServedAs.CANARY, SHARE)}
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert answered
     assert wait_until(lambda: shadows.counts["published"] == 2 * len(ids) - len(answered), PATIENCE)
@@ -241,43 +243,45 @@ def test_rejected_and_redelivered_requests_are_not_shadowed(bench, streams, bund
     streams.add(REQUEST | {"request_id": "r-1"}, times=2)
     streams.add(REQUEST | {"request_id": "r-2", "symbols": "ZZZZ"})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert bench.counters.drops == {"duplicate": 1}
     assert bench.shadows.waiting() == 1
 
 
-def test_full_queue_drops_and_counts_and_holds_up_nothing(bench, streams, bundles):
+def test_full_queue_drops_and_counts_and_delays_nothing(bench, streams, bundles):
     stand(bench, (bundles[1], 0.0))
     ask(streams, 20)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert len(streams.results()) == 20
     assert bench.shadows.waiting() == 8
     assert count_of(bench, "dropped") == 12
 
 
-def test_shadow_server_that_is_away_stops_no_commit(bench, streams, bundles, shadowing, free_port):
+def test_shadow_server_that_is_unavailable_stops_no_commit(bench, streams, bundles, shadowing, free_port):
     stand(bench, (bundles[1], 0.0))
     shadowing(f"redis://127.0.0.1:{free_port}/0")
     ask(streams, 5)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert len(streams.results()) == 5
     assert wait_until(lambda: count_of(bench, "unpublished") == 5, PATIENCE)
     assert shadows_of(streams) == []
 
 
-def test_candidate_that_raises_in_the_shadow_is_counted_and_told_once(bench, streams, bundles, shadowing, monkeypatch):
+def test_candidate_that_raises_in_the_shadow_is_counted_and_logged_once(
+    bench, streams, bundles, shadowing, monkeypatch
+):
     told = []
     monkeypatch.setattr(module._log, "exception", lambda event, **facts: told.append((event, facts["version"])))
     stand(bench, (broken(bundles[1], RuntimeError("kaboom")), 0.0), (bundles[2], 0.0))
     thread = shadowing()
     ask(streams, 5)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert wait_until(lambda: count_of(bench, "failed") == 5 and count_of(bench, "published") == 5, PATIENCE)
     assert told == [("shadow_failed", "v2")]
@@ -285,17 +289,17 @@ def test_candidate_that_raises_in_the_shadow_is_counted_and_told_once(bench, str
     assert {one.model_version for one in shadows_of(streams)} == {"v3"}
 
 
-def test_nothing_is_shadowed_while_a_request_is_in_hand(bench, streams, bundles, shadowing):
-    in_hand = threading.Event()
-    in_hand.set()
+def test_nothing_is_shadowed_while_a_request_is_in_flight(bench, streams, bundles, shadowing):
+    in_flight = threading.Event()
+    in_flight.set()
     stand(bench, (bundles[1], 0.0))
-    shadowing(busy=in_hand.is_set)
+    shadowing(busy=in_flight.is_set)
     ask(streams, 3)
-    bench.consumer.run_once()
+    bench.run_once()
     assert wait_until(lambda: bench.shadows.waiting() == 2, PATIENCE)
     assert not wait_until(lambda: shadows_of(streams) != [], 0.3)
 
-    in_hand.clear()
+    in_flight.clear()
 
     assert wait_until(lambda: len(shadows_of(streams)) == 3, PATIENCE)
 
@@ -304,9 +308,9 @@ def test_shadow_vector_is_never_committed_as_a_result(bench, streams):
     bench.stream.ensure_group()
     ask(streams, 1)
     (entry,) = bench.stream.read(1, 10)
-    outcome, *_ = bench.consumer._outcome(entry, 0.0)
+    answered = bench.processor.process(entry)
 
     with pytest.raises(ValueError, match="is a shadow vector"):
-        bench.results.commit(entry, outcome.model_copy(update={"served_as": ServedAs.SHADOW}))
+        bench.results.publish(entry, answered.vector.model_copy(update={"served_as": ServedAs.SHADOW}))
 
     assert streams.results() == []

@@ -115,7 +115,7 @@ def test_interrupted_request_can_be_sent_again_under_its_id(twin, namespace, fre
     assert requests_on(redis_client, names) == [request]
 
 
-def test_submitted_request_is_read_as_it_was_meant(client, redis_client, names):
+def test_submitted_request_is_read_as_it_was_sent(client, redis_client, names):
     sent = client.submit("alpha_baseline", ["AAPL", "MSFT"], as_of="2013-02-01", top_n=1)
 
     (request,) = requests_on(redis_client, names)
@@ -229,7 +229,7 @@ def test_released_vector_comes_back_beside_new_ones(feed_of, publish):
     assert ids(feed.read()) == ["r-1", "r-2"]
 
 
-def test_vectors_in_hand_are_not_handed_out_again(feed_of, publish):
+def test_vectors_in_flight_are_not_handed_out_again(feed_of, publish):
     publish(make_vector(request_id="r-1"), make_vector(request_id="r-2"))
     feed = feed_of(group="desk")
     first, _ = feed.read()

@@ -15,7 +15,7 @@ from tests.support.serving import NOW, Bench, make_active, make_limits
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
 from worker.serving.failpoints import Step
-from worker.serving.pipeline import Rules
+from worker.serving.pipeline import ServingRules
 from worker.transport import client as server
 
 SYMBOLS = ("AAPL", "BF.B", "GOOG", "IBM", "MSFT", "NEW")
@@ -24,7 +24,7 @@ REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,IBM,MSFT", "as_of": "2
 
 @pytest.fixture(scope="module")
 def rules():
-    return Rules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
+    return ServingRules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def bench(valkey_url, streams, rules, panel, active):
 def test_request_typed_by_hand_becomes_one_vector(bench, streams):
     (entry,) = streams.add(REQUEST)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     (vector,) = streams.results()
     assert vector.request_id == entry
@@ -69,7 +69,7 @@ def test_request_typed_by_hand_becomes_one_vector(bench, streams):
 def test_entries_added_before_the_first_worker_are_answered(bench, streams):
     streams.add(REQUEST, times=3)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert len(streams.results()) == 3
 
@@ -77,7 +77,7 @@ def test_entries_added_before_the_first_worker_are_answered(bench, streams):
 def test_universe_is_answered_and_names_who_was_left_out(bench, streams):
     streams.add({"strategy": "alpha_baseline", "as_of": "2013-02-28"})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     (vector,) = streams.results()
     assert {excluded.symbol: excluded.code for excluded in vector.excluded} == {
@@ -119,14 +119,14 @@ def test_universe_is_answered_and_names_who_was_left_out(bench, streams):
 )
 def test_bad_request_is_rejected_and_its_neighbours_answered(bench, streams, fields, code, value):
     good = REQUEST
-    bench.slots.know(frozenset({"alpha_baseline", "dormant"}))
+    bench.slots.set_registered(frozenset({"alpha_baseline", "dormant"}))
     raw = {key if isinstance(key, bytes) else key.encode(): val for key, val in REQUEST.items()}
     raw |= {key if isinstance(key, bytes) else key.encode(): val for key, val in fields.items()}
     streams.add(good, times=2)
     (bad,) = streams.add(raw)
     streams.add(good, times=2)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     (rejection,) = streams.rejections()
     assert rejection.code is code
@@ -139,7 +139,7 @@ def test_bad_request_is_rejected_and_its_neighbours_answered(bench, streams, fie
 def test_rejection_carries_the_fields_as_they_came(bench, streams):
     streams.add({b"strategy": b"alpha_baseline", b"symbols": b"\xff", b"note": b"x" * 5000})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     (rejection,) = streams.rejections()
     assert rejection.fields["symbols"] == "\\xff"
@@ -151,7 +151,7 @@ def test_missing_snapshot_is_a_rejection_of_its_own(valkey_url, streams, rules, 
     bench.serve(None, [active])
     streams.add(REQUEST)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert [rejection.code for rejection in streams.rejections()] == [RejectionCode.MISSING_SNAPSHOT]
 
@@ -161,7 +161,7 @@ def test_strategy_of_other_workers_is_a_rejection_of_its_own(valkey_url, streams
     bench.serve(None, [active], known=["dormant"])
     streams.add(REQUEST | {"strategy": "dormant"})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     (rejection,) = streams.rejections()
     assert rejection.code is RejectionCode.STRATEGY_NOT_SERVED
@@ -171,19 +171,19 @@ def test_strategy_of_other_workers_is_a_rejection_of_its_own(valkey_url, streams
 def test_same_request_id_gets_one_outcome_however_often_it_is_added(bench, streams):
     streams.add(REQUEST | {"request_id": "once"}, times=5)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert [vector.request_id for vector in streams.results()] == ["once"]
     assert streams.pending() == 0
     assert bench.counters.dropped == 4
 
 
-def test_id_taken_for_two_questions_is_counted_and_logged_and_the_first_one_stands(bench, streams):
+def test_id_taken_for_two_questions_is_counted_and_logged_and_the_first_one_is_kept(bench, streams):
     streams.add({**REQUEST, "request_id": "taken"})
     streams.add({**REQUEST, "request_id": "taken", "symbols": "AAPL"})
 
     with structlog.testing.capture_logs() as logs:
-        bench.consumer.run_once()
+        bench.run_once()
 
     (vector,) = streams.results()
     assert {signal.symbol for signal in vector.weights} == {"AAPL", "IBM", "MSFT"}
@@ -195,17 +195,17 @@ def test_request_sent_again_with_another_deadline_is_no_conflict(bench, streams)
     streams.add({**REQUEST, "request_id": "again", "deadline": "2099-01-01T00:00:00Z"})
     streams.add({"request_id": "again", "deadline": "2099-01-02T00:00:00Z", **dict(reversed(REQUEST.items()))})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert bench.counters.drops == {"duplicate": 1}
 
 
 def test_rejected_request_id_is_not_answered_later(bench, streams):
     streams.add(REQUEST | {"request_id": "once", "symbols": "ZZZZ"})
-    bench.consumer.run_once()
+    bench.run_once()
     streams.add(REQUEST | {"request_id": "once"})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert streams.results() == []
     assert len(streams.rejections()) == 1
@@ -217,7 +217,7 @@ def test_entry_of_a_dead_worker_is_claimed_and_answered(valkey_url, bench, strea
     Bench(valkey_url, streams.names, rules, name="dead").stream.read(10, 10)
     assert streams.pending() == 3
 
-    assert wait_until(lambda: bench.consumer.run_once() or streams.pending() == 0, PATIENCE)
+    assert wait_until(lambda: bench.run_once() or streams.pending() == 0, PATIENCE)
 
     assert len(streams.results()) == 3
     assert {vector.deliveries for vector in streams.results()} == {2}
@@ -230,34 +230,34 @@ def test_entry_of_a_dead_worker_is_claimed_while_a_read_would_block_on(valkey_ur
     streams.add(REQUEST)
     Bench(valkey_url, streams.names, rules, name="dead").stream.read(10, 10)
 
-    runner = threading.Thread(target=bench.consumer.run, args=(bench.stop,), daemon=True)
+    runner = threading.Thread(target=bench.consumer.run, daemon=True)
     runner.start()
     answered = wait_until(lambda: len(streams.results()) == 1, PATIENCE)
-    bench.stop.set()
+    bench.shutdown.request()
     runner.join(PATIENCE)
 
     assert answered
 
 
-def test_entries_trimmed_while_a_dead_worker_held_them_are_counted(valkey_url, bench, streams, rules):
+def test_entries_trimmed_while_pending_at_a_dead_worker_are_counted(valkey_url, bench, streams, rules):
     bench.stream.ensure_group()
     streams.add(REQUEST, times=3)
     Bench(valkey_url, streams.names, rules, name="dead").stream.read(10, 10)
     streams.client.xtrim(streams.names.requests, maxlen=1, approximate=False)
 
-    assert wait_until(lambda: bench.consumer.run_once() or streams.pending() == 0, PATIENCE)
+    assert wait_until(lambda: bench.run_once() or streams.pending() == 0, PATIENCE)
 
     assert bench.stream.trimmed_pending == 2
     assert len(streams.results()) == 1
 
 
-def test_own_entries_trimmed_while_the_worker_was_away_are_counted(bench, streams):
+def test_own_entries_trimmed_while_the_worker_was_absent_are_counted(bench, streams):
     bench.stream.ensure_group()
     streams.add(REQUEST, times=3)
     bench.stream.read(10, 10)
     streams.client.xtrim(streams.names.requests, maxlen=1, approximate=False)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert bench.stream.trimmed_pending == 2
     assert len(streams.results()) == 1
@@ -272,7 +272,7 @@ def test_woken_worker_cannot_publish_what_another_took_over(valkey_url, bench, s
     entries = sleeper.stream.read(10, 10)
     streams.client.xclaim(streams.names.requests, GROUP, "thief", 0, [entries[0].id])
 
-    sleeper.consumer._take(entries, threading.Event())
+    sleeper.take(entries)
 
     assert streams.results() == []
     assert sleeper.counters.dropped == 1
@@ -283,12 +283,12 @@ def test_lease_is_renewed_only_while_owned(bench, streams):
     bench.stream.ensure_group()
     streams.add(REQUEST, times=2)
     mine, stolen = bench.stream.read(10, 10)
-    bench.leases.hold([mine.id, stolen.id])
+    bench.leases.add([mine.id, stolen.id])
     streams.client.xclaim(streams.names.requests, GROUP, "thief", 0, [stolen.id])
 
     bench.leases.renew()
 
-    assert bench.leases.held() == {mine.id}
+    assert bench.leases.in_flight() == {mine.id}
     assert bench.leases.lost == 1
     owners = {
         row["message_id"].decode(): row["consumer"].decode()
@@ -326,16 +326,16 @@ def test_request_that_raises_is_retried_alone_until_deliveries_run_out(valkey_ur
     streams.add(REQUEST, times=2)
     streams.add(REQUEST | {"request_id": "poison"})
     streams.add(REQUEST, times=2)
-    original = bench.consumer._answers.of
+    original = bench.answerer.answer
 
     def explode(request, entry, **when):
         if request.request_id == "poison":
             raise RuntimeError("kaboom")
         return original(request, entry, **when)
 
-    bench.consumer._answers.of = explode
+    bench.answerer.answer = explode
 
-    assert wait_until(lambda: bench.consumer.run_once() or streams.pending() == 0, PATIENCE)
+    assert wait_until(lambda: bench.run_once() or streams.pending() == 0, PATIENCE)
 
     assert len(streams.results()) == 4
     (rejection,) = streams.rejections()
@@ -349,17 +349,17 @@ def test_pauses_between_tries_grow_up_to_the_lease_and_differ(valkey_url, stream
     bench = Bench(valkey_url, streams.names, rules, limits=make_limits(max_deliveries=6, retry_pause_ms=100))
     bench.serve(panel, [active])
     pauses = []
-    give_back = bench.stream.give_back
+    nack = bench.stream.nack
 
     def note(entry, key, *, pause_ms, **how):
         pauses.append((entry.deliveries, pause_ms))
-        return give_back(entry, key, pause_ms=0, **how)
+        return nack(entry, key, pause_ms=0, **how)
 
-    bench.stream.give_back = note
-    bench.consumer._answers.of = lambda *_, **__: 1 / 0
+    bench.stream.nack = note
+    bench.answerer.answer = lambda *_, **__: 1 / 0
     streams.add(REQUEST, times=20)
 
-    assert wait_until(lambda: bench.consumer.run_once() or streams.pending() == 0, PATIENCE)
+    assert wait_until(lambda: bench.run_once() or streams.pending() == 0, PATIENCE)
 
     for deliveries, longest in enumerate((100, 200, 300, 300), start=1):
         found = {pause_ms for tried, pause_ms in pauses if tried == deliveries}
@@ -367,14 +367,14 @@ def test_pauses_between_tries_grow_up_to_the_lease_and_differ(valkey_url, stream
         assert len(found) > 1
 
 
-def test_commit_said_twice_is_told_duplicate(bench, streams):
+def test_repeated_commit_is_a_duplicate(bench, streams):
     bench.stream.ensure_group()
     streams.add(REQUEST)
     (entry,) = bench.stream.read(10, 10)
-    outcome, *_ = bench.consumer._outcome(entry, 0.0)
+    answered = bench.processor.process(entry)
 
-    first = bench.results.commit(entry, outcome)
-    second = bench.results.commit(entry, outcome)
+    first = bench.results.publish(entry, answered.vector)
+    second = bench.results.publish(entry, answered.vector)
 
     assert (first.status, second.status) == ("committed", "duplicate")
     assert first.outcome_id == second.outcome_id
@@ -385,20 +385,20 @@ def test_deadline_passed_at_publication_is_no_vector(bench, streams):
     # The worker's clock stands before the deadline, the server's long after it.
     streams.add(REQUEST | {"deadline": "2013-03-02T12:00:01Z"})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert streams.results() == []
     assert [rejection.code for rejection in streams.rejections()] == [RejectionCode.DEADLINE_EXCEEDED]
 
 
 def test_worker_whose_clock_is_ahead_gives_no_living_request_up(valkey_url, streams, panel, active):
-    bench = Bench(valkey_url, streams.names, Rules(calendar=SessionCalendar("XNYS")))
+    bench = Bench(valkey_url, streams.names, ServingRules(calendar=SessionCalendar("XNYS")))
     bench.serve(panel, [active])
     deadline = datetime.now(UTC) + timedelta(minutes=10)
     bench.now = deadline + timedelta(hours=6)
     streams.add(REQUEST | {"deadline": deadline.isoformat().replace("+00:00", "Z")})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert streams.rejections() == []
     assert len(streams.results()) == 1
@@ -406,15 +406,14 @@ def test_worker_whose_clock_is_ahead_gives_no_living_request_up(valkey_url, stre
 
 def test_group_destroyed_is_made_again_and_nothing_answered_twice(bench, streams):
     streams.add(REQUEST, times=2)
-    bench.consumer.run_once()
+    bench.run_once()
     streams.client.xgroup_destroy(streams.names.requests, GROUP)
     streams.add(REQUEST)
 
-    bench.consumer._recover = False
-    thread = threading.Thread(target=bench.consumer.run, args=(bench.stop,))
+    thread = threading.Thread(target=bench.consumer.run)
     thread.start()
     assert wait_until(lambda: len(streams.results()) == 3 and streams.pending() == 0, PATIENCE)
-    bench.stop.set()
+    bench.shutdown.request()
     thread.join(10)
 
     assert len({vector.request_id for vector in streams.results()}) == 3
@@ -425,14 +424,14 @@ def test_what_was_answered_before_its_group_was_lost_is_not_computed_again(bench
     streams.add({**REQUEST, "request_id": "r1"})
     streams.add({"strategy": "nobody"})
     streams.add({**REQUEST, "request_id": "r1", "top_n": "1"})
-    bench.consumer.run_once()
+    bench.run_once()
     before = bench.counters.drops.copy()
     streams.client.xgroup_destroy(streams.names.requests, GROUP)
     reached: list[Step] = []
-    bench.consumer._reach = reached.append
+    bench.failpoint = reached.append
     bench.now = datetime.now(UTC) + timedelta(hours=1)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert reached == [Step.READ] * 3
     assert bench.counters.drops - before == {"duplicate": 2, "conflict": 1}
@@ -446,7 +445,7 @@ def test_backlog_that_nobody_answered_is_asked_now_and_then_and_answered_whole(b
     ask = bench.results.acknowledge_answered
     bench.results.acknowledge_answered = lambda entry, request_id: asked.append(entry) or ask(entry, request_id)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert len(asked) == 3
     assert (len(streams.rejections()), streams.pending()) == (40, 0)
@@ -456,27 +455,27 @@ def test_script_cache_flushed_under_the_worker_is_loaded_again(bench, streams):
     streams.client.script_flush()
     streams.add(REQUEST)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert len(streams.results()) == 1
 
 
-def test_leaving_worker_gives_back_what_it_has_no_time_for(valkey_url, streams, rules, panel, active):
-    bench = Bench(valkey_url, streams.names, rules, limits=make_limits(shutdown_timeout_seconds=1e-9, lease_ms=60_000))
+def test_leaving_worker_nacks_what_it_has_no_time_for(valkey_url, streams, rules, panel, active):
+    bench = Bench(valkey_url, streams.names, rules, limits=make_limits(lease_ms=60_000), grace_seconds=1e-9)
     bench.serve(panel, [active])
     bench.stream.ensure_group()
     streams.add(REQUEST, times=3)
     entries = bench.stream.read(10, 10)
-    bench.stop.set()
+    bench.shutdown.request()
 
-    bench.consumer._take(entries, bench.stop)
+    bench.take(entries)
 
     heir = Bench(valkey_url, streams.names, rules, name="heir", limits=make_limits(lease_ms=60_000))
     claimed = [heir.stream.claim() for _ in range(3)]
     assert [entry.deliveries for entry in claimed if entry] == [1, 1, 1]
 
 
-def test_unreachable_server_is_said_to_be_unavailable(rules, streams, free_port):
+def test_unreachable_server_is_reported_as_unavailable(rules, streams, free_port):
     bench = Bench(f"redis://127.0.0.1:{free_port}/0", streams.names, rules)
 
     with pytest.raises(StreamUnavailable, match="ConnectionError"):
@@ -491,12 +490,12 @@ def deaf_after_a_word(valkey_url, streams, rules, panel, active, monkeypatch):
     proxy = Proxy(valkey_url)
     bench = Bench(proxy.url, streams.names, rules)
     bench.serve(panel, [active])
-    runner = threading.Thread(target=bench.consumer.run, args=(bench.stop,), daemon=True)
+    runner = threading.Thread(target=bench.consumer.run, daemon=True)
     runner.start()
     assert wait_until(lambda: streams.client.exists(streams.names.requests), PATIENCE)
     yield bench, proxy
     proxy.heal()
-    bench.stop.set()
+    bench.shutdown.request()
     runner.join(PATIENCE)
     proxy.close()
 
@@ -513,13 +512,13 @@ def test_reader_notices_a_server_that_went_deaf_and_reads_on(deaf_after_a_word, 
     assert bench.outage.reasons == {"TimeoutError": 1}
 
 
-def test_commit_notices_a_server_that_went_deaf_and_is_said_again(deaf_after_a_word, streams):
+def test_commit_notices_a_server_that_went_deaf_and_is_repeated(deaf_after_a_word, streams):
     bench, proxy = deaf_after_a_word
-    bench.consumer._reach = lambda step: step is Step.COMPUTED and proxy.deaf.set()
+    bench.failpoint = lambda step: step is Step.COMPUTED and proxy.deaf.set()
     streams.add(REQUEST)
     assert wait_until(lambda: bench.outage.lasting, PATIENCE)
 
-    bench.consumer._reach = lambda _step: None
+    bench.failpoint = lambda _step: None
     proxy.heal()
 
     assert wait_until(lambda: len(streams.results()) == 1 and streams.pending() == 0, PATIENCE)
@@ -529,15 +528,15 @@ def test_commit_notices_a_server_that_went_deaf_and_is_said_again(deaf_after_a_w
 def test_results_of_one_worker_come_in_the_order_of_the_requests(bench, streams):
     entries = streams.add(REQUEST, times=40)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert [vector.request_id for vector in streams.results()] == entries
 
 
-def test_queue_time_and_delivery_count_stand_in_the_vector(bench, streams):
+def test_queue_time_and_delivery_count_are_in_the_vector(bench, streams):
     streams.client.xadd(streams.names.requests, REQUEST, id=f"{int(NOW.timestamp() * 1000) - 1500}-0")
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     (vector,) = streams.results()
     assert vector.queue_ms == pytest.approx(1500, abs=1)

@@ -112,7 +112,7 @@ def test_worker_that_does_not_answer_is_named(call, fleet):
     assert row.split(maxsplit=4)[1:] == ["no", "-", "-", "no answer"]
 
 
-def test_reload_says_what_it_could_not_load(call, fleet, database_url):
+def test_reload_names_what_it_could_not_load(call, fleet, database_url):
     with Registry(database_url) as registry:
         register(registry, "v1")
         fleet.worker(worker_name="w1")
@@ -139,7 +139,7 @@ def test_drained_worker_answers_after_its_last_request(call, streams, fleet):
     assert worker.wait() == 0
 
 
-def test_unawaited_event_stands_on_the_stream_with_its_sender(call, streams):
+def test_unawaited_event_is_on_the_stream_with_its_sender(call, streams):
     result = call("control", "reload", "--strategy", STRATEGY, "--reason", "new bars")
 
     (event,) = sent(streams)
@@ -171,7 +171,7 @@ def test_events_about_other_strategies_are_passed_over(call, fleet, streams):
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume", "drain", "refresh-data"])
-def test_part_of_a_worker_cannot_be_told(call, streams, verb):
+def test_part_of_a_worker_cannot_be_addressed(call, streams, verb):
     result = call("control", verb, "--strategy", STRATEGY)
 
     assert result.exit_code == 2
@@ -186,7 +186,7 @@ def test_misspelt_strategy_is_one_sentence(call):
     assert "strategy was 'No Such'" in result.stderr
 
 
-def test_server_that_is_away_is_one_sentence(tmp_path, streams, free_port):
+def test_server_that_is_unavailable_is_one_sentence(tmp_path, streams, free_port):
     result = command_line(tmp_path, streams, f"redis://127.0.0.1:{free_port}")("control", "ping", "--wait")
 
     assert result.exit_code == ExitCode.UNAVAILABLE
@@ -215,7 +215,7 @@ def test_answer_to_another_event_is_not_taken_for_ours(streams, commander):
         answer = FleetEvent(type=said, worker="w1", at=beat.beaten_at, control_id=control_id)
         streams.client.xadd(streams.names.events, encode(answer))
 
-    (silence,) = commander.answers(event, ours, [beat], 0.5)
+    (silence,) = commander.replies(event, ours, [beat], 0.5)
     assert (silence.after_ms, silence.done) == (None, False)
 
 

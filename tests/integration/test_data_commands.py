@@ -187,7 +187,7 @@ def test_import_names_symbols_it_had_to_leave_out(source, data_dir):
     assert "no row of these symbols could be a bar: MSFT" in printed
 
 
-def test_columns_of_other_names_can_be_told(tmp_path, data_dir):
+def test_columns_of_other_names_can_be_named(tmp_path, data_dir):
     write_raw(tmp_path / "raw", {"A": make_bars().rename(columns={"close": "Last"})})
 
     assert "no column for close" in call("import", tmp_path / "raw", "--data-dir", data_dir, code=1)
@@ -223,7 +223,7 @@ def test_check_shows_what_is_odd(source, data_dir):
     assert "last bar 2013-05-10, 5 sessions before" in stale
 
 
-def test_check_of_a_sound_snapshot_says_so(tmp_path, data_dir):
+def test_check_of_a_sound_snapshot_reports_it(tmp_path, data_dir):
     import_json(write_raw(tmp_path / "raw", {"A": make_bars()}), data_dir, "2020-01-02")
 
     assert "nothing is odd" in call("check", "--data-dir", data_dir)

@@ -219,7 +219,7 @@ def test_directory_of_another_owner_is_refused_by_name(directory):
         assert len(pids(directory)) == 2
 
 
-def test_failed_server_is_told_with_its_log_and_leaves_nothing(directory):
+def test_failed_server_is_reported_with_its_log_and_leaves_nothing(directory):
     broken = directory / "bin"
     broken.mkdir()
     (broken / "valkey-server").write_text("#!/bin/sh\necho no room for the log\nexit 1\n")
@@ -232,7 +232,7 @@ def test_failed_server_is_told_with_its_log_and_leaves_nothing(directory):
     assert LocalStack(directory).status().owner is None
 
 
-def test_failed_initialisation_is_told_and_leaves_no_half_cluster(empty_stack_directory):
+def test_failed_initialisation_is_reported_and_leaves_no_half_cluster(empty_stack_directory):
     directory = empty_stack_directory
     programs = directory / "bin"
     programs.mkdir()

@@ -19,7 +19,7 @@ from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.operations.archive import Archive, archive_stream
 from worker.registry.registry import Registry
-from worker.serving.pipeline import Rules
+from worker.serving.pipeline import ServingRules
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -99,7 +99,7 @@ def test_explained_vector_sums_replays_and_outlives_its_stream(fleet, streams, c
 def bench(valkey_url, streams):
     """A consumer in this process, which may explain three symbols."""
     calendar = SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1))
-    made = Bench(valkey_url, streams.names, Rules(calendar=calendar, explain_symbols=3))
+    made = Bench(valkey_url, streams.names, ServingRules(calendar=calendar, explain_symbols=3))
     made.serve(make_panel(SYMBOLS, sessions=120, first=date(2012, 9, 5)), [make_active(SYMBOLS)])
     return made
 
@@ -112,7 +112,7 @@ def test_explanations_are_asked_for_by_hand_and_by_an_event_loop(bench, streams,
             return await client.submit(STRATEGY, ["AAPL", "IBM"], as_of="2013-02-01", explain=True)
 
     asked = asyncio.run(ask())
-    bench.consumer.run_once()
+    bench.run_once()
 
     by_hand, by_loop = streams.results()
     assert by_loop.request_id == asked
@@ -124,7 +124,7 @@ def test_more_symbols_than_may_be_explained_are_rejected_by_their_code(bench, st
     streams.add({"strategy": STRATEGY, "as_of": "2013-02-01", "explain": "true"})
     streams.add({"strategy": STRATEGY, "as_of": "2013-02-01", "explain": "perhaps"})
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert [one.code.value for one in streams.rejections()] == ["too_many_to_explain", "malformed_request"]
     assert "4 symbols are to be explained, at most 3" in streams.rejections()[0].reason

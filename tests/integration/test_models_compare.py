@@ -121,7 +121,7 @@ def test_garbage_on_the_shadow_stream_is_counted_and_ends_nothing(call, shadowin
     assert "4 entries are no vector, left out" in result.stdout
 
 
-def test_symbols_that_differ_in_a_pair_are_said(call, shadowing):
+def test_symbols_that_differ_in_a_pair_are_reported(call, shadowing):
     shadowing.pairs(SESSIONS)
     vector = shadowing.vector(-1, version="v2", request_id="fewer")
     fewer = vector.weights[1:]

@@ -66,7 +66,7 @@ def test_unchanged_world_drifts_little(call):
     assert [one for one in report["features"] if short(one["name"]) and one["level"] == "major"] == []
 
 
-def test_doubled_volatility_is_told_and_ends_with_its_own_exit_code(call, folder):
+def test_doubled_volatility_is_reported_and_ends_with_its_own_exit_code(call, folder):
     write_snapshot(
         folder / "data", {symbol: doubled(row) for row, symbol in enumerate(SYMBOLS)}, run_date=date(2031, 1, 2)
     )

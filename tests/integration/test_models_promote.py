@@ -14,7 +14,7 @@ from tests.support.world import STRATEGY, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.operations.comparison import gate
-from worker.operations.promotion import RegistryChanged, promote, standing
+from worker.operations.promotion import RegistryChanged, promote, promotion_baseline
 from worker.registry.registry import Registry
 
 DAY = datetime(2024, 1, 3, 12, tzinfo=UTC)
@@ -59,7 +59,7 @@ def changes(models):
     return [(change.version, change.action) for change in models.history(STRATEGY)]
 
 
-def test_version_whose_evidence_holds_is_activated(call, shadowing, models):
+def test_version_whose_evidence_is_sufficient_is_activated(call, shadowing, models):
     shadowing.pairs(SESSIONS)
 
     result = call("--reason", "better since May", max_turnover=4, max_latency_ratio=2)
@@ -73,7 +73,7 @@ def test_version_whose_evidence_holds_is_activated(call, shadowing, models):
         assert clause in change.reason
 
 
-def test_evidence_that_does_not_hold_is_refused_and_changes_nothing(call, shadowing, models):
+def test_insufficient_evidence_is_refused_and_changes_nothing(call, shadowing, models):
     shadowing.pairs(SESSIONS)
 
     result = call(min_agreement=1)
@@ -84,7 +84,7 @@ def test_evidence_that_does_not_hold_is_refused_and_changes_nothing(call, shadow
     assert changes(models) == [("v1", "activated")]
 
 
-def test_every_criterion_that_fails_is_said(call, shadowing, models):
+def test_every_criterion_that_fails_is_named(call, shadowing, models):
     shadowing.pairs(SESSIONS)
     models.fail(STRATEGY, "v2", "taken back")
     limits = {"sessions": 7, "min_rank_ic": 1, "min_agreement": 1, "max_turnover": 0, "max_latency_ratio": 1.25}
@@ -148,13 +148,13 @@ def test_what_cannot_be_promoted_is_named(call, models):
 
 def test_activation_of_another_meanwhile_is_a_conflict(call, shadowing, models, monkeypatch):
     shadowing.pairs(SESSIONS)
-    judge = gate.judge
+    evaluate = gate.evaluate
 
-    def judge_slowly(*arguments):
+    def evaluate_slowly(*arguments):
         models.activate(STRATEGY, "v3")
-        return judge(*arguments)
+        return evaluate(*arguments)
 
-    monkeypatch.setattr(gate, "judge", judge_slowly)
+    monkeypatch.setattr(gate, "evaluate", evaluate_slowly)
 
     result = call()
 
@@ -174,7 +174,7 @@ def test_activation_of_another_meanwhile_is_a_conflict(call, shadowing, models, 
     ids=["another", "away and back", "the candidate itself", "failed and retried"],
 )
 def test_any_change_since_undoes_the_promotion(models, database_url, meanwhile):
-    before = standing(models, STRATEGY, "v2")
+    before = promotion_baseline(models, STRATEGY, "v2")
     meanwhile(models)
     after = changes(models)
 
@@ -187,7 +187,7 @@ def test_any_change_since_undoes_the_promotion(models, database_url, meanwhile):
 
 
 def test_change_of_another_strategy_does_not_matter(models, database_url):
-    before = standing(models, STRATEGY, "v2")
+    before = promotion_baseline(models, STRATEGY, "v2")
     sql(database_url, "INSERT INTO model_registry (strategy_name, version, model_path) VALUES ('beta', 'v1', 'x')")
     models.activate("beta", "v1")
 
@@ -195,7 +195,7 @@ def test_change_of_another_strategy_does_not_matter(models, database_url):
 
 
 def test_activation_under_way_is_waited_for_and_seen(models, database_url):
-    before, outcome = standing(models, STRATEGY, "v2"), []
+    before, outcome = promotion_baseline(models, STRATEGY, "v2"), []
 
     def try_to_promote():
         try:
@@ -222,7 +222,7 @@ def test_activation_under_way_is_waited_for_and_seen(models, database_url):
 def test_administrator_without_further_rights_can_promote(models, database_url):
     as_admin = psycopg.conninfo.make_conninfo(database_url, options="-c role=signal_admin")
 
-    assert promote(as_admin, standing(models, STRATEGY, "v2"), reason="evidence") == 2
+    assert promote(as_admin, promotion_baseline(models, STRATEGY, "v2"), reason="evidence") == 2
 
 
 def test_what_a_worker_shadowed_is_evidence(call, models, shadowing, streams, two_versions, tmp_path, valkey_url):

@@ -94,7 +94,7 @@ def remembered(fleet, folder, version="v1"):
     assert (folder / "local" / "proven" / "signals" / f"{STRATEGY}.json").is_file()
 
 
-def test_status_says_who_serves_what_and_who_differs(call, servers, streams, fleet):
+def test_status_shows_who_serves_what_and_who_differs(call, servers, streams, fleet):
     nobody = call("models", "status")
     fleet.worker(worker_name="w1")
     assert wait_until(lambda: serves(streams, "w1"), PATIENCE)
@@ -114,7 +114,7 @@ def test_status_says_who_serves_what_and_who_differs(call, servers, streams, fle
     assert re.fullmatch(rf"w1 +serving +\d\.\ds ago +{STRATEGY} +v1 #1 +v2 #2 +no", row)
 
 
-def test_status_shows_the_fleet_while_the_registry_is_away(call, servers, streams, fleet):
+def test_status_shows_the_fleet_while_the_registry_is_unavailable(call, servers, streams, fleet):
     fleet.worker(worker_name="w1")
     assert wait_until(lambda: serves(streams, "w1"), PATIENCE)
     servers.kill("postgres")
@@ -128,7 +128,7 @@ def test_status_shows_the_fleet_while_the_registry_is_away(call, servers, stream
     assert row.count("?") == 2
 
 
-def test_starting_worker_is_no_success_while_the_registry_is_away(call, servers, streams, fleet):
+def test_starting_worker_is_no_success_while_the_registry_is_unavailable(call, servers, streams, fleet):
     servers.kill("postgres")
     fleet.start("run", worker_name="w1")
     assert wait_until(lambda: beaten(streams, "w1").get("state") == "starting", PATIENCE)
@@ -139,7 +139,7 @@ def test_starting_worker_is_no_success_while_the_registry_is_away(call, servers,
     assert "w1 " in result.stdout
 
 
-def test_worker_starts_without_the_registry_and_says_so(call, servers, streams, fleet, folder):
+def test_worker_starts_without_the_registry_and_reports_it(call, servers, streams, fleet, folder):
     remembered(fleet, folder)
     servers.kill("postgres")
 
@@ -201,7 +201,7 @@ def test_worker_waits_where_a_configured_strategy_is_not_cached(servers, fleet, 
     assert said.index("registry_back") < said.index("worker.started")
 
 
-def test_unknown_strategy_is_not_called_unknown_while_nobody_can_say(servers, streams, fleet, folder):
+def test_unknown_strategy_is_not_called_unknown_while_the_registry_cannot_be_asked(servers, streams, fleet, folder):
     remembered(fleet, folder)
     servers.kill("postgres")
     fleet.worker(worker_name="w1")

@@ -167,7 +167,7 @@ def test_lock_of_a_cut_session_passes_on(registry, database_url, valkey_url, nam
         assert numbers(control()) == [1]
 
 
-def test_terminated_session_is_replaced_and_said_once(registry, database_url, valkey_url, namespace, control):
+def test_terminated_session_is_replaced_and_logged_once(registry, database_url, valkey_url, namespace, control):
     with capture_logs() as logs, publishing(database_url, valkey_url, namespace):
         assert wait_until(lambda: listeners(database_url) == 1, PATIENCE)
 
@@ -251,7 +251,7 @@ def test_publisher_without_any_server_stops_at_once():
         assert not thread.is_alive()
 
 
-def test_publisher_that_lost_the_streams_gives_the_lead_away(
+def test_publisher_that_lost_the_streams_gives_up_the_lead(
     private_servers, registry, database_url, valkey_url, namespace, control
 ):
     lost = private_servers.endpoints.redis_url
@@ -294,7 +294,7 @@ def check(database_url, monkeypatch):
     return call
 
 
-def test_check_says_whether_somebody_publishes_and_what_waits(registry, database_url, valkey_url, namespace, check):
+def test_check_reports_whether_somebody_publishes_and_what_waits(registry, database_url, valkey_url, namespace, check):
     assert check() == (1, "nobody publishes; events that wait: 0")
 
     with publishing(database_url, valkey_url, namespace) as publisher:

@@ -9,8 +9,7 @@ from tests.support.registry import register
 from tests.support.serving import NOW, open_client, put_hash
 from worker.errors import RegistryUnavailable
 from worker.events import Events
-from worker.lifecycle.failure_reporter import Refusals
-from worker.lifecycle.peer_heartbeats import Witnesses
+from worker.lifecycle.failure_reporter import FailureReporter, PeerHeartbeats
 from worker.registry.registry import Registry
 
 WRONG = BundleError("model.txt has SHA-256 1, the bundle states 2")
@@ -26,10 +25,10 @@ def registry(database_url):
 
 
 @pytest.fixture
-def refusals(valkey_url, streams, registry):
+def reporter(valkey_url, streams, registry):
     client = open_client(valkey_url, "test")
     events = Events(client, streams.names, "here")
-    yield Refusals(registry, events, Witnesses(client, streams.names, "here"))
+    yield FailureReporter(registry, events, PeerHeartbeats(client, streams.names, "here"))
     client.close()
 
 
@@ -44,36 +43,36 @@ def serving(version):
     return {"serving": (ServedModel(strategy="alpha", version=version, activation=2),)}
 
 
-def test_version_that_is_wrong_is_failed_and_the_one_before_it_active(refusals, registry):
-    assert refusals.tell(registry.active("alpha"), WRONG)
+def test_version_that_is_wrong_is_failed_and_the_one_before_it_active(reporter, registry):
+    assert reporter.report(registry.active("alpha"), WRONG)
 
     assert registry.show("alpha", "v2").status == "failed"
     assert registry.active("alpha").version == "v1"
 
 
 @pytest.mark.parametrize("error", [BundleNotFound("nothing there"), BundleUnavailable("Permission denied")])
-def test_what_cannot_be_read_here_is_failed_for_nobody(refusals, registry, error):
-    assert not refusals.tell(registry.active("alpha"), error)
+def test_what_cannot_be_read_here_is_failed_for_nobody(reporter, registry, error):
+    assert not reporter.report(registry.active("alpha"), error)
 
     assert registry.active("alpha").version == "v2"
 
 
-def test_what_others_serve_is_failed_for_nobody(refusals, registry, streams):
+def test_what_others_serve_is_failed_for_nobody(reporter, registry, streams):
     beat(streams, **serving("v2"))
 
-    assert not refusals.tell(registry.active("alpha"), WRONG)
+    assert not reporter.report(registry.active("alpha"), WRONG)
 
     assert registry.active("alpha").version == "v2"
 
 
-def test_candidate_that_others_have_loaded_is_failed_for_nobody(refusals, registry, streams):
+def test_candidate_that_others_have_loaded_is_failed_for_nobody(reporter, registry, streams):
     (candidate,) = registry.candidates()["alpha"]
     known = {"strategy": "alpha", "version": "v3", "part": "shadow", "share": 0.1}
     beat(streams, candidates=(StandingCandidate(**known, since=NOW),))
-    assert not refusals.tell(candidate, WRONG)
+    assert not reporter.report(candidate, WRONG)
     beat(streams, candidates=(StandingCandidate(**known, reason="not proven yet"),))
 
-    assert refusals.tell(candidate, WRONG)
+    assert reporter.report(candidate, WRONG)
 
     assert registry.show("alpha", "v3").status == "failed"
 
@@ -83,23 +82,23 @@ def test_candidate_that_others_have_loaded_is_failed_for_nobody(refusals, regist
     [("here", serving("v2")), ("there", serving("v1")), ("there", {})],
     ids=["oneself", "another version", "nothing"],
 )
-def test_who_is_no_witness(refusals, registry, streams, worker, loaded):
+def test_own_and_unreadable_heartbeats_do_not_count(reporter, registry, streams, worker, loaded):
     beat(streams, worker, **loaded)
     put_hash(streams.client, streams.names.worker("odd"), {"serving": "no JSON"})
 
-    assert refusals.tell(registry.active("alpha"), WRONG)
+    assert reporter.report(registry.active("alpha"), WRONG)
 
 
 def test_version_is_failed_by_nobody_who_cannot_ask_the_others(valkey_url, streams, registry):
     events = Events(open_client(valkey_url, "test"), streams.names, "here")
-    away = Witnesses(open_client("redis://127.0.0.1:1", "nobody"), streams.names, "here")
+    away = PeerHeartbeats(open_client("redis://127.0.0.1:1", "nobody"), streams.names, "here")
 
-    assert not Refusals(registry, events, away).tell(registry.active("alpha"), WRONG)
+    assert not FailureReporter(registry, events, away).report(registry.active("alpha"), WRONG)
 
     assert registry.active("alpha").version == "v2"
 
 
-def test_failure_that_the_registry_did_not_take_is_to_be_told_again(refusals, registry, monkeypatch):
+def test_failure_that_the_registry_did_not_take_is_to_be_reported_again(reporter, registry, monkeypatch):
     active = registry.active("alpha")
     original = registry.fail
 
@@ -107,7 +106,7 @@ def test_failure_that_the_registry_did_not_take_is_to_be_told_again(refusals, re
         raise RegistryUnavailable("the server closed the connection")
 
     monkeypatch.setattr(registry, "fail", away)
-    assert not refusals.tell(active, WRONG)
+    assert not reporter.report(active, WRONG)
     monkeypatch.setattr(registry, "fail", original)
 
-    assert refusals.tell(active, WRONG)
+    assert reporter.report(active, WRONG)

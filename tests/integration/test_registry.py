@@ -144,7 +144,7 @@ def test_numbers_count_over_all_strategies(three):
     assert three.strategies() == ("alpha", "beta")
 
 
-def test_history_says_who_when_why_from_and_to(three):
+def test_history_records_who_when_why_from_and_to(three):
     three.activate("alpha", "v1")
     three.activate("alpha", "v2", by="ada", reason="better IC")
 
@@ -248,7 +248,7 @@ def test_deactivation_leaves_nothing_active(three):
         three.deactivate("alpha")
 
 
-def test_verbs_on_an_unknown_strategy_say_so(registry):
+def test_verbs_on_an_unknown_strategy_report_it(registry):
     for verb in (registry.deactivate, registry.rollback):
         with pytest.raises(UnknownVersion, match="strategy nobody has no versions"):
             verb("nobody")
@@ -321,7 +321,7 @@ def test_long_reason_is_cut_to_what_the_wire_takes(three):
         ("TRUNCATE model_registry CASCADE", "append-only"),
     ],
 )
-def test_registry_cannot_be_made_to_lie_by_hand(three, database_url, statement, sentence):
+def test_registry_cannot_be_made_inconsistent_by_hand(three, database_url, statement, sentence):
     three.activate("alpha", "v1")
     three.fail("alpha", "v2", "bad")
 
@@ -378,7 +378,7 @@ def test_activation_rolled_back_leaves_no_gap(three, database_url):
     assert three.activate("alpha", "v2").activation == 1
 
 
-def test_withdrawn_tells_deactivation_from_another_versions_failure(three):
+def test_withdrawn_distinguishes_deactivation_from_another_versions_failure(three):
     three.activate("alpha", "v1")
     three.activate("alpha", "v2")
     three.fail("alpha", "v1", "not now")

@@ -7,7 +7,7 @@ from worker.registry.migrations import migrate
 from worker.registry.registry import Registry
 
 
-def test_server_that_is_away_is_named_and_asked_again(private_servers):
+def test_server_that_is_unavailable_is_named_and_asked_again(private_servers):
     url = private_servers.endpoints.database_url
     migrate(url)
     with Registry(url) as registry:

@@ -83,7 +83,7 @@ def test_role_may_do_nothing_else(database_url, role, statement):
         as_role(database_url, role, statement)
 
 
-def test_actor_is_told_beside_the_login_that_acted(three, database_url):
+def test_actor_is_recorded_beside_the_login_that_acted(three, database_url):
     as_role(database_url, "signal_admin", "SELECT activate_model('alpha', 'v2', 'why', 'ada')")
 
     owner = sql(database_url, "SELECT session_user")[0][0]

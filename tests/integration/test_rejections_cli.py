@@ -16,8 +16,8 @@ from worker.cli.main import app
 from worker.client.errors import RedriveRefused
 from worker.operations.redrive import Filter, Rejections
 from worker.serving.committer import Results
-from worker.serving.intake import RequestStream
-from worker.serving.pipeline import Rules
+from worker.serving.pipeline import ServingRules
+from worker.serving.request_stream import RequestStream
 from worker.transport.scripts import CommitStatus
 
 REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,MSFT", "request_id": "r-1"}
@@ -110,7 +110,7 @@ def test_rejections_are_listed_newest_first_with_filters(cli, streams):
     assert rejected_ids(cli(*listed, "--newer-than", "1h")) == ["r-3", "r-2", "r-1"]
 
 
-def test_age_is_told_by_the_servers_clock(cli, redis_client, names):
+def test_age_is_measured_by_the_servers_clock(cli, redis_client, names):
     now = redis_client.time()[0] * 1000
     for request_id, hours in (("old", 50), ("young", 1)):
         fields = encode(make_rejection(request_id=request_id))
@@ -244,7 +244,7 @@ def test_request_rejected_again_can_be_put_back_again(cli, streams, redis_client
     assert len(streams.requests()) == 3
 
 
-def test_more_than_one_is_only_put_back_when_told_so(cli, streams):
+def test_more_than_one_is_only_put_back_when_asked_to(cli, streams):
     for number in range(3):
         streams.rejected(REQUEST | {"request_id": f"r-{number}"})
 
@@ -320,7 +320,7 @@ def test_value_that_only_looks_cut_is_put_back(streams, redis_client, names, val
     assert dict(rejections.request_of(rejected))[b"note"] == value.encode()
 
 
-def test_cut_request_is_put_back_whole_while_it_stands(cli, streams):
+def test_cut_request_is_put_back_whole_while_it_is_on_the_stream(cli, streams):
     fields = REQUEST | {"symbols": ",".join(f"S{n}" for n in range(100))}
     streams.rejected(fields)
 
@@ -363,7 +363,7 @@ def test_put_back_request_is_remembered_no_shorter_than_before(cli, streams, red
     assert redis_client.pttl(names.request("r-1")) > 10**11
 
 
-def test_purge_deletes_what_is_meant_and_no_request(cli, streams, redis_client, names):
+def test_purge_deletes_what_matches_and_no_request(cli, streams, redis_client, names):
     for number in range(3):
         streams.rejected(REQUEST | {"request_id": f"r-{number}"})
     streams.rejected(REQUEST | {"request_id": "kept"}, code=RejectionCode.STALE_SNAPSHOT)
@@ -391,15 +391,15 @@ def test_redriven_request_is_read_by_the_group(streams, redis_client, names):
 def test_worker_answers_what_it_had_rejected_once_it_can(cli, valkey_url, redis_client, names):
     panel = make_panel(("AAPL", "MSFT"), sessions=120, first=date(2012, 9, 5))
     calendar = SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1))
-    bench = Bench(valkey_url, names, Rules(calendar=calendar))
+    bench = Bench(valkey_url, names, ServingRules(calendar=calendar))
     bench.serve(panel, [], known=["alpha_baseline"])
     redis_client.xadd(names.requests, REQUEST | {"as_of": "2013-02-01"})
-    bench.consumer.run_once()
+    bench.run_once()
     assert cli("rejections", "show", "r-1", "--json")["code"] == "no_active_model"
 
     bench.serve(None, [make_active(("AAPL", "MSFT"))])
     cli("rejections", "redrive", "r-1")
-    bench.consumer.run_once()
+    bench.run_once()
 
     streams = ServedStreams(valkey_url, names.namespace)
     assert [vector.request_id for vector in streams.results()] == ["r-1"]
@@ -407,7 +407,7 @@ def test_worker_answers_what_it_had_rejected_once_it_can(cli, valkey_url, redis_
     assert streams.pending() == 0
 
 
-def test_server_that_is_away_ends_the_verb_with_one_sentence(cli, monkeypatch, free_port):
+def test_server_that_is_unavailable_ends_the_verb_with_one_sentence(cli, monkeypatch, free_port):
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port}")
 
     assert "signal-worker: ConnectionError" in cli("rejections", "list", code=ExitCode.UNAVAILABLE)

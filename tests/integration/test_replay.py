@@ -174,7 +174,7 @@ def test_missing_snapshot_is_named(call, press, folder):
     assert f"snapshot {vector.snapshot_id}" in result.stdout
 
 
-def test_damaged_bundle_says_nothing_of_the_vector(call, press, folder):
+def test_damaged_bundle_proves_nothing_of_the_vector(call, press, folder):
     entry_id = press.publish(press.vector("r"), DAY)
     model = bundle_of(folder, "v1") / "model.txt"
     model.chmod(0o644)
@@ -228,7 +228,7 @@ def test_versions_at_other_registered_paths_replay_identically(call, press, fold
     }
 
 
-def test_bundle_that_no_longer_proves_itself_is_said(call, press, monkeypatch):
+def test_bundle_that_no_longer_proves_itself_is_reported(call, press, monkeypatch):
     entry_id = press.publish(press.vector("r"), DAY)
 
     def fail(*_arguments):
@@ -296,7 +296,7 @@ def test_audit_draws_the_same_sample_from_the_same_seed(call, press):
     assert drawn("1") != drawn("2")
 
 
-def test_audit_tells_missing_from_different(call, press, folder):
+def test_audit_distinguishes_missing_from_different(call, press, folder):
     press.publish(press.vector("one", version="v1"), DAY)
     press.publish(press.vector("two", version="v2"), DAY)
     shutil.rmtree(bundle_of(folder, "v2"))

@@ -22,7 +22,7 @@ def typed(world, *words):
     return CliRunner().invoke(app, ["report", *map(str, (*words, *folders))])
 
 
-def test_page_of_the_test_period_lies_below_the_artifacts(world):
+def test_page_of_the_test_period_is_below_the_artifacts(world):
     done = typed(world, world / "artifacts" / BUNDLE)
 
     page = world / "artifacts" / "reports" / "alpha_baseline" / "v1.html"

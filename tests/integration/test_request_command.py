@@ -122,7 +122,7 @@ def test_impossible_option_is_refused_before_anything_is_sent(ask, valkey_url, n
     assert not Streams(valkey_url, namespace).client.exists(f"{namespace}:requests")
 
 
-def test_nobody_answering_is_said_after_the_timeout(ask):
+def test_nobody_answering_is_reported_after_the_timeout(ask):
     shown = ask("AAPL", "--wait", "--timeout", "0.1")
 
     assert shown.exit_code == ExitCode.TIMEOUT

@@ -63,7 +63,7 @@ def beat(redis_client, names, worker, **changes):
     put_hash(redis_client, names.worker(worker), encode(heartbeat))
 
 
-def test_pending_requests_stand_beside_who_holds_them(cli, add, deliver, redis_client, names):
+def test_pending_requests_are_listed_beside_their_consumers(cli, add, deliver, redis_client, names):
     add(request_id="r-1")
     deliver("dead", idle_ms=60_000, deliveries=3)
     add(request_id="r-2")
@@ -84,7 +84,7 @@ def test_pending_requests_stand_beside_who_holds_them(cli, add, deliver, redis_c
     assert second["deliveries"] == 1
 
 
-def test_pending_table_says_it_in_words(cli, add, deliver, redis_client, names):
+def test_pending_table_names_it_in_words(cli, add, deliver, redis_client, names):
     add()
     deliver("dead", idle_ms=90_000)
     add(request_id="r-2")
@@ -110,7 +110,7 @@ def test_looking_changes_neither_owner_nor_delivery_count(cli, add, deliver, red
     assert row["time_since_delivered"] >= 60_000
 
 
-def test_request_cut_while_pending_says_so(cli, add, deliver, redis_client, names):
+def test_request_cut_while_pending_reports_it(cli, add, deliver, redis_client, names):
     entry = add()
     deliver("w")
     redis_client.xdel(names.requests, entry)
@@ -145,7 +145,7 @@ def test_answered_request_shows_what_became_of_it(cli, redis_client, names, answ
     stream, outcome = (names.results, make_vector()) if answered else (names.rejections, make_rejection())
     entry = redis_client.xadd(stream, encode(outcome))
     known = {"state": "done" if answered else "rejected", "stream": stream, "entry": entry, "redrives": 2}
-    redis_client.hset(names.request("r-1"), mapping=known)
+    put_hash(redis_client, names.request("r-1"), known)
     redis_client.pexpire(names.request("r-1"), 3_600_000)
 
     found = cli("show", "r-1", "--json")
@@ -168,7 +168,7 @@ def test_pending_request_is_shown_with_its_holder(cli, add, deliver):
     assert "gone" in cli("show", "r-1")
 
 
-def test_outcome_cut_from_its_stream_is_said(cli, redis_client, names):
+def test_outcome_cut_from_its_stream_is_reported(cli, redis_client, names):
     put_hash(redis_client, names.request("r-1"), {"state": "done", "stream": names.results, "entry": "5-1"})
 
     assert "has been cut from its stream" in cli("show", "r-1")

@@ -13,7 +13,8 @@ from worker.errors import StreamUnavailable
 from worker.events import Events
 from worker.fleet import janitor as retention
 from worker.fleet.janitor import Janitor, JanitorThread, Retention, retentions
-from worker.retry import Outage, Patience
+from worker.retry import Outage, RetryPolicy
+from worker.shutdown import Shutdown
 from worker.transport.client import pairs_of
 
 HOUR_MS = 3_600_000
@@ -251,15 +252,16 @@ def _waits(keep: Keep, name: str) -> bool:
     return any(row["name"] == name and row["cmd"] == "xreadgroup" for row in keep.client.client_list())
 
 
-def test_thread_sweeps_until_told_to_stop(keep):
+def test_thread_sweeps_until_stopped(keep):
     keep.add(keep.names.results, hours_old=2)
     janitor = keep.janitor(interval_seconds=0.01)
-    patience = Patience(keep.stop, Outage("janitor"), 0.1)
-    thread = JanitorThread(janitor, patience, keep.stop, interval_seconds=0.01)
+    retry = RetryPolicy(keep.stop, Outage("janitor"), 0.1)
+    shutdown = Shutdown(0)
+    thread = JanitorThread(janitor, retry, shutdown, interval_seconds=0.01)
 
     thread.start()
     assert wait_until(lambda: not keep.ids(keep.names.results), 10)
-    keep.stop.set()
+    shutdown.request()
     thread.join(10)
 
     assert not thread.is_alive()
@@ -329,10 +331,10 @@ def test_full_server_is_cut_and_has_room_again(keep, requests, request):
 def test_report_that_the_server_did_not_take_is_made_by_the_next_turn(keep, requests):
     keep.add(requests, hours_old=3)
     janitor = keep.janitor()
-    say, janitor._events.say = janitor._events.say, lambda *_, **__: False
+    say, janitor._events.emit = janitor._events.emit, lambda *_, **__: False
     keep.sweep(janitor)
     assert keep.events() == []
-    janitor._events.say = say
+    janitor._events.emit = say
 
     keep.sweep(janitor)
 

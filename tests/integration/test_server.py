@@ -5,9 +5,9 @@ import pytest
 import structlog
 
 from worker.errors import GroupVanished, StreamUnavailable
-from worker.retry import Outage, Patience
-from worker.transport.client import connect, say, translated
-from worker.transport.scripts import script
+from worker.retry import Outage, RetryPolicy
+from worker.transport.client import connect
+from worker.transport.scripts import RenewLeases
 
 #: Seconds of silence, seconds between two questions, questions: a peer is given up after six.
 KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
@@ -20,15 +20,15 @@ def client(valkey_url):
     made.close()
 
 
-def test_vanished_group_is_told_apart_from_an_outage(client, namespace):
-    with pytest.raises(GroupVanished, match="NOGROUP"), translated():
-        say(client, "XREADGROUP", "GROUP", "g", "c", "STREAMS", f"{namespace}:s", ">")
+def test_vanished_group_is_distinguished_from_an_outage(client, namespace):
+    with pytest.raises(GroupVanished, match="NOGROUP"):
+        client.execute_command("XREADGROUP", "GROUP", "g", "c", "STREAMS", f"{namespace}:s", ">")
 
 
 def test_refusal_of_the_server_names_its_own_word(client, namespace):
     client.set(f"{namespace}:text", "x", ex=600)
 
-    with pytest.raises(StreamUnavailable) as refused, translated():
+    with pytest.raises(StreamUnavailable) as refused:
         client.xadd(f"{namespace}:text", {"a": "b"})
 
     assert refused.value.reason == "WRONGTYPE"
@@ -37,11 +37,11 @@ def test_refusal_of_the_server_names_its_own_word(client, namespace):
 def test_wrong_password_is_an_outage_with_its_reason(valkey_url, free_port):
     wrong = connect(f"redis://:wrong@{valkey_url.rpartition('@')[2]}", "test")
 
-    with pytest.raises(StreamUnavailable, match="NOAUTH"), translated():
+    with pytest.raises(StreamUnavailable, match="NOAUTH"):
         wrong.ping()
 
     closed = connect(f"redis://127.0.0.1:{free_port}", "test")
-    with pytest.raises(StreamUnavailable, match="ConnectionError"), translated():
+    with pytest.raises(StreamUnavailable, match="ConnectionError"):
         closed.ping()
 
 
@@ -58,22 +58,32 @@ def test_blocking_connection_waits_longer_than_its_block(valkey_url):
 
 
 def test_doubled_fields_reach_the_reader_in_their_order(client, namespace):
-    say(client, "XADD", f"{namespace}:s", "*", "a", "1", "a", "2")
+    client.execute_command("XADD", f"{namespace}:s", "*", "a", "1", "a", "2")
 
-    ((_, flat),) = say(client, "XRANGE", f"{namespace}:s", "-", "+")
+    ((_, flat),) = client.execute_command("XRANGE", f"{namespace}:s", "-", "+")
 
     assert flat == [b"a", b"1", b"a", b"2"]
 
 
 def test_script_survives_a_flushed_cache(client, namespace):
-    renew = script(client, "renew_leases")
     client.xgroup_create(f"{namespace}:s", "g", mkstream=True)
     client.script_flush()
 
-    assert renew(keys=[f"{namespace}:s"], args=["g", "c", "1-0"]) == []
+    assert client.run(RenewLeases(requests=f"{namespace}:s", group="g", consumer="c", entry_ids=["1-0"])) == ()
 
 
-def test_outage_is_said_once_and_again_only_when_its_reason_changes():
+def test_errors_of_several_commands_at_once_are_ours_too(client, namespace):
+    client.set(f"{namespace}:text", "x")
+
+    with client.pipeline(transaction=False) as pipe:
+        pipe.xadd(f"{namespace}:text", {"a": "b"})
+        with pytest.raises(StreamUnavailable) as refused:
+            pipe.execute()
+
+    assert refused.value.reason == "WRONGTYPE"
+
+
+def test_outage_is_logged_once_and_again_only_when_its_reason_changes():
     outage = Outage("requests")
 
     with structlog.testing.capture_logs() as logs:
@@ -91,7 +101,7 @@ def test_outage_is_said_once_and_again_only_when_its_reason_changes():
     assert outage.count == 1
 
 
-def test_reasons_that_take_turns_are_said_once_each():
+def test_reasons_that_take_turns_are_logged_once_each():
     outage = Outage("requests")
 
     with structlog.testing.capture_logs() as logs:
@@ -123,12 +133,12 @@ def test_patience_tries_until_the_server_is_back():
             raise answer
         return answer
 
-    assert Patience(threading.Event(), outage, 0.01).call(command) == "done"
+    assert RetryPolicy(threading.Event(), outage, 0.01).call(command) == "done"
     assert not outage.lasting
     assert outage.count == 1
 
 
-def test_outage_that_lasts_is_said_again_once_a_minute(monkeypatch):
+def test_outage_that_lasts_is_logged_again_once_a_minute(monkeypatch):
     clock = iter([0.0, 1.0, 59.0, 61.0, 90.0, 120.0, 122.0])
     monkeypatch.setattr("worker.retry.time.monotonic", lambda: next(clock))
     outage = Outage("requests")
@@ -151,14 +161,14 @@ def test_pauses_between_tries_grow_to_their_cap_and_differ(monkeypatch):
             raise answer
         return answer
 
-    assert Patience(threading.Event(), Outage("requests"), 0.5).call(command) == "done"
+    assert RetryPolicy(threading.Event(), Outage("requests"), 0.5).call(command) == "done"
 
     assert max(pauses[:2]) <= 0.1
     assert 0.4 < max(pauses) <= 0.5
     assert len(set(pauses)) > 390
 
 
-def test_patience_ends_when_the_worker_is_told_to_stop():
+def test_retrying_ends_when_the_worker_is_stopped():
     stop = threading.Event()
     stop.set()
 
@@ -166,7 +176,7 @@ def test_patience_ends_when_the_worker_is_told_to_stop():
         raise StreamUnavailable("ConnectionError", "refused")
 
     with pytest.raises(StreamUnavailable):
-        Patience(stop, Outage("requests"), 60.0).call(away)
+        RetryPolicy(stop, Outage("requests"), 60.0).call(away)
 
 
 def test_other_errors_are_not_waited_out():
@@ -174,4 +184,4 @@ def test_other_errors_are_not_waited_out():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        Patience(threading.Event(), Outage("requests"), 60.0).call(broken)
+        RetryPolicy(threading.Event(), Outage("requests"), 60.0).call(broken)

@@ -17,7 +17,6 @@ from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
 from worker.registry.migrations import migrate
-from worker.transport.client import translated
 
 REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}
 #: Far more than four connections do that wait up to half a second between two tries; a hot loop does thousands.
@@ -44,6 +43,11 @@ class AnsweringProxy(Proxy):
         key.source.sendall(self.refusal * commands)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    """Not asked here: connections of the module's worker, through the module's proxy, come and go with every test."""
+
+
 @pytest.fixture(scope="module")
 def servers(_prepared_stack):
     with short_lived_directory() as directory:
@@ -52,11 +56,6 @@ def servers(_prepared_stack):
         migrate(made.endpoints.database_url)
         yield made
         made.close()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_left():
-    """Not asked here: connections of the module's worker, through the module's proxy, come and go with every test."""
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +151,7 @@ READABLE = {"READONLY", "MISCONF", "OOM"}
 
 
 @pytest.mark.parametrize("word", [*REAL, *SPOKEN])
-def test_refusal_is_said_once_waited_out_and_healed(worker, proxy, streams, word):
+def test_refusal_is_logged_once_waited_out_and_healed(worker, proxy, streams, word):
     # A full server still lets entries be read, so that only the heartbeat meets it while nothing is asked.
     whats = {"heartbeat"} if word == "OOM" else {"requests"}
     if word not in READABLE:
@@ -215,7 +214,7 @@ def name(servers, old, valkey_url):
     made.close()
 
 
-def test_control_reader_that_may_not_read_says_so_once_and_waits(servers, streams, tmp_path):
+def test_control_reader_that_may_not_read_reports_it_once_and_waits(servers, streams, tmp_path):
     """Everything else that it says is answered, so that only the read itself tells."""
     password, address = urlsplit(servers.endpoints.redis_url).password, servers.endpoints.redis_url.rpartition("@")[2]
     streams.client.execute_command("ACL", "SETUSER", "deaf", "on", f">{password}", "~*", "&*", "+@all", "-xread")
@@ -243,7 +242,7 @@ def test_server_that_became_a_replica_is_left_for_the_one_its_name_leads_to(old,
 
     name.lead_to(valkey_url)
     with replica(old):
-        with pytest.raises(StreamUnavailable, match="READONLY"), translated():
+        with pytest.raises(StreamUnavailable, match="READONLY"):
             client.set("here", "new")
         client.set("here", "new")
 

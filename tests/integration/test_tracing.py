@@ -12,10 +12,10 @@ from opentelemetry.trace import SpanKind
 from strategies.market.calendar import SessionCalendar
 from tests.support.market import make_panel
 from tests.support.serving import Bench, make_active
-from worker.app import open_tracing
+from worker.build import open_tracing
 from worker.errors import SettingsError
 from worker.serving.failpoints import failpoints
-from worker.serving.pipeline import Rules
+from worker.serving.pipeline import ServingRules
 from worker.spans import Spans
 
 SYMBOLS = ("AAPL", "IBM", "MSFT")
@@ -26,7 +26,7 @@ REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL,IBM", "as_of": "2013-0
 
 @pytest.fixture
 def bench(valkey_url, streams):
-    rules = Rules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
+    rules = ServingRules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
     made = Bench(valkey_url, streams.names, rules)
     made.serve(make_panel(SYMBOLS, sessions=120, first=date(2012, 9, 5)), [make_active(SYMBOLS)])
     return made
@@ -36,7 +36,7 @@ def test_trace_context_is_carried_to_the_vector_and_the_log(bench, streams):
     streams.add(REQUEST | TRACE)
 
     with structlog.testing.capture_logs() as lines:
-        bench.consumer.run_once()
+        bench.run_once()
 
     (vector,) = streams.results()
     assert (vector.traceparent, vector.tracestate) == (TRACE["traceparent"], TRACE["tracestate"])
@@ -48,7 +48,7 @@ def test_trace_context_is_carried_to_the_rejection_too(bench, streams):
     streams.add(TRACE)
 
     with structlog.testing.capture_logs() as lines:
-        bench.consumer.run_once()
+        bench.run_once()
 
     assert [rejection.traceparent for rejection in streams.rejections()] == [TRACE["traceparent"]] * 2
     assert [rejection.tracestate for rejection in streams.rejections()] == [TRACE["tracestate"]] * 2
@@ -59,7 +59,7 @@ def test_request_without_a_trace_logs_none(bench, streams):
     streams.add(REQUEST)
 
     with structlog.testing.capture_logs() as lines:
-        bench.consumer.run_once()
+        bench.run_once()
 
     assert not any("trace_id" in line for line in lines)
     assert streams.results()[0].traceparent is None
@@ -68,7 +68,7 @@ def test_request_without_a_trace_logs_none(bench, streams):
 def test_stages_of_published_outcomes_are_measured(bench, streams):
     streams.add(REQUEST, times=3)
 
-    bench.consumer.run_once()
+    bench.run_once()
 
     assert {name: sum(stage.counts) for name, stage in bench.counters.stages.items()} == {
         "queue": 3,
@@ -86,7 +86,7 @@ def exporter():
 @pytest.fixture
 def spans(bench, streams, exporter):
     made = Spans(exporter, stream=streams.names.requests, worker="w1", version="1.0")
-    bench.consumer._tracing = made.process
+    bench.trace(made.process)
     yield made
     made.close()
 
@@ -94,7 +94,7 @@ def spans(bench, streams, exporter):
 def test_span_has_the_producer_as_its_parent(bench, streams, spans, exporter):
     (entry,) = streams.add(REQUEST | TRACE)
 
-    bench.consumer.run_once()
+    bench.run_once()
     spans.close()
 
     (span,) = exporter.get_finished_spans()
@@ -109,10 +109,10 @@ def test_span_has_the_producer_as_its_parent(bench, streams, spans, exporter):
     assert span.attributes["signal_worker.strategy"] == "alpha_baseline"
 
 
-def test_span_of_a_rejection_says_its_code(bench, streams, spans, exporter):
+def test_span_of_a_rejection_names_its_code(bench, streams, spans, exporter):
     streams.add(REQUEST | {"symbols": "NOBODY"})
 
-    bench.consumer.run_once()
+    bench.run_once()
     spans.close()
 
     (span,) = exporter.get_finished_spans()
@@ -122,16 +122,16 @@ def test_span_of_a_rejection_says_its_code(bench, streams, spans, exporter):
 
 
 def test_span_without_an_outcome_is_an_error(bench, streams, spans, exporter):
-    bench.consumer._reach = failpoints("seed=1,computed=raise@1")
+    bench.failpoint = failpoints("seed=1,computed=raise@1")
     streams.add(REQUEST)
 
-    bench.consumer.run_once()
+    bench.run_once()
     spans.close()
 
     assert not exporter.get_finished_spans()[0].status.is_ok
 
 
-def test_exporter_that_hangs_holds_up_neither_work_nor_leaving(bench, streams):
+def test_exporter_that_hangs_delays_neither_work_nor_shutdown(bench, streams):
     class Hanging(SpanExporter):
         def export(self, _spans) -> SpanExportResult:
             hung.set()
@@ -140,10 +140,10 @@ def test_exporter_that_hangs_holds_up_neither_work_nor_leaving(bench, streams):
 
     hung, go_on = threading.Event(), threading.Event()
     made = Spans(Hanging(), stream=streams.names.requests, worker="w1", version="1.0")
-    bench.consumer._tracing = made.process
+    bench.trace(made.process)
     streams.add(REQUEST)
 
-    bench.consumer.run_once()
+    bench.run_once()
     made.close()
 
     assert hung.is_set()
@@ -173,7 +173,7 @@ import sys
 sys.modules["opentelemetry"] = None
 import worker.app
 from worker.errors import SettingsError
-from worker.app import open_tracing
+from worker.build import open_tracing
 try:
     open_tracing("console", stream="s", worker="w", version="1")
 except SettingsError as error:

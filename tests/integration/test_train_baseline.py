@@ -77,7 +77,7 @@ def test_published_benchmark_of_qlib_can_be_trained(places, tmp_path):
     assert trained.bundle.prediction_kind == "score"
 
 
-def test_command_writes_a_proven_bundle_and_says_what_it_is_worth(places):
+def test_command_writes_a_proven_bundle_and_shows_what_it_is_worth(places):
     result = run(places, *quick(places), "--version", "cli", "--no-mlflow", "--top-n", "1", "--bottom-n", "2")
 
     assert result.exit_code == 0, result.output
@@ -135,7 +135,7 @@ def test_command_shows_every_fold_and_stores_it(places):
         assert words in result.output
 
 
-def test_revision_says_which_code_and_whether_it_was_changed(tmp_path, monkeypatch):
+def test_revision_names_which_code_and_whether_it_was_changed(tmp_path, monkeypatch):
     def git(*words):
         identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
         done = subprocess.run(
@@ -248,7 +248,7 @@ def test_every_fold_is_logged_as_a_step(tmp_path):
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///{file}/mlflow.db", "http://127.0.0.1:9", "no-such-scheme://store"])
-def test_store_that_cannot_be_told_leaves_the_bundle_whole(tmp_path, uri):
+def test_store_that_cannot_be_reached_leaves_the_bundle_whole(tmp_path, uri):
     path = make_bundle(tmp_path)
     bundle = load_bundle(path, check=False)
     address = uri.format(file=path / "model.txt")
@@ -259,7 +259,7 @@ def test_store_that_cannot_be_told_leaves_the_bundle_whole(tmp_path, uri):
     assert load_bundle(path, check=False).proven
 
 
-def test_command_warns_once_and_succeeds_while_mlflow_is_away(places):
+def test_command_warns_once_and_succeeds_while_mlflow_is_unavailable(places):
     folders = ("--data-dir", str(places.data_dir), "--artifacts-dir", str(places.artifacts_dir))
     words = ["alpha_baseline", *folders, *quick(places), "--version", "untracked"]
 

@@ -16,13 +16,13 @@ from contracts.codec import decode
 from strategies.models.bundle_files import digest
 from tests.support.registry import sql
 from tests.support.serving import Streams
-from worker.app import code_version
 from worker.operations.archive import stream_entries
-from worker.operations.replay.audit import Outcome, audit
-from worker.operations.replay.lineage import Lineage
+from worker.operations.replay.audit import ReplayOutcome, audit
+from worker.operations.replay.lineage import LineageResolver
 from worker.operations.replay.published import Published
 from worker.registry.models import Activation
 from worker.registry.registry import Registry
+from worker.runtime import code_version
 
 _UNPUBLISHED = "SELECT id FROM registry_outbox WHERE published_at IS NULL"
 
@@ -92,8 +92,8 @@ def judge(streams: Streams, database_url: str, folder: Path, asked: Sequence[str
     with Registry(database_url) as registry:
         history = sorted(registry.history(limit=1_000_000), key=lambda row: row.activation)
     known = {row.activation: row for row in history if row.action in {"activated", "rolled_back"}}
-    findings = list(audit(published, Lineage(folder / "artifacts", folder / "data"), code_version()))
-    identical = [one for one in findings if one.outcome is Outcome.IDENTICAL]
+    findings = list(audit(published, LineageResolver(folder / "artifacts", folder / "data"), code_version()))
+    identical = [one for one in findings if one.outcome is ReplayOutcome.IDENTICAL]
     return Verdict(
         requests=len(asked),
         answered=len(published),
@@ -107,7 +107,9 @@ def judge(streams: Streams, database_url: str, folder: Path, asked: Sequence[str
         unknown=tuple(_unknown(published, known)),
         mislabelled=tuple(_mislabelled(published, folder / "artifacts" / "models")),
         early=tuple(_early(published, known)),
-        different=tuple(one.published.vector.request_id for one in findings if one.outcome is not Outcome.IDENTICAL),
+        different=tuple(
+            one.published.vector.request_id for one in findings if one.outcome is not ReplayOutcome.IDENTICAL
+        ),
         went_back=tuple(_went_back(published)),
         gaps=tuple(str(number) for number in {*range(1, len(history) + 1)} - {row.activation for row in history}),
         failed=tuple(f"{row.strategy} {row.version}" for row in history if row.activation not in known),

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-import redis
-
 from contracts import GROUP
 from tests.support.checker import Ledger
 from tests.support.fleet import Process
@@ -22,6 +20,7 @@ from tests.support.proxy import Proxy
 from tests.support.replica import Replica, answers, follow, lead, require
 from tests.support.servers import PrivateServers
 from tests.support.serving import Streams
+from worker.errors import StreamUnavailable
 
 _APPEND_ONLY = "appendonlydir"
 
@@ -75,8 +74,8 @@ class Hand:
 
     def tell(self, *command: str) -> None:
         """Say a command to the stream server, which may be away."""
-        with suppress(redis.RedisError, OSError):
-            self._scene.streams.client.execute_command(*command)  # type: ignore[no-untyped-call]  # the driver's border
+        with suppress(StreamUnavailable, OSError):
+            self._scene.streams.client.execute_command(*command)
 
     def set_up_server(self) -> None:
         """Tell a stream server that was just started what no file tells it."""

@@ -12,9 +12,11 @@ from typing import Any
 
 from contracts import SignalVector
 from worker.cli.main import main
+from worker.lifecycle.plan import Report
 from worker.lifecycle.reconciler import Reconciler
-from worker.serving.committer import Commit, Outcome, Results
-from worker.serving.intake import Entry
+from worker.serving.committer import Results
+from worker.serving.outcomes import Commit, Publication
+from worker.serving.request_stream import Entry
 
 Change = Callable[[SignalVector], dict[str, object]]
 
@@ -35,22 +37,22 @@ STAMPS: Mapping[str, Change] = {
 
 def stamp_in_turn() -> None:
     """Change every vector of this process before it is published, each in another way than the one before."""
-    commit, turns = Results.commit, itertools.cycle(STAMPS.values())
+    publish, turns = Results.publish, itertools.cycle(STAMPS.values())
 
-    def changed(self: Results, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
-        if isinstance(outcome, SignalVector):
-            outcome = outcome.model_copy(update=next(turns)(outcome))
-        return commit(self, entry, outcome, deadline_ms=deadline_ms)
+    def changed(self: Results, entry: Entry, publication: Publication, *, deadline_ms: int | None = None) -> Commit:
+        if isinstance(publication, SignalVector):
+            publication = publication.model_copy(update=next(turns)(publication))
+        return publish(self, entry, publication, deadline_ms=deadline_ms)
 
-    Results.commit = changed  # type: ignore[method-assign]  # that is the point
+    Results.publish = changed  # type: ignore[method-assign]  # that is the point
 
 
 def grow_deaf() -> None:
     """Let every worker of this process look at the registry until it serves, and never again."""
     reconcile = Reconciler.reconcile
 
-    def once(self: Reconciler, **how: Any) -> bool:
-        return bool(self._slots.active) or reconcile(self, **how)
+    def once(self: Reconciler, **how: Any) -> Report:
+        return Report(registry_reached=True) if self._slots.active else reconcile(self, **how)
 
     Reconciler.reconcile = once  # type: ignore[method-assign]  # that is the point
 

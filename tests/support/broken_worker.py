@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping
 from contracts import GROUP, SignalVector
 from contracts.codec import encode
 from worker.cli.main import main
-from worker.serving import committer as results
-from worker.serving.committer import Commit, Outcome, Results
-from worker.serving.intake import Entry
-from worker.transport.client import translated
+from worker.serving.committer import Results
+from worker.serving.outcomes import Commit, Publication
+from worker.serving.request_stream import Entry
 from worker.transport.scripts import CommitStatus
 
 #: Share of the commits that lose their outcome.
@@ -26,22 +25,23 @@ DEATHS = 0.01
 
 # Each process draws its own sequence, so that a restarted one does not fail at the same commit for ever.
 _rng = random.Random(f"1-{os.getpid()}")
-_commit = Results.commit
+_commit = Results.publish
 
 
-def acknowledge_first(self: Results, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
+def acknowledge_first(
+    self: Results, entry: Entry, publication: Publication, *, deadline_ms: int | None = None
+) -> Commit:
     """Acknowledge, and seldom never come to publish; the process lives on and all else is right."""
     if _rng.random() >= LOSSES:
-        return _commit(self, entry, outcome, deadline_ms=deadline_ms)
-    with translated():
-        self._client.xack(self._names.requests, GROUP, entry.id)  # type: ignore[attr-defined]  # set below
+        return _commit(self, entry, publication, deadline_ms=deadline_ms)
+    self._commands.xack(self._names.requests, GROUP, entry.id)
     return Commit(CommitStatus.COMMITTED, "")
 
 
-def die(self: Results, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
+def die(self: Results, entry: Entry, publication: Publication, *, deadline_ms: int | None = None) -> Commit:
     """Commit as the real worker does, in a process that often dies just before or just after."""
     _die_seldom()
-    commit = _commit(self, entry, outcome, deadline_ms=deadline_ms)
+    commit = _commit(self, entry, publication, deadline_ms=deadline_ms)
     _die_seldom()
     return commit
 
@@ -51,18 +51,18 @@ def _die_seldom() -> None:
         os._exit(1)
 
 
-def forget(self: Results, entry: Entry, outcome: Outcome, *, deadline_ms: int | None = None) -> Commit:
+def forget(self: Results, entry: Entry, publication: Publication, *, deadline_ms: int | None = None) -> Commit:
     """Publish without looking whether the request id has an outcome: duplicates are answered twice."""
     del deadline_ms
-    with translated():
-        commit = _publish(self, outcome)
-        self._client.xack(self._names.requests, GROUP, entry.id)  # type: ignore[attr-defined]  # set below
-        return commit
+    commit = _publish(self, publication)
+    self._commands.xack(self._names.requests, GROUP, entry.id)
+    return commit
 
 
-def _publish(self: Results, outcome: Outcome) -> Commit:
-    stream = self._names.results if isinstance(outcome, SignalVector) else self._names.rejections
-    added = self._client.xadd(stream, encode(outcome))  # type: ignore[attr-defined]  # set below
+def _publish(self: Results, publication: Publication) -> Commit:
+    stream = self._names.results if isinstance(publication, SignalVector) else self._names.rejections
+    flat = [text for pair in encode(publication).items() for text in pair]
+    added = self._commands.execute_command("XADD", stream, "*", *flat)
     return Commit(CommitStatus.COMMITTED, added.decode())
 
 
@@ -71,14 +71,7 @@ BROKEN: Mapping[str, Callable[..., Commit]] = {"acknowledge_first": acknowledge_
 
 def break_commit(way: str) -> None:
     """Replace the commit of every worker of this process."""
-    made = results.Results.__init__
-
-    def remember_client(self: Results, commands: object, *rest: object, **named: object) -> None:
-        made(self, commands, *rest, **named)  # type: ignore[arg-type]  # handed through
-        self._client = commands  # type: ignore[attr-defined]  # the broken commits' own
-
-    results.Results.__init__ = remember_client  # type: ignore[method-assign]  # that is the point
-    results.Results.commit = BROKEN[way]  # type: ignore[method-assign]  # that is the point
+    Results.publish = BROKEN[way]  # type: ignore[method-assign]  # that is the point
 
 
 if __name__ == "__main__":

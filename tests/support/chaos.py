@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import redis
 
 from tests.support.breakage import Hand, Scene
 from tests.support.checker import Ledger, Verdict
@@ -26,6 +25,7 @@ from tests.support.servers import PrivateServers
 from tests.support.serving import Streams
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
+from worker.errors import StreamUnavailable
 
 #: Share of requests that the producer adds twice, and of entries that are garbage.
 DOUBLED, GARBAGE = 0.05, 0.02
@@ -209,7 +209,7 @@ class Chaos:
                         flat = [text for pair in fields.items() for text in pair]
                         pipe.execute_command("XADD", self._streams.names.requests, "*", *flat)  # type: ignore[no-untyped-call]
                     pipe.execute()
-            except (redis.RedisError, OSError):
+            except (StreamUnavailable, OSError):
                 time.sleep(0.05)
             else:
                 return
@@ -264,12 +264,12 @@ class Chaos:
 
     def _worked_through(self) -> bool:
         time.sleep(0.2)
-        with suppress(redis.RedisError, ValueError):
+        with suppress(StreamUnavailable, ValueError):
             return self._streams.pending() == 0 and self._lag() == 0
         return False
 
     def _keeps_pace(self) -> bool:
-        with suppress(redis.RedisError, ValueError):
+        with suppress(StreamUnavailable, ValueError):
             return self._lag() < self._plan.backlog
         return True
 

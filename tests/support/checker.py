@@ -15,7 +15,7 @@ from contracts import GROUP, Rejection, SignalVector, weights_digest
 from contracts.codec import decode
 from contracts.entry_ids import EntryId
 from tests.support.serving import Streams
-from worker.transport.client import pairs_of, say
+from worker.transport.client import pairs_of
 
 #: Entries asked for at once.
 _PIECE = 1000
@@ -184,7 +184,7 @@ class Ledger:
                 self.take(stream, [(raw_id, flat)])
 
     def _pieces(self, stream: str, last: str) -> Iterator[Any]:
-        while rows := say(self._streams.client, "XRANGE", stream, f"({last}", "+", "COUNT", _PIECE):
+        while rows := self._streams.client.execute_command("XRANGE", stream, f"({last}", "+", "COUNT", _PIECE):
             yield rows
             last = rows[-1][0].decode()
 

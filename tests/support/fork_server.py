@@ -30,7 +30,13 @@ from worker.embedded.processes import bind_to_parent
 from worker.settings import inherited_environment
 
 #: The slow imports of `run` and `publish-registry`; LightGBM is imported before them, without its optional parts.
-WARM_MODULES = ("worker.cli.main", "worker.app", "worker.registry.publisher", "worker.registry.migrations")
+WARM_MODULES = (
+    "worker.cli.main",
+    "worker.app",
+    "worker.build",
+    "worker.registry.publisher",
+    "worker.registry.migrations",
+)
 #: Keeps libraries from starting threads when they are imported: OpenBLAS its pool, Arrow's jemalloc its collector.
 _SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 #: Most bytes of one request: a module, its arguments and its environment.
@@ -263,9 +269,9 @@ class _Server:
 def _warm_up() -> None:
     """Import what children import, and compute what takes long and is the same in every process."""
     from tests.support.market import load_kernels, xnys  # noqa: PLC0415 - for the parent alone
-    from worker.cli.run import _import_lightgbm  # noqa: PLC0415 - as above
+    from worker.runtime import import_lightgbm  # noqa: PLC0415 - as above
 
-    _import_lightgbm()
+    import_lightgbm()
     for module in WARM_MODULES:
         importlib.import_module(module)
     xnys()

@@ -19,10 +19,10 @@ from strategies.models.bundle_store import load_bundle
 from tests.support.serving import NOW, Streams
 from tests.support.world import STRATEGY, SYMBOLS
 from worker.cli.main import app
-from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.serving.pipeline import DeliveryRecord, ServingRules, compute, signal_vector
 from worker.serving.slots import ActiveBundle
 
-_DELIVERY = Delivery(worker="w", code_version="0.0.1", queue_ms=0, compute_ms=0, deliveries=1)
+_DELIVERY = DeliveryRecord(worker="w", code_version="0.0.1", queue_ms=0, compute_ms=0, deliveries=1)
 _LATER = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -33,7 +33,7 @@ class Press:
         self._folder, self._streams = folder, streams
         snapshot = latest_snapshot(folder / "data")
         calendar = SessionCalendar(snapshot.calendar)
-        self._panel, self._rules = load_panel(snapshot, calendar), Rules(calendar=calendar)
+        self._panel, self._rules = load_panel(snapshot, calendar), ServingRules(calendar=calendar)
         self._bundles: dict[str, ActiveBundle] = {}
 
     def vector(self, request_id: str, *, version: str = "v1", session: int = -1) -> SignalVector:
@@ -43,7 +43,7 @@ class Press:
             self._bundles[version] = ActiveBundle(bundle=bundle, activation=1, since=NOW)
         as_of = self._panel.sessions[session].astype(object)
         request = SignalRequest(request_id=request_id, strategy=STRATEGY, symbols=SYMBOLS, as_of=as_of)
-        found = answer(request, self._bundles[version], self._panel, self._rules, _LATER)
+        found = compute(request, self._bundles[version], self._panel, self._rules, _LATER)
         return signal_vector(found, _DELIVERY, self._rules, _LATER)
 
     def publish(self, vector: SignalVector, at: datetime, stream: str | None = None) -> str:

@@ -16,7 +16,6 @@ import redis
 from tests.support.servers import connect_redis
 from worker.embedded.identity import free_port
 from worker.embedded.processes import Launch, launch, wait_until
-from worker.transport.client import say
 
 #: Time that a server has to start, or to copy what the other has, in seconds.
 _PATIENCE = 60.0
@@ -54,7 +53,7 @@ def follow(url: str, leader: str) -> None:
     parts = urlsplit(leader)
     with connect_redis(url) as client:
         client.config_set("masterauth", parts.password or "")
-        say(client, "REPLICAOF", parts.hostname or "127.0.0.1", parts.port or 6379)
+        client.execute_command("REPLICAOF", parts.hostname or "127.0.0.1", parts.port or 6379)
 
     def follows() -> bool:
         with suppress(redis.RedisError), connect_redis(url) as client:
@@ -67,7 +66,7 @@ def follow(url: str, leader: str) -> None:
 def lead(url: str) -> None:
     """Let a server follow nobody any more."""
     with connect_redis(url) as client:
-        say(client, "REPLICAOF", "NO", "ONE")
+        client.execute_command("REPLICAOF", "NO", "ONE")
 
 
 def answers(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -17,19 +18,21 @@ from strategies.construction import Construction
 from strategies.expressions.feature_sets import feature_set
 from strategies.market.bars import Panel
 from strategies.models.bundle import ALPHA158_LABEL, Bundle
-from worker.retry import Outage, Patience
-from worker.serving.committer import Results
-from worker.serving.consumer import Consumer, Limits
-from worker.serving.failpoints import failpoints
-from worker.serving.intake import RequestStream
+from worker.retry import Outage, RetryPolicy
+from worker.serving.committer import Committer, Results
+from worker.serving.consumer import Consumer
+from worker.serving.failpoints import Failpoint, Step, failpoints
+from worker.serving.intake import Intake, Limits
 from worker.serving.leases import Leases
-from worker.serving.pipeline import Rules
-from worker.serving.processor import Answers, Identity
+from worker.serving.pipeline import ServingRules
+from worker.serving.processor import Answerer, Processor, WorkerIdentity
+from worker.serving.request_stream import Entry, RequestStream
 from worker.serving.shadow import Shadows
 from worker.serving.slots import ActiveBundle, Slots
+from worker.shutdown import Shutdown
 from worker.telemetry import Counters, Pulse
-from worker.tracing import no_tracing
-from worker.transport.client import Client, connect, pairs_of, say
+from worker.tracing import Finish, Pairs, Tracing, no_tracing
+from worker.transport.client import Client, connect, pairs_of
 
 #: Well after the close of the last session that the builders make.
 NOW = datetime(2013, 3, 2, 12, 0, tzinfo=UTC)
@@ -68,7 +71,7 @@ class Streams:
     def add(self, fields: Mapping[bytes | str, bytes | str], *, times: int = 1) -> list[str]:
         """Add a request as a producer would, and return the entry ids."""
         flat = [text for pair in fields.items() for text in pair]
-        return [say(self.client, "XADD", self.names.requests, "*", *flat).decode() for _ in range(times)]
+        return [self.client.execute_command("XADD", self.names.requests, "*", *flat).decode() for _ in range(times)]
 
     def results(self) -> list[SignalVector]:
         """Return every vector."""
@@ -97,7 +100,7 @@ class Streams:
 
     def _entries(self, stream: str) -> Iterator[tuple[tuple[bytes, bytes], ...]]:
         start = "-"
-        while rows := say(self.client, "XRANGE", stream, start, "+", "COUNT", 1000):
+        while rows := self.client.execute_command("XRANGE", stream, start, "+", "COUNT", 1000):
             yield from (pairs_of(flat) for _, flat in rows)
             start = f"({rows[-1][0].decode()}"
 
@@ -112,7 +115,6 @@ def make_limits(**changes: float) -> Limits:
         "max_deliveries": 5,
         "max_entry_bytes": 262_144,
         "max_symbols": 5000,
-        "shutdown_timeout_seconds": 5.0,
         "retry_pause_ms": 10,
     }
     return Limits(**{**values, **changes})  # type: ignore[arg-type]  # ints and floats as the fields want them
@@ -148,23 +150,25 @@ def make_active(universe: Sequence[str] = (), *, seed: int = 0, activation: int 
 
 
 class Bench:
-    """One consumer, built as the composition root builds it, with the clock in the test's hand."""
+    """One consumer, built as the composition root builds it, with clock and failpoint chosen by the test."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a choice of some test
         self,
         url: str,
         names: StreamNames,
-        rules: Rules,
+        rules: ServingRules,
         *,
         name: str = "w1",
         limits: Limits | None = None,
         served: tuple[str, ...] = (),
+        grace_seconds: float = 5.0,
+        stream: RequestStream | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
-        self.names, self.rules, self.stop = names, rules, threading.Event()
-        self.leave_now = threading.Event()
-        self.limits = limits or make_limits()
+        self.names, self.rules, self.limits = names, rules, limits or make_limits()
+        self.shutdown, self.paused = Shutdown(grace_seconds), threading.Event()
         commands = open_client(url, f"{name}:commands")
-        self.stream = RequestStream(
+        self.stream = stream or RequestStream(
             open_client(url, f"{name}:reader", block_ms=self.limits.block_ms),
             commands,
             names,
@@ -175,31 +179,74 @@ class Bench:
         self.results = Results(commands, names, name, dedupe_seconds=3600)
         self.slots, self.counters, self.outage = Slots(served), Counters(), Outage("requests")
         self.shadows = Shadows(self.slots, share=1.0, size=8)
-        self.now = NOW
-        self.consumer = Consumer(
-            worker=name,
-            names=names,
-            stream=self.stream,
-            results=self.results,
-            leases=self.leases,
-            answers=Answers(
-                Identity(worker=name, code_version="test"),
-                self.slots,
-                rules,
-                shadows=self.shadows,
-                counters=self.counters,
-            ),
-            shadows=self.shadows,
-            limits=self.limits,
+        self.pulse, self.now = pulse or Pulse(), NOW
+        self._tracing: Tracing = no_tracing
+        #: Called at each step of an entry.
+        self.failpoint: Failpoint = failpoints("")
+        inflight_retry = RetryPolicy(self.shutdown.forced, self.outage, 0.2, pulse=self.pulse)
+        self.intake = Intake(
+            self.stream,
+            self.leases,
+            names,
+            self.limits,
+            retry=RetryPolicy(self.shutdown.stopping, self.outage, 0.2, pulse=self.pulse),
+            inflight_retry=inflight_retry,
+            shutdown=self.shutdown,
+            paused=self.paused,
             counters=self.counters,
-            patience=Patience(self.stop, self.outage, 0.2),
-            patience_in_hand=Patience(self.leave_now, self.outage, 0.2),
-            leave_now=self.leave_now,
-            clock=lambda: self.now,
-            reach=failpoints(""),
-            pulse=Pulse(),
-            tracing=no_tracing,
+            pulse=self.pulse,
         )
+        self.committer = Committer(
+            self.results, self.intake, inflight_retry, worker=name, clock=self._clock, failpoint=self._failpoint
+        )
+        self.answerer = Answerer(
+            WorkerIdentity(worker=name, code_version="test"),
+            self.slots,
+            rules,
+            shadows=self.shadows,
+            counters=self.counters,
+        )
+        self.processor = Processor(
+            name, self.answerer, self.committer, self.limits, clock=self._clock, failpoint=self._failpoint
+        )
+        self.consumer = Consumer(
+            self.intake,
+            self.processor,
+            self.committer,
+            shadows=self.shadows,
+            counters=self.counters,
+            clock=self._clock,
+            tracing=self._trace,
+        )
+
+    def run_once(self) -> None:
+        """Process what can be read now, without waiting for more: what is pending, what is overdue, what is new."""
+        self.stream.ensure_group()
+        in_flight = self.leases.in_flight() | self.intake.nacked.keys()
+        for entry in self.stream.recover(in_flight):
+            self.take([entry])
+        while claimed := self.stream.claim():
+            self.take([claimed])
+        while entries := self.intake.read_new(1):
+            self.take(entries)
+
+    def take(self, entries: Sequence[Entry]) -> None:
+        """Process these entries as the intake yields them."""
+        for entry in self.intake.admit(entries):
+            self.consumer.handle(entry)
+
+    def trace(self, tracing: Tracing) -> None:
+        """Have entries traced from now on."""
+        self._tracing = tracing
+
+    def _trace(self, entry_id: str, pairs: Pairs) -> AbstractContextManager[Finish]:
+        return self._tracing(entry_id, pairs)
+
+    def _clock(self) -> datetime:
+        return self.now
+
+    def _failpoint(self, step: Step) -> None:
+        self.failpoint(step)
 
     def serve(self, panel: Panel | None, active: Sequence[ActiveBundle], *, known: Sequence[str] = ()) -> None:
         """Let a snapshot and bundles serve."""
@@ -207,4 +254,4 @@ class Bench:
             self.slots.put_panel(panel)
         for one in active:
             self.slots.put(one)
-        self.slots.know(frozenset([*known, *(one.bundle.strategy for one in active)]))
+        self.slots.set_registered(frozenset([*known, *(one.bundle.strategy for one in active)]))

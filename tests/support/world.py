@@ -20,7 +20,7 @@ from strategies.models.configuration import TrainingConfig
 from tests.support.market import make_bars, write_snapshot
 from tests.support.serving import NOW
 from worker.registry.registry import Registration, Registry
-from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.serving.pipeline import DeliveryRecord, ServingRules, compute, signal_vector
 from worker.serving.slots import ActiveBundle
 
 STRATEGY = "alpha_baseline"
@@ -72,8 +72,8 @@ def catalogue(folder: Path, version: str = "v1") -> dict[str, dict[str, str]]:
     panel = load_panel(snapshot, SessionCalendar(snapshot.calendar))
     bundle = load_bundle(folder / "artifacts" / "models" / STRATEGY / version)
     active = ActiveBundle(bundle=bundle, activation=1, since=NOW)
-    rules = Rules(calendar=SessionCalendar(snapshot.calendar))
-    delivery = Delivery(worker="w", code_version="1", queue_ms=0, compute_ms=0, deliveries=1)
+    rules = ServingRules(calendar=SessionCalendar(snapshot.calendar))
+    delivery = DeliveryRecord(worker="w", code_version="1", queue_ms=0, compute_ms=0, deliveries=1)
     requests: dict[str, dict[str, str]] = {
         "unknown_symbol": {"strategy": STRATEGY, "symbols": "ZZZZ"},
         "unknown_strategy": {"strategy": "nobody"},
@@ -82,7 +82,7 @@ def catalogue(folder: Path, version: str = "v1") -> dict[str, dict[str, str]]:
     for session in panel.sessions[-20:]:
         for symbols in (SYMBOLS, SYMBOLS[:2], SYMBOLS[1:]):
             request = SignalRequest(request_id="r", strategy=STRATEGY, symbols=symbols, as_of=session.astype(object))
-            vector = signal_vector(answer(request, active, panel, rules, _LATER), delivery, rules, _LATER)
+            vector = signal_vector(compute(request, active, panel, rules, _LATER), delivery, rules, _LATER)
             requests[weights_digest(vector.weights)] = {
                 "strategy": STRATEGY,
                 "symbols": ",".join(symbols),

@@ -19,7 +19,7 @@ from worker.embedded import StackNotRunning
 
 if TYPE_CHECKING:
     from strategies.analysis.comparison import Comparison, SessionComparison
-    from worker.operations.comparison.gathering import Evidence, Sources
+    from worker.operations.comparison.gathering import ComparisonSources, Evidence
     from worker.registry.models import ModelVersion
     from worker.settings import Settings
 
@@ -56,9 +56,9 @@ def gathered(settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", so
         WorkerError: It cannot be gathered.
     """
     from contracts import StreamNames
-    from worker.operations.comparison.gathering import Sources, recomputed
+    from worker.operations.comparison.gathering import ComparisonSources, recomputed
 
-    sources = Sources(
+    sources = ComparisonSources(
         names=StreamNames(settings.namespace),
         data_dir=settings.data_dir,
         artifacts_dir=settings.artifacts_dir,
@@ -72,7 +72,10 @@ def gathered(settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", so
 
 
 def _from_streams(
-    settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", sources: "Sources", source: EvidenceSource
+    settings: "Settings",
+    rows: "tuple[ModelVersion, ModelVersion]",
+    sources: "ComparisonSources",
+    source: EvidenceSource,
 ) -> "Evidence":
     from worker.operations.comparison.gathering import from_streams
     from worker.transport.client import connect

@@ -41,17 +41,13 @@ def read_fleet(client: "Client", names: "StreamNames") -> list[WorkerBeat]:
     Raises:
         StreamUnavailable: The server cannot be reached.
     """
-    from worker.transport.client import translated
-
-    with translated():
-        seconds, micros = client.time()
-        keys = sorted(client.scan_iter(match=names.worker("*"), count=1000))
-        with client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.hgetall(key)
-                pipe.pttl(key)
-            replies = pipe.execute()
-    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    now_ms = int(client.server_time().timestamp() * 1000)
+    keys = sorted(client.scan_iter(match=names.worker("*"), count=1000))
+    with client.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.hgetall(key)
+            pipe.pttl(key)
+        replies = pipe.execute()
     found = [
         _beat(_text(key).removeprefix(names.worker("")), fields, int(left_ms), now_ms)
         for key, fields, left_ms in zip(keys, replies[::2], replies[1::2], strict=True)
@@ -81,11 +77,9 @@ def _consumers(client: "Client", names: "StreamNames") -> list[WorkerBeat]:
     """Return the consumers of the group as workers that are gone: one that ends in order removes its consumer."""
     from contracts import GROUP
     from worker.errors import StreamUnavailable
-    from worker.transport.client import translated
 
     try:
-        with translated():
-            consumers: list[dict[str, Any]] = client.xinfo_consumers(names.requests, GROUP)
+        consumers: list[dict[str, Any]] = client.xinfo_consumers(names.requests, GROUP)
     except StreamUnavailable as error:
         if error.reason not in {"NOGROUP", "ResponseError"}:  # no group, or no stream: nobody ever read
             raise

@@ -24,7 +24,7 @@ from worker.cli._common import (
 from worker.cli._tables import Column, print_table, right
 
 if TYPE_CHECKING:
-    from worker.operations.commands import Answer
+    from worker.operations.commands import CommandReply
     from worker.settings import Settings
 
 app = typer.Typer(
@@ -99,7 +99,9 @@ def _send(event: ControlEvent, settings: "Settings", timeout: float | None, *, a
         refuse(f"no answer within {timeout:g} s from {', '.join(silent)}", ExitCode.TIMEOUT)
 
 
-def _answers(event: ControlEvent, settings: "Settings", timeout: float | None) -> "tuple[str, list[Answer], list[str]]":
+def _answers(
+    event: ControlEvent, settings: "Settings", timeout: float | None
+) -> "tuple[str, list[CommandReply], list[str]]":
     """Return the id of the event, what was answered, and who lives."""
     from contracts import StreamNames
     from worker.client import SignalClient
@@ -115,12 +117,12 @@ def _answers(event: ControlEvent, settings: "Settings", timeout: float | None) -
         with SignalClient(url, namespace=settings.namespace) as fleet:
             living = fleet.workers()
         control_id = commander.send(event)
-        return control_id, commander.answers(event, control_id, living, timeout), [beat.worker for beat in living]
+        return control_id, commander.replies(event, control_id, living, timeout), [beat.worker for beat in living]
     finally:
         client.close()
 
 
-def _show(event: ControlEvent, control_id: str, answers: "list[Answer]") -> None:
+def _show(event: ControlEvent, control_id: str, answers: "list[CommandReply]") -> None:
     typer.echo(f"sent {event.type.value} as {control_id}")
     if not answers:
         return

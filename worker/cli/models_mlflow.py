@@ -34,7 +34,7 @@ def fetch(
         row = models.show(strategy, version)
     settings = settings_of()
     uri, pinned = _pinned(row)
-    with _refusals():
+    with _reporter():
         fetched = _fetch(uri)
         if fetched.sha256 != pinned:
             refuse(
@@ -59,7 +59,7 @@ def read_uri(uri: str, stated: "Registration") -> "Registration":
     from worker.operations.registration import Origin, registration_out_of_mlflow
 
     artifacts_dir = settings_of().artifacts_dir
-    with _refusals():
+    with _reporter():
         fetched = _fetch(uri)
         named = (stated.strategy, stated.version)
         if fetched.bare and not all(named):
@@ -108,7 +108,7 @@ def _kept(fetched: "Fetched", artifacts_dir: Path, strategy: str) -> Iterator[Pa
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _reporter() -> Iterator[None]:
     from strategies.errors import BundleError, BundleNotFound
 
     try:

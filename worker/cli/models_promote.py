@@ -27,7 +27,7 @@ from worker.cli._tables import Column, print_table
 if TYPE_CHECKING:
     from worker.operations.comparison.gate import Criterion
     from worker.operations.comparison.gathering import Evidence
-    from worker.operations.promotion import Standing
+    from worker.operations.promotion import PromotionBaseline
 
 
 def promote(
@@ -62,9 +62,9 @@ def promote(
 
     Example: signal-worker models promote alpha_baseline v2 --min-rank-ic 0.02 --min-agreement 0.3 --sessions 60
     """
-    from worker.operations.comparison.gate import Candidacy, Limits, judge
+    from worker.operations.comparison.gate import Candidacy, PromotionLimits, evaluate
 
-    limits = Limits(
+    limits = PromotionLimits(
         sessions=sessions,
         min_rank_ic=min_rank_ic,
         min_agreement=min_agreement,
@@ -72,7 +72,7 @@ def promote(
         max_tied_share=max_tied_share,
         max_latency_ratio=max_latency_ratio,
     )
-    settings, before = settings_of(namespace=namespace), _standing(strategy, version)
+    settings, before = settings_of(namespace=namespace), _baseline(strategy, version)
     source = EvidenceSource(
         recompute_sessions=sessions if recompute else None,
         since=since.date() if since else None,
@@ -81,7 +81,7 @@ def promote(
     )
     evidence = comparison.gathered(settings, (before.serving, before.candidate), source)
     candidacy = Candidacy(status=before.candidate.status, unproven=evidence.right.unproven)
-    criteria = judge(evidence.comparison, candidacy, limits)
+    criteria = evaluate(evidence.comparison, candidacy, limits)
     passed = all(one.holds for one in criteria)
     number = _activate(before, _reason(evidence, criteria, reason), by) if passed and not dry_run else None
     if as_json:
@@ -91,12 +91,12 @@ def promote(
     _end(before, criteria, number)
 
 
-def _standing(strategy: str, version: str) -> "Standing":
-    from worker.operations.promotion import NothingActive, standing
+def _baseline(strategy: str, version: str) -> "PromotionBaseline":
+    from worker.operations.promotion import NothingActive, promotion_baseline
 
     with registry(strategy, version) as models:
         try:
-            before = standing(models, strategy, version)
+            before = promotion_baseline(models, strategy, version)
         except NothingActive as error:
             refuse(error, code=ExitCode.CONFLICT)
     if before.active.version == version:
@@ -107,7 +107,7 @@ def _standing(strategy: str, version: str) -> "Standing":
     return before
 
 
-def _activate(before: "Standing", reason: str, by: str | None) -> int:
+def _activate(before: "PromotionBaseline", reason: str, by: str | None) -> int:
     from worker.operations.promotion import RegistryChanged
     from worker.operations.promotion import promote as activate
 
@@ -141,7 +141,7 @@ def _show(evidence: "Evidence", criteria: "Sequence[Criterion]") -> None:
     print_table(columns, [(one.name, one.value, one.limit, "yes" if one.holds else "no") for one in criteria])
 
 
-def _end(before: "Standing", criteria: "Sequence[Criterion]", number: int | None) -> None:
+def _end(before: "PromotionBaseline", criteria: "Sequence[Criterion]", number: int | None) -> None:
     candidate = before.candidate
     name = f"{candidate.strategy} {candidate.version}"
     failed = [str(one) for one in criteria if not one.holds]

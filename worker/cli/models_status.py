@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     from contracts import StandingCandidate
     from worker.cli._fleet import WorkerBeat
-    from worker.operations.fleet_status import Standing
+    from worker.operations.fleet_status import FleetStatus
     from worker.registry.models import ActiveModel
     from worker.settings import Settings
 
-    Rows = list[tuple[WorkerBeat, Standing | None]]
+    Rows = list[tuple[WorkerBeat, FleetStatus | None]]
 
 
 def status(namespace: Namespace = None, *, as_json: Json = False) -> None:
@@ -82,20 +82,20 @@ def _active() -> "Mapping[str, ActiveModel] | None":
 
 def _rows(beats: "Sequence[WorkerBeat]", active: "Mapping[str, ActiveModel] | None") -> "Rows":
     """Return a row for each worker and strategy; of a worker that cannot be read nothing but its state is known."""
-    from worker.operations.fleet_status import standings
+    from worker.operations.fleet_status import fleet_status
 
     rows: Rows = []
     for beat in beats:
-        known = standings([beat.heartbeat], active) if beat.heartbeat else [None]
+        known = fleet_status([beat.heartbeat], active) if beat.heartbeat else [None]
         # What a silent worker serves was true once; nobody knows whether it is.
         rows += [(beat, row and replace(row, equal=row.equal if beat.beats else None)) for row in known]
     return rows
 
 
-def _as_json(beat: "WorkerBeat", row: "Standing | None") -> dict[str, Any]:
-    from worker.operations.fleet_status import Standing
+def _as_json(beat: "WorkerBeat", row: "FleetStatus | None") -> dict[str, Any]:
+    from worker.operations.fleet_status import FleetStatus
 
-    known = plain(row) if row else dict.fromkeys(Standing.__slots__) | {"strategy": "", "cached": False}
+    known = plain(row) if row else dict.fromkeys(FleetStatus.__slots__) | {"strategy": "", "cached": False}
     return known | {
         "worker": beat.worker,
         "state": beat.state,
@@ -138,7 +138,7 @@ def _reasons(beat: "WorkerBeat") -> "list[str]":
     ]
 
 
-def _state_cells(beat: "WorkerBeat", row: "Standing | None") -> tuple[str | None, ...]:
+def _state_cells(beat: "WorkerBeat", row: "FleetStatus | None") -> tuple[str | None, ...]:
     age = f"{span_text(beat.beat_age_ms)} ago"
     if row is None:
         return beat.worker, beat.state, age, None, None, None, None
@@ -154,7 +154,7 @@ def _state_cells(beat: "WorkerBeat", row: "Standing | None") -> tuple[str | None
     )
 
 
-def _detail_cells(row: "Standing") -> tuple[str | None, ...]:
+def _detail_cells(row: "FleetStatus") -> tuple[str | None, ...]:
     return (
         row.worker,
         row.strategy or None,

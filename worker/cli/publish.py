@@ -64,9 +64,9 @@ def publish_registry(
 
 
 def _check(late_seconds: float, *, as_json: bool) -> None:
-    from worker.registry.outbox import standing
+    from worker.registry.outbox import publisher_status
 
-    found = standing(database_url_of(settings_of()))
+    found = publisher_status(database_url_of(settings_of()))
     oldest = f", the oldest for {found.oldest_seconds:.1f} s" if found.waiting else ""
     if as_json:
         print_json(found)

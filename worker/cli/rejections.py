@@ -13,7 +13,7 @@ from worker.cli._streams import span_ms, span_text, stream_server
 from worker.cli._tables import Column, print_rows, print_table, right
 
 if TYPE_CHECKING:
-    from worker.operations.redrive import Filter, Redrive, Rejected, Rejections
+    from worker.operations.redrive import Filter, RedriveResult, RejectedRequest, Rejections
 
 app = typer.Typer(cls=VerbGroup, help="Rejected requests: list, show, put back, delete.", no_args_is_help=True)
 
@@ -170,13 +170,13 @@ def _refuse_mixed(ids: Sequence[str] | None, wanted: "Filter") -> None:
         refuse("ids and filters were both given; name the ids, or select by filters")
 
 
-def _chosen(rejections: "Rejections", ids: Sequence[str] | None, wanted: "Filter") -> "Iterable[Rejected]":
+def _chosen(rejections: "Rejections", ids: Sequence[str] | None, wanted: "Filter") -> "Iterable[RejectedRequest]":
     if ids:
         return [_find(rejections, wanted_id) for wanted_id in dict.fromkeys(ids)]
     return rejections.found(wanted)
 
 
-def _purged(rejections: "Rejections", chosen: "Iterable[Rejected]", *, act: bool) -> tuple[Counter[str], int]:
+def _purged(rejections: "Rejections", chosen: "Iterable[RejectedRequest]", *, act: bool) -> tuple[Counter[str], int]:
     """Return how many are selected a code, and how many were deleted; in constant memory."""
     counts: Counter[str] = Counter()
     deleted, batch = 0, []
@@ -189,14 +189,14 @@ def _purged(rejections: "Rejections", chosen: "Iterable[Rejected]", *, act: bool
     return counts, deleted + (rejections.purge(batch) if act else 0)
 
 
-def _find(rejections: "Rejections", wanted_id: str) -> "Rejected":
+def _find(rejections: "Rejections", wanted_id: str) -> "RejectedRequest":
     found = rejections.find(wanted_id)
     if found is None:
         refuse(f"no rejection of {wanted_id} is on the stream", code=ExitCode.NOT_FOUND)
     return found
 
 
-def _redriven(rejections: "Rejections", rejected: "Rejected", *, act: bool) -> dict[str, Any]:
+def _redriven(rejections: "Rejections", rejected: "RejectedRequest", *, act: bool) -> dict[str, Any]:
     from worker.client.errors import RedriveRefused
 
     known = {"request_id": rejected.rejection.request_id, "code": rejected.rejection.code.value}
@@ -210,7 +210,7 @@ def _redriven(rejections: "Rejections", rejected: "Rejected", *, act: bool) -> d
     return {"status": done.status.value, **known, "detail": _sentence(done)}
 
 
-def _sentence(done: "Redrive") -> str:
+def _sentence(done: "RedriveResult") -> str:
     from worker.operations.redrive import RedriveStatus
 
     return {
@@ -249,17 +249,17 @@ def _rejections(namespace: str | None) -> "Iterator[Rejections]":
         yield Rejections(client, names, remembered_seconds=settings.dedupe_seconds)
 
 
-def _fields(rejected: "Rejected") -> dict[str, Any]:
+def _fields(rejected: "RejectedRequest") -> dict[str, Any]:
     return {"entry_id": rejected.entry_id, **_dumped(rejected)}
 
 
-def _dumped(rejected: "Rejected") -> dict[str, Any]:
+def _dumped(rejected: "RejectedRequest") -> dict[str, Any]:
     dumped = rejected.rejection.model_dump(mode="json", exclude_none=True)
     # The rejection's own `entry_id` is the request's place; beside the rejection's it needs its full name.
     return {"request_entry_id" if name == "entry_id" else name: value for name, value in dumped.items()}
 
 
-def _row(rejected: "Rejected") -> dict[str, Any]:
+def _row(rejected: "RejectedRequest") -> dict[str, Any]:
     import time
 
     return {

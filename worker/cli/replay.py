@@ -15,7 +15,7 @@ from worker.cli._tables import Column, print_line, print_table, right
 from worker.embedded import StackNotRunning
 
 if TYPE_CHECKING:
-    from worker.operations.replay.audit import Finding
+    from worker.operations.replay.audit import ReplayFinding
     from worker.operations.replay.published import Publications
     from worker.settings import Settings
 
@@ -58,7 +58,7 @@ def replay(
 def _replay_one(settings: "Settings", name: str, where: dict[str, bool], *, as_json: bool) -> None:
     from worker.operations.archive import ArchiveUnusable
     from worker.operations.replay.audit import replay as replay_one
-    from worker.operations.replay.errors import NotPublished
+    from worker.operations.replay.published import NotPublished
 
     with ExitStack() as stack:
         try:
@@ -83,7 +83,7 @@ def _audit(
 ) -> None:
     from worker.operations.archive import ArchiveUnusable
     from worker.operations.replay.audit import audit
-    from worker.operations.replay.errors import NotPublished
+    from worker.operations.replay.published import NotPublished
 
     with ExitStack() as stack:
         try:
@@ -123,28 +123,28 @@ def _publications(settings: "Settings", stack: ExitStack, *, offline: bool, shad
 
 
 def _lineage(settings: "Settings") -> Any:  # noqa: ANN401 - imported late
-    from worker.operations.replay.lineage import Lineage
+    from worker.operations.replay.lineage import LineageResolver
 
-    return Lineage(settings.artifacts_dir, settings.data_dir)
+    return LineageResolver(settings.artifacts_dir, settings.data_dir)
 
 
 def _code_version() -> str:
-    from worker.app import code_version
+    from worker.runtime import code_version
 
     return code_version()
 
 
-def _end(findings: "Sequence[Finding]") -> None:
-    from worker.operations.replay.audit import Outcome
+def _end(findings: "Sequence[ReplayFinding]") -> None:
+    from worker.operations.replay.audit import ReplayOutcome
 
     outcomes = {finding.outcome for finding in findings}
-    if Outcome.DIFFERENT in outcomes:
+    if ReplayOutcome.DIFFERENT in outcomes:
         raise typer.Exit(ExitCode.FAILED)
-    if Outcome.NOT_REPRODUCIBLE in outcomes:
+    if ReplayOutcome.NOT_REPRODUCIBLE in outcomes:
         raise typer.Exit(ExitCode.NOT_FOUND)
 
 
-def _as_json(finding: "Finding") -> dict[str, Any]:
+def _as_json(finding: "ReplayFinding") -> dict[str, Any]:
     vector = finding.published.vector
     return {
         "entry_id": finding.published.entry_id,
@@ -160,7 +160,7 @@ def _as_json(finding: "Finding") -> dict[str, Any]:
     }
 
 
-def _show(finding: "Finding") -> None:
+def _show(finding: "ReplayFinding") -> None:
     from contracts import ServedAs
 
     vector = finding.published.vector
@@ -177,15 +177,15 @@ def _show(finding: "Finding") -> None:
         print_line(f"note: {note}")
 
 
-def _show_audit(findings: "Sequence[Finding]", total: int) -> None:
-    from worker.operations.replay.audit import Outcome, tally
+def _show_audit(findings: "Sequence[ReplayFinding]", total: int) -> None:
+    from worker.operations.replay.audit import ReplayOutcome, tally
 
     counts = tally(findings)
     rows = [
-        (strategy, version, snapshot[:12], *(counts[strategy, version, snapshot, outcome] for outcome in Outcome))
+        (strategy, version, snapshot[:12], *(counts[strategy, version, snapshot, outcome] for outcome in ReplayOutcome))
         for strategy, version, snapshot in sorted({key[:3] for key in counts})
     ]
-    print_table(("strategy", "version", "snapshot", *right(*(outcome.value for outcome in Outcome))), rows)
+    print_table(("strategy", "version", "snapshot", *right(*(outcome.value for outcome in ReplayOutcome))), rows)
     print_line(f"{len(findings)} of {total} published vectors replayed")
-    for finding in [one for one in findings if one.outcome is not Outcome.IDENTICAL][:SHOWN]:
+    for finding in [one for one in findings if one.outcome is not ReplayOutcome.IDENTICAL][:SHOWN]:
         _show(finding)

@@ -82,7 +82,7 @@ def _made(settings: "Settings", folder: Path, snapshot: str | None, scope: "Scop
         StrategyError,
         TrainingError,
     )
-    from worker.app import code_version
+    from worker.runtime import code_version
 
     try:
         bundle = _load(settings, folder)

@@ -12,11 +12,6 @@ from worker.cli._common import Namespace, endpoints_of, settings_of
 if TYPE_CHECKING:
     from worker.settings import Settings
 
-#: Longest time for which a thread keeps the interpreter while another waits for it, in seconds.
-SWITCH_SECONDS = 0.0005
-#: Parts of LightGBM that serving never calls; where they are installed, their import takes half of a worker's start.
-_OPTIONAL = ("sklearn", "dask", "matplotlib", "graphviz")
-
 
 def run(
     namespace: Namespace = None,
@@ -36,7 +31,7 @@ def run(
     Example: signal-worker run --processes 2 --health-port 8080
     """
     if lifeline is not None:
-        from worker.fleet.liveness_pipe import die_with_parent
+        from worker.embedded.processes import die_with_parent
 
         die_with_parent()
     from worker.runtime import configure_logs
@@ -46,32 +41,17 @@ def run(
     if processes is not None:
         endpoints_of(settings)
         raise typer.Exit(_supervise(settings, processes))
-    # A thread that proves a model delays one that answers a request by so much; Python's own 5 ms are five answers.
-    sys.setswitchinterval(SWITCH_SECONDS)
-    _import_lightgbm()
     from worker.app import Worker
 
     raise typer.Exit(Worker(settings, endpoints_of(settings), lifeline=lifeline).run())
 
 
-def _import_lightgbm() -> None:
-    """Import LightGBM as if its optional parts were not installed; others may import those afterwards."""
-    hidden = [name for name in _OPTIONAL if name not in sys.modules]
-    # Python's own mark of a module that cannot be imported.
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # the stub knows modules alone
-    try:
-        import lightgbm  # noqa: F401
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-
-
 def _supervise(settings: "Settings", processes: int) -> int:
-    from worker.fleet.supervisor import Child, Patiences, Supervisor
+    from worker.fleet.supervisor import Child, Supervisor, SupervisorTimeouts
 
     base = settings.worker_name or f"{socket.gethostname()}-{secrets.token_hex(3)}"
     children = [Child(f"{base}-{place}", _command(settings, f"{base}-{place}", place)) for place in range(processes)]
-    patiences = Patiences(
+    patiences = SupervisorTimeouts(
         hung_after_seconds=settings.hung_after_seconds,
         shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
         restart_max_seconds=settings.restart_max_seconds,

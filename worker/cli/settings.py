@@ -12,7 +12,7 @@ from worker.server_urls import without_password
 if TYPE_CHECKING:
     from worker.settings import Settings
 
-_HEAD = """# Settings
+_HEADER = """# Settings
 
 Environment variables, read once at start; an unknown `SIGNALS_…` name is refused.
 Printed by `signal-worker settings --markdown`.
@@ -53,7 +53,7 @@ def markdown_table() -> str:
         f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |"
         for name, _, default, meaning in _rows(Settings.model_construct())
     )
-    return "\n".join([_HEAD, *rows])
+    return "\n".join([_HEADER, *rows])
 
 
 def _rows(values: "Settings") -> Iterator[tuple[str, str, str, str]]:

@@ -1,7 +1,7 @@
 """The client's twin for event loops.
 
-Owns: carrying the client's conversations over `redis.asyncio` connections.
-Must not know: what is said in which order; `conversations` and `feeds` do, for both twins.
+Owns: running the client's operations over `redis.asyncio` connections.
+Must not know: which commands are sent; `protocol` and `feeds` do, for both twins.
 Invariant: each method means what its name means in `synchronous`; the same tests run against both.
 """
 
@@ -13,33 +13,18 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Literal, Self
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from contracts import Heartbeat, Rejection, SignalRequest, SignalVector, StreamNames
-from worker.client import conversations, feeds
-from worker.client.conversations import Conversation, Pause, Result, Say, Step
+from worker.client import feeds, protocol
 from worker.client.feeds import Delivery, Feed, RefusedEntry
+from worker.client.protocol import Execute, Operation, Pause, Result, Step
 from worker.client.synchronous import BACKOFF_MAX_SECONDS
 from worker.errors import WorkerError
 from worker.retry import Outage
-from worker.server_urls import stream_url
-from worker.transport.client import connection_options, keep_raw, translated
+from worker.transport.client import connect_async
 
 
-def connect_async(url: str, name: str, *, block_ms: int = 0) -> redis.asyncio.Redis:
-    """Return a client for one role of one task; as of `connect`, it never repeats a command."""
-    retry = Retry(NoBackoff(), 0)
-    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
-        stream_url(url), retry=retry, **connection_options(name, block_ms)
-    )
-    keep_raw(client)
-    return client
-
-
-class AsyncCarrier:
-    """Says the steps of conversations over connections of its own."""
+class AsyncRunner:
+    """Runs the steps of operations over connections of its own."""
 
     def __init__(self, url: str, name: str, *, block_ms: int = 0) -> None:
         """Connect on first use."""
@@ -47,17 +32,17 @@ class AsyncCarrier:
         self._reader = connect_async(url, f"{name}:reader", block_ms=block_ms) if block_ms else self._commands
         self.stop = threading.Event()
 
-    async def carry(self, conversation: Conversation[Result]) -> Result:
-        """Return what the conversation returns; errors of the server are raised inside it first."""
+    async def run(self, operation: Operation[Result]) -> Result:
+        """Return what the operation returns; errors of the server are raised inside it first."""
         try:
-            step = next(conversation)
+            step = next(operation)
             while True:
                 try:
                     reply = await self._do(step)
                 except WorkerError as error:
-                    step = conversation.throw(error)
+                    step = operation.throw(error)
                 else:
-                    step = conversation.send(reply)
+                    step = operation.send(reply)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]  # typeshed leaves the value of StopIteration untyped
 
@@ -69,14 +54,13 @@ class AsyncCarrier:
     async def _do(self, step: Step) -> Any:  # noqa: ANN401 - replies have every shape
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)
-        with translated():
-            if isinstance(step, Say):
-                client = self._reader if step.blocking else self._commands
-                return await client.execute_command(*step.command)  # type: ignore[no-untyped-call]  # the driver's border
-            async with self._commands.pipeline(transaction=False) as pipe:
-                for command in step.commands:
-                    pipe.execute_command(*command)
-                return await pipe.execute()
+        if isinstance(step, Execute):
+            client = self._reader if step.blocking else self._commands
+            return await client.execute_command(*step.command)
+        async with self._commands.pipeline(transaction=False) as pipe:
+            for command in step.commands:
+                pipe.execute_command(*command)
+            return await pipe.execute()
 
 
 class _Closing(ABC):
@@ -98,11 +82,11 @@ class AsyncSignalClient(_Closing):
     def __init__(self, redis_url: str, *, namespace: str = "signals") -> None:
         """Connect on first use."""
         self._url, self.names = redis_url, StreamNames(namespace)
-        self._carrier = AsyncCarrier(redis_url, "signal-client")
+        self._runner = AsyncRunner(redis_url, "signal-client")
 
     async def aclose(self) -> None:
         """Close the connection."""
-        await self._carrier.aclose()
+        await self._runner.aclose()
 
     async def submit(
         self,
@@ -114,24 +98,24 @@ class AsyncSignalClient(_Closing):
         **options: object,
     ) -> str:
         """Send a request; see `SignalClient.submit`."""
-        request = conversations.new_request(strategy, symbols, as_of=as_of, request_id=request_id, **options)
-        return await self._carrier.carry(conversations.submitted(self.names, request))
+        request = protocol.new_request(strategy, symbols, as_of=as_of, request_id=request_id, **options)
+        return await self._runner.run(protocol.submit(self.names, request))
 
     async def submit_many(self, requests: Iterable[SignalRequest | Mapping[str, Any]]) -> list[str]:
         """Send many requests in few round trips; see `SignalClient.submit_many`."""
-        return await self._carrier.carry(conversations.submitted_many(self.names, requests))
+        return await self._runner.run(protocol.submit_many(self.names, requests))
 
     async def outcome(self, request_id: str) -> SignalVector | Rejection | None:
         """Return the outcome of a request; see `SignalClient.outcome`."""
-        return await self._carrier.carry(conversations.outcome(self.names, request_id))
+        return await self._runner.run(protocol.outcome(self.names, request_id))
 
     async def result(self, request_id: str, *, timeout: float) -> SignalVector | Rejection:  # noqa: ASYNC109 - the twin's signature
         """Wait for the outcome of a request; see `SignalClient.result`."""
-        return await self._carrier.carry(conversations.result(self.names, request_id, timeout))
+        return await self._runner.run(protocol.result(self.names, request_id, timeout))
 
     async def workers(self) -> list[Heartbeat]:
         """Return the heartbeat of every living worker; see `SignalClient.workers`."""
-        return await self._carrier.carry(conversations.workers(self.names))
+        return await self._runner.run(protocol.workers(self.names))
 
     def signals(
         self,
@@ -152,21 +136,21 @@ class AsyncSignalClient(_Closing):
             block_ms=block_ms,
             claim_after_ms=claim_after_ms,
         )
-        carrier = AsyncCarrier(self._url, f"signals:{group or 'alone'}", block_ms=block_ms)
-        return AsyncSignalFeed(feed, carrier, patient=outages == "wait")
+        runner = AsyncRunner(self._url, f"signals:{group or 'alone'}", block_ms=block_ms)
+        return AsyncSignalFeed(feed, runner, patient=outages == "wait")
 
 
 class AsyncSignalFeed(_Closing):
     """Vectors as they come, for one task; see `SignalFeed` for what each method promises."""
 
-    def __init__(self, feed: Feed, carrier: AsyncCarrier, *, patient: bool) -> None:
-        """Take the feed's state and what carries it."""
-        self._feed, self._carrier, self._patient = feed, carrier, patient
+    def __init__(self, feed: Feed, runner: AsyncRunner, *, patient: bool) -> None:
+        """Take the feed's state and what runs its operations."""
+        self._feed, self._runner, self._patient = feed, runner, patient
         self._outage = Outage("results")
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._carrier.aclose()
+        await self._runner.aclose()
 
     @property
     def position(self) -> str:
@@ -190,36 +174,36 @@ class AsyncSignalFeed(_Closing):
 
     def stop(self) -> None:
         """End the iteration after what was read; cancelling its task ends it at once, and loses nothing."""
-        self._carrier.stop.set()
+        self._runner.stop.set()
 
     async def __aiter__(self) -> AsyncIterator[Delivery]:
         """Yield vectors until stopped; what was read and not yielded is handed out again."""
-        while not self._carrier.stop.is_set():
+        while not self._runner.stop.is_set():
             batch = deque(await self.read())
             try:
-                while batch and not self._carrier.stop.is_set():
+                while batch and not self._runner.stop.is_set():
                     yield batch.popleft()
             finally:
                 self.release(*batch)
 
     async def read(self, count: int = 100) -> list[Delivery]:
         """Return vectors, waiting for the first; see `SignalFeed.read`."""
-        return await self._hold(lambda: feeds.read(self._feed, count))
+        return await self._run(lambda: feeds.read(self._feed, count))
 
     async def ack(self, *deliveries: Delivery) -> None:
-        """Say that vectors were dealt with; see `SignalFeed.ack`."""
+        """Acknowledge that vectors were dealt with; see `SignalFeed.ack`."""
         entry_ids = [delivery.entry_id for delivery in deliveries]
-        await self._hold(lambda: feeds.acknowledge(self._feed, *entry_ids))
+        await self._run(lambda: feeds.acknowledge(self._feed, *entry_ids))
 
     def release(self, *deliveries: Delivery) -> None:
         """Let vectors that were not dealt with be handed out again by the next read."""
         for delivery in deliveries:
             feeds.release(self._feed, delivery.entry_id)
 
-    async def _hold(self, said: Callable[[], Conversation[Result]]) -> Result:
+    async def _run(self, operation: Callable[[], Operation[Result]]) -> Result:
         if not self._patient:
-            return await self._carrier.carry(said())
-        stopped = self._carrier.stop.is_set
-        return await self._carrier.carry(
-            conversations.patiently(said, outage=self._outage, stopped=stopped, max_seconds=BACKOFF_MAX_SECONDS)
+            return await self._runner.run(operation())
+        stopped = self._runner.stop.is_set
+        return await self._runner.run(
+            protocol.retrying(operation, outage=self._outage, stopped=stopped, max_seconds=BACKOFF_MAX_SECONDS)
         )

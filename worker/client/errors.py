@@ -19,7 +19,7 @@ class SubmitInterrupted(StreamUnavailable):
     """Requests of which it is not known whether the server has them; sending them again never asks twice.
 
     Attributes:
-        requests: What to hand to `submit_many` again, under the same ids: those the client made up, too.
+        requests: What to pass to `submit_many` again, under the same ids: those the client made up, too.
     """
 
     def __init__(self, cause: StreamUnavailable, requests: Sequence[SignalRequest]) -> None:
@@ -29,4 +29,4 @@ class SubmitInterrupted(StreamUnavailable):
 
 
 class RedriveRefused(WorkerError):
-    """A rejected request that cannot be put back as it came; the sentence says why."""
+    """A rejected request that cannot be put back as it came; the message names why."""

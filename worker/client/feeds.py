@@ -15,7 +15,7 @@ import structlog
 from contracts import ContractError, SignalVector, StreamNames
 from contracts.codec import decode
 from contracts.entry_ids import EntryId
-from worker.client.conversations import Conversation, Say
+from worker.client.protocol import Execute, Operation
 from worker.errors import GroupVanished, StreamUnavailable
 from worker.transport.client import pairs_of, text_of
 
@@ -67,16 +67,16 @@ class Feed:
     trimmed_count: int = 0
     recover: bool = True
     own: str = "0-0"
-    in_hand: set[str] = field(default_factory=set)
+    in_flight: set[str] = field(default_factory=set)
     next_claim: float = 0.0
     #: Where the next look for entries of other consumers begins: what is renewed in front must not hide what is behind.
     claim_from: str = "0-0"
 
 
-def read(feed: Feed, count: int) -> Conversation[list[Delivery]]:
+def read(feed: Feed, count: int) -> Operation[list[Delivery]]:
     """Return vectors, waiting `block_ms` for the first; none is no error.
 
-    A group that is gone is created again where `from_id` says.
+    A group that is gone is created again at `from_id`.
     """
     if feed.group is None:
         return (yield from _read_alone(feed, count))
@@ -87,29 +87,29 @@ def read(feed: Feed, count: int) -> Conversation[list[Delivery]]:
     except GroupVanished as error:
         yield from _ensure_group(feed)
         _log.warning("group_recreated", stream=feed.names.results, group=feed.group, detail=str(error))
-        feed.in_hand.clear()
+        feed.in_flight.clear()
         return []
     # Only now, after the last step that can fail: what never reaches the caller must be handed out again.
-    feed.in_hand.update(delivery.entry_id for delivery in found)
+    feed.in_flight.update(delivery.entry_id for delivery in found)
     return found
 
 
-def acknowledge(feed: Feed, *entry_ids: str) -> Conversation[None]:
-    """Say that a vector was dealt with, so that it is never handed out again."""
+def acknowledge(feed: Feed, *entry_ids: str) -> Operation[None]:
+    """Acknowledge that a vector was dealt with, so that it is never handed out again."""
     if feed.group is None:
         raise ValueError("a feed without a group acknowledges nothing; keep its position instead")
     if entry_ids:
-        yield Say(("XACK", feed.names.results, feed.group, *entry_ids))
-    feed.in_hand.difference_update(entry_ids)
+        yield Execute(("XACK", feed.names.results, feed.group, *entry_ids))
+    feed.in_flight.difference_update(entry_ids)
 
 
 def release(feed: Feed, entry_id: str) -> None:
     """Let a vector that was not dealt with be handed out again by the next read."""
-    feed.in_hand.discard(entry_id)
+    feed.in_flight.discard(entry_id)
     feed.recover, feed.own = True, "0-0"
 
 
-def _read_group(feed: Feed, count: int) -> Conversation[list[Delivery]]:
+def _read_group(feed: Feed, count: int) -> Operation[list[Delivery]]:
     found: list[Delivery] = []
     if feed.recover:
         found = yield from _own_pending(feed, count)
@@ -117,31 +117,31 @@ def _read_group(feed: Feed, count: int) -> Conversation[list[Delivery]]:
             return found
     mine = {delivery.entry_id for delivery in found}
     found += [delivery for delivery in (yield from _claimed(feed)) if delivery.entry_id not in mine]
-    # Until its reply is here, entries may lie under this consumer's name that it has never seen.
+    # Until its reply is here, entries may be pending under this consumer's name that it has never seen.
     look_again, feed.recover = feed.recover, True
     # What is pending must not starve what is new: a vector that cannot be applied waits beside newer ones.
     block: tuple[str | int, ...] = () if found else ("BLOCK", feed.block_ms)
-    rows = yield from _say_group(feed, count, ">", *block)
+    rows = yield from _read_as_consumer(feed, count, ">", *block)
     feed.recover = look_again
     return found + (yield from _delivered(feed, rows, again=False))
 
 
-def _own_pending(feed: Feed, count: int) -> Conversation[list[Delivery]]:
+def _own_pending(feed: Feed, count: int) -> Operation[list[Delivery]]:
     """Return a page of what is pending under this consumer's name; `feed.recover` ends with the last page."""
     while True:
-        rows = yield from _say_group(feed, count, feed.own)
+        rows = yield from _read_as_consumer(feed, count, feed.own)
         feed.own = text_of(rows[-1][0]) if len(rows) == count else "0-0"
         feed.recover = len(rows) == count
-        found = yield from _delivered(feed, [row for row in rows if text_of(row[0]) not in feed.in_hand], again=True)
+        found = yield from _delivered(feed, [row for row in rows if text_of(row[0]) not in feed.in_flight], again=True)
         if found or not feed.recover:
             return found
 
 
-def _claimed(feed: Feed) -> Conversation[list[Delivery]]:
-    """Return what other consumers left lying; after each look at everything that is pending there is a pause."""
+def _claimed(feed: Feed) -> Operation[list[Delivery]]:
+    """Return what other consumers left pending; after each look at everything that is pending there is a pause."""
     if feed.claim_after_ms is None or time.monotonic() < feed.next_claim:
         return []
-    cursor, rows, *deleted = yield Say(
+    cursor, rows, *deleted = yield Execute(
         ("XAUTOCLAIM", feed.names.results, str(feed.group), feed.consumer, feed.claim_after_ms, feed.claim_from,
          "COUNT", 10)
     )  # fmt: skip
@@ -149,16 +149,16 @@ def _claimed(feed: Feed) -> Conversation[list[Delivery]]:
     if feed.claim_from == "0-0":
         feed.next_claim = time.monotonic() + feed.claim_after_ms / 2000
     if not all(rows):
-        # A server before 7.0 answers nil for an entry that was trimmed away; under one's own name it tells which.
+        # A server before 7.0 answers nil for an entry that was trimmed away; under one's own name it names which.
         feed.recover, feed.own = True, "0-0"
     # Later servers have forgotten it by now, so that there is nothing to acknowledge.
     yield from _give_up(feed, [], {text_of(entry_id) for entry_id in (deleted[0] if deleted else ())})
-    fresh = [row for row in rows if row and text_of(row[0]) not in feed.in_hand]
+    fresh = [row for row in rows if row and text_of(row[0]) not in feed.in_flight]
     return (yield from _delivered(feed, fresh, again=True))
 
 
-def _say_group(feed: Feed, count: int, after: str, *block: str | int) -> Conversation[Rows]:
-    reply = yield Say(
+def _read_as_consumer(feed: Feed, count: int, after: str, *block: str | int) -> Operation[Rows]:
+    reply = yield Execute(
         ("XREADGROUP", "GROUP", str(feed.group), feed.consumer, "COUNT", count, *block,
          "STREAMS", feed.names.results, after),
         blocking=bool(block),
@@ -166,20 +166,20 @@ def _say_group(feed: Feed, count: int, after: str, *block: str | int) -> Convers
     return reply[0][1] if reply else []
 
 
-def _read_alone(feed: Feed, count: int) -> Conversation[list[Delivery]]:
+def _read_alone(feed: Feed, count: int) -> Operation[list[Delivery]]:
     if not feed.position:
         feed.position = yield from _beginning(feed, feed.from_id)
-    reply = yield Say(
+    reply = yield Execute(
         ("XREAD", "COUNT", count, "BLOCK", feed.block_ms, "STREAMS", feed.names.results, feed.position), blocking=True
     )
     if not reply:
-        # On a flushed or older server the position would lie ahead of the stream, and nothing ever come.
+        # On a flushed or older server the position would be ahead of the stream, and nothing ever come.
         feed.position = yield from _beginning(feed, feed.position)
         return []
     return (yield from _delivered(feed, reply[0][1], again=False))
 
 
-def _delivered(feed: Feed, rows: Rows, *, again: bool) -> Conversation[list[Delivery]]:
+def _delivered(feed: Feed, rows: Rows, *, again: bool) -> Operation[list[Delivery]]:
     found: list[Delivery] = []
     lost: list[str] = []
     for raw_id, flat in rows:
@@ -199,7 +199,7 @@ def _delivered(feed: Feed, rows: Rows, *, again: bool) -> Conversation[list[Deli
     return found
 
 
-def _give_up(feed: Feed, lost: list[str], trimmed: set[str]) -> Conversation[None]:
+def _give_up(feed: Feed, lost: list[str], trimmed: set[str]) -> Operation[None]:
     if trimmed:
         feed.trimmed_count += len(trimmed)
         _log.error("results_trimmed_while_pending", group=feed.group, entries=sorted(trimmed))
@@ -213,10 +213,10 @@ def _refuse(feed: Feed, entry_id: str, reason: str) -> None:
     _log.error("result_refused", group=feed.group, entry=entry_id, reason=reason)
 
 
-def _ensure_group(feed: Feed) -> Conversation[None]:
+def _ensure_group(feed: Feed) -> Operation[None]:
     feed.from_id = yield from _beginning(feed, feed.from_id)
     try:
-        yield Say(("XGROUP", "CREATE", feed.names.results, str(feed.group), feed.from_id, "MKSTREAM"))
+        yield Execute(("XGROUP", "CREATE", feed.names.results, str(feed.group), feed.from_id, "MKSTREAM"))
     except StreamUnavailable as error:
         if error.reason != "BUSYGROUP":
             raise
@@ -224,8 +224,8 @@ def _ensure_group(feed: Feed) -> Conversation[None]:
     feed.claim_from = "0-0"
 
 
-def _beginning(feed: Feed, from_id: str) -> Conversation[str]:
-    """Return the position meant, or the stream's beginning where it lies ahead of everything the stream ever held."""
+def _beginning(feed: Feed, from_id: str) -> Operation[str]:
+    """Return the position, or the stream's beginning where it is ahead of everything the stream ever held."""
     if from_id in {"0", "0-0"}:
         return "0-0"
     last = yield from _last_id(feed)
@@ -237,8 +237,8 @@ def _beginning(feed: Feed, from_id: str) -> Conversation[str]:
     return from_id
 
 
-def _last_id(feed: Feed) -> Conversation[str]:
-    if not (yield Say(("EXISTS", feed.names.results))):
+def _last_id(feed: Feed) -> Operation[str]:
+    if not (yield Execute(("EXISTS", feed.names.results))):
         return "0-0"
-    facts = yield Say(("XINFO STREAM", feed.names.results))
+    facts = yield Execute(("XINFO STREAM", feed.names.results))
     return text_of(facts["last-generated-id"])

@@ -6,7 +6,6 @@ Invariant: a vector recorded as applied is never handed to the callback again; o
 with the same order keys, so that a broker which knows its orders by key places none twice.
 """
 
-import random
 import re
 import threading
 import uuid
@@ -22,11 +21,11 @@ from worker.client.feeds import Delivery
 from worker.client.inbox import Disposition, Inbox, Permission
 from worker.client.synchronous import BACKOFF_MAX_SECONDS, SignalClient
 from worker.errors import GroupVanished
-from worker.retry import Outage, Patience
+from worker.retry import Outage, RetryPolicy, backoff
 from worker.transport.client import connect
 
-#: Longest pause before a vector whose application failed is tried again, in seconds.
-RETRY_MAX_SECONDS = 5.0
+#: First and longest pause before a vector whose application failed is tried again, in seconds.
+FIRST_PAUSE_SECONDS, RETRY_MAX_SECONDS = 0.05, 5.0
 #: Makes order keys of this program differ from anyone else's.
 _ORDER_KEYS = uuid.UUID("6f1d3c52-6a0e-5d0c-9a55-1f2f0f5f7b10")
 _CLOSING_KEYS = uuid.uuid5(_ORDER_KEYS, "closing")
@@ -40,7 +39,7 @@ class Application:
     """One vector, to be applied now."""
 
     vector: SignalVector
-    #: Weight by symbol, of the whole book: names that leave it stand there with 0.
+    #: Weight by symbol, of the whole book: names that leave it have 0 there.
     targets: Mapping[str, float]
     #: 1, or more where an earlier attempt was cut off and may have placed some of its orders under the same keys.
     attempt: int
@@ -76,7 +75,7 @@ class GatewayOptions:
     claim_after_ms: int | None = None
     #: How long a request id is remembered: longer than results are kept.
     remembered_seconds: int = 30 * 86_400
-    #: How long the gateway's other processes keep away from a book that one of them is applying to.
+    #: How long the gateway's other processes keep off a book that one of them is applying to.
     hold_seconds: float = 60.0
 
 
@@ -95,12 +94,12 @@ class Gateway:
         """Connect on first use.
 
         Args:
-            client: Says where the server is and which namespace is meant; its connection is not used.
+            client: Names the server and the namespace; its connection is not used.
             name: Of the gateway: its consumer group, inbox and books.
             apply: Makes the broker's book equal to `targets`, then returns; raises where it could not, to be called
                 again. It must not return before the broker has accepted the orders.
             options: How it reads and remembers.
-            stop: Ends `run` after the vector in hand.
+            stop: Ends `run` after the current vector.
 
         Raises:
             ValueError: The name cannot be a key.
@@ -126,7 +125,7 @@ class Gateway:
             claim_after_ms=chosen.claim_after_ms,
             stop=self._stop,
         )
-        self._patience = Patience(self._stop, Outage("inbox"), BACKOFF_MAX_SECONDS)
+        self._patience = RetryPolicy(self._stop, Outage("inbox"), BACKOFF_MAX_SECONDS)
         self.counts: Counter[Disposition] = Counter()
 
     def __enter__(self) -> Self:
@@ -151,7 +150,7 @@ class Gateway:
         """Apply vectors as they come until stopped, outages of the server waited out.
 
         Raises:
-            StreamUnavailable: The server was away when the gateway was told to stop.
+            StreamUnavailable: The server was unavailable when the gateway was stopped.
         """
         for delivery in self._feed:
             self.take(delivery)
@@ -188,7 +187,7 @@ class Gateway:
             return self._note(delivery, permission.refusal, permission.detail)
         targets = targets_of(vector, permission.symbols)
         application = Application(vector=vector, targets=targets, attempt=permission.attempts)
-        return self._carry_out(delivery, application)
+        return self._apply_and_record(delivery, application)
 
     def _permission(self, delivery: Delivery) -> Permission:
         try:
@@ -197,14 +196,14 @@ class Gateway:
             # The next read makes the group again and hands the entry out anew; trying on here would never end.
             return Permission(refusal=Disposition.FENCED, detail=str(error), attempts=0, symbols=frozenset())
 
-    def _carry_out(self, delivery: Delivery, application: Application) -> Disposition:
+    def _apply_and_record(self, delivery: Delivery, application: Application) -> Disposition:
         try:
             self._apply(application)
         except Exception:  # noqa: BLE001 - around one vector
             # It stays recorded as being applied, and is tried again until it expires or something newer is applied.
             _log.exception("application_failed", request_id=delivery.vector.request_id, attempt=application.attempt)
             self._feed.release(delivery)
-            self._stop.wait(_pause(application.attempt))
+            self._stop.wait(backoff(application.attempt + 1, first=FIRST_PAUSE_SECONDS, longest=RETRY_MAX_SECONDS))
             return self._note(delivery, Disposition.FAILED, "")
         done = self._patience.call(lambda: self._inbox.finish(delivery))
         self._feed.settled(delivery)
@@ -214,7 +213,7 @@ class Gateway:
         """Settle what the script acknowledged; what another consumer keeps from us comes back after a pause."""
         if refusal is Disposition.BUSY:
             self._feed.release(delivery)
-            self._stop.wait(_pause(3))
+            self._stop.wait(backoff(4, first=FIRST_PAUSE_SECONDS, longest=RETRY_MAX_SECONDS))
         else:
             self._feed.settled(delivery)
 
@@ -241,8 +240,3 @@ def targets_of(vector: SignalVector, held: Collection[str]) -> dict[str, float]:
     """Return the weight of every symbol of the vector, and 0 for what is held and not in it."""
     targets = {signal.symbol: signal.target_weight for signal in vector.weights}
     return targets | {symbol: 0.0 for symbol in sorted(held) if symbol not in targets}
-
-
-def _pause(attempt: int) -> float:
-    ceiling: float = min(0.05 * 2 ** min(attempt, 10), RETRY_MAX_SECONDS)
-    return random.uniform(0.5, 1.0) * ceiling  # noqa: S311 - jitter, not cryptography

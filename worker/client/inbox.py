@@ -1,4 +1,4 @@
-"""What a gateway remembers on the server: request ids it has decided about, and what its books hold.
+"""What a gateway remembers on the server: request ids it has decided about, and what its books contain.
 
 Owns: the keys of a gateway and the two scripts that decide and record.
 Must not know: how a vector is applied.
@@ -11,8 +11,8 @@ from enum import StrEnum
 
 from contracts import SignalVector, StreamNames
 from worker.client.feeds import Delivery
-from worker.transport.client import Client, translated
-from worker.transport.scripts import script
+from worker.transport.client import Client
+from worker.transport.scripts import BeginApplication, FinishApplication
 
 
 class Disposition(StrEnum):
@@ -28,7 +28,7 @@ class Disposition(StrEnum):
     NOT_NEWER = "not_newer"
     #: Its `valid_until` has passed by the server's clock.
     EXPIRED = "expired"
-    #: A shadow vector, which is never traded and should not stand among the results: an alarm.
+    #: A shadow vector, which is never traded and must not be among the results: an alarm.
     SHADOW = "shadow"
     #: Of a strategy that this gateway does not trade.
     IGNORED = "ignored"
@@ -38,7 +38,7 @@ class Disposition(StrEnum):
     FENCED = "fenced"
     #: Applying it failed; tried again until it expires or something newer is applied.
     FAILED = "failed"
-    #: Applied, but so late that another consumer had the book meanwhile: an alarm.
+    #: Applied, but so late that another consumer had the book in the meantime: an alarm.
     OVERTAKEN = "overtaken"
 
 
@@ -51,7 +51,7 @@ class Permission:
     detail: str
     #: How often applying it was begun, this time included.
     attempts: int
-    #: Symbols that the book may hold, from the last vector applied and from applications that were not finished.
+    #: Symbols that the book may contain, from the last vector applied and from applications that were not finished.
     symbols: frozenset[str]
 
 
@@ -76,9 +76,9 @@ class Inbox:
             gateway: Name of the gateway, which is also its consumer group.
             consumer: Name of this process in it.
             remembered_seconds: How long a request id is remembered; longer than results are kept on their stream.
-            hold_seconds: How long other consumers keep away from a book that this one is applying to.
+            hold_seconds: How long other consumers keep off a book that this one is applying to.
         """
-        self._begin, self._finish = script(commands, "begin_application"), script(commands, "finish_application")
+        self._commands = commands
         self._names, self._gateway, self._consumer = names, gateway, consumer
         self._remembered_ms, self._hold_ms = remembered_seconds * 1000, int(hold_seconds * 1000)
 
@@ -91,51 +91,62 @@ class Inbox:
         return f"{self._names.namespace}:gateway:{self._gateway}:book:{strategy}"
 
     def begin(self, delivery: Delivery) -> Permission:
-        """Ask to apply a vector; the intent is recorded before the answer. May be said twice.
+        """Ask to apply a vector; the intent is recorded before the answer. Idempotent.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
         vector = delivery.vector
-        with translated():
-            status, detail, attempts, symbols = self._begin(
-                keys=self._keys(vector),
-                args=[
-                    *self._common(delivery),
-                    int(vector.valid_until.timestamp() * 1000),
-                    self._remembered_ms,
-                    self._hold_ms,
-                    _held(vector),
-                ],
+        status, detail, attempts, symbols = self._commands.run(
+            BeginApplication(
+                results=self._names.results,
+                inbox=self.key(vector.request_id),
+                book=self.book(vector.strategy),
+                group=self._gateway,
+                consumer=self._consumer,
+                entry_id=delivery.entry_id,
+                weights_sha256=vector.weights_sha256,
+                as_of=_as_of(vector),
+                activation=vector.activation,
+                valid_until_ms=int(vector.valid_until.timestamp() * 1000),
+                remember_ms=self._remembered_ms,
+                hold_ms=self._hold_ms,
+                symbols=_weighted(vector),
             )
-        refusal = None if status == b"apply" else Disposition(status.decode())
-        names = frozenset(name for name in symbols.decode().split(",") if name)
-        return Permission(refusal=refusal, detail=detail.decode(), attempts=int(attempts), symbols=names)
+        )
+        refusal = None if status == "apply" else Disposition(status)
+        names = frozenset(name for name in symbols.split(",") if name)
+        return Permission(refusal=refusal, detail=detail, attempts=attempts, symbols=names)
 
     def finish(self, delivery: Delivery) -> Disposition:
-        """Record that a vector was applied. May be said twice.
+        """Record that a vector was applied. Idempotent.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
         vector = delivery.vector
-        with translated():
-            status = self._finish(
-                keys=self._keys(vector),
-                args=[*self._common(delivery), vector.request_id, self._remembered_ms, _held(vector)],
+        status = self._commands.run(
+            FinishApplication(
+                results=self._names.results,
+                inbox=self.key(vector.request_id),
+                book=self.book(vector.strategy),
+                group=self._gateway,
+                consumer=self._consumer,
+                entry_id=delivery.entry_id,
+                weights_sha256=vector.weights_sha256,
+                as_of=_as_of(vector),
+                activation=vector.activation,
+                request_id=vector.request_id,
+                remember_ms=self._remembered_ms,
+                symbols=_weighted(vector),
             )
-        return Disposition(status.decode())
-
-    def _keys(self, vector: SignalVector) -> list[str]:
-        return [self._names.results, self.key(vector.request_id), self.book(vector.strategy)]
-
-    def _common(self, delivery: Delivery) -> list[str | int]:
-        vector = delivery.vector
-        as_of = int(vector.as_of.strftime("%Y%m%d"))
-        return [
-            self._gateway, self._consumer, delivery.entry_id, vector.weights_sha256, as_of, vector.activation,
-        ]  # fmt: skip
+        )
+        return Disposition(status)
 
 
-def _held(vector: SignalVector) -> str:
+def _as_of(vector: SignalVector) -> int:
+    return int(vector.as_of.strftime("%Y%m%d"))
+
+
+def _weighted(vector: SignalVector) -> str:
     return ",".join(signal.symbol for signal in vector.weights if signal.target_weight)

@@ -50,7 +50,7 @@ def paper_gateway(
     """Return a gateway that turns each vector into orders of the broker.
 
     Args:
-        client: Says where the server is.
+        client: Names the server.
         broker: Takes the orders.
         equity: Capital of one leg, in the prices' currency.
         prices: Asked for the prices of one share by symbol, at each application.

@@ -1,7 +1,7 @@
 """What producers and gateways written in Python use, one thread a client.
 
-Owns: carrying the client's conversations over blocking connections.
-Must not know: how workers work, what is said in which order.
+Owns: running the client's operations over blocking connections.
+Must not know: how workers work, which commands are sent.
 Invariant: a request is sent under an id of the caller's, so that sending it again after a lost reply never asks twice.
 """
 
@@ -13,37 +13,42 @@ from datetime import date, datetime
 from typing import Any, Literal, Self
 
 from contracts import Heartbeat, Rejection, SignalRequest, SignalVector, StreamNames
-from worker.client import conversations, feeds
-from worker.client.conversations import Conversation, Pause, Result, Say, Step
+from worker.client import feeds, protocol
 from worker.client.feeds import Delivery, Feed, RefusedEntry
+from worker.client.protocol import Execute, Operation, Pause, Result, Step
 from worker.errors import WorkerError
 from worker.retry import Outage
-from worker.transport.client import connect, say, translated
+from worker.transport.client import Client, connect
 
-#: Longest pause between two tries to reach a server that is away, in seconds.
+#: Longest pause between two tries to reach an unavailable server, in seconds.
 BACKOFF_MAX_SECONDS = 5.0
 
 
-class Carrier:
-    """Says the steps of conversations over connections of its own."""
+class Runner:
+    """Runs the steps of operations over connections that block."""
 
-    def __init__(self, url: str, name: str, *, block_ms: int = 0, stop: threading.Event | None = None) -> None:
-        """Connect on first use; take the event that ends every pause."""
-        self._commands = connect(url, name)
-        self._reader = connect(url, f"{name}:reader", block_ms=block_ms) if block_ms else self._commands
+    def __init__(self, commands: Client, *, reader: Client | None = None, stop: threading.Event | None = None) -> None:
+        """Take a connection, one that may block where an operation does, and the event that ends every pause."""
+        self._commands, self._reader = commands, reader or commands
         self.stop = stop or threading.Event()
 
-    def carry(self, conversation: Conversation[Result]) -> Result:
-        """Return what the conversation returns; errors of the server are raised inside it first."""
+    @classmethod
+    def connect(cls, url: str, name: str, *, block_ms: int = 0, stop: threading.Event | None = None) -> Self:
+        """Return a runner over connections of its own, made on first use."""
+        reader = connect(url, f"{name}:reader", block_ms=block_ms) if block_ms else None
+        return cls(connect(url, name), reader=reader, stop=stop)
+
+    def run(self, operation: Operation[Result]) -> Result:
+        """Return what the operation returns; errors of the server are raised inside it first."""
         try:
-            step = next(conversation)
+            step = next(operation)
             while True:
                 try:
                     reply = self._do(step)
                 except WorkerError as error:
-                    step = conversation.throw(error)
+                    step = operation.throw(error)
                 else:
-                    step = conversation.send(reply)
+                    step = operation.send(reply)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]  # typeshed leaves the value of StopIteration untyped
 
@@ -55,13 +60,12 @@ class Carrier:
     def _do(self, step: Step) -> Any:  # noqa: ANN401 - replies have every shape
         if isinstance(step, Pause):
             return self.stop.wait(step.seconds)
-        with translated():
-            if isinstance(step, Say):
-                return say(self._reader if step.blocking else self._commands, *step.command)
-            with self._commands.pipeline(transaction=False) as pipe:
-                for command in step.commands:
-                    pipe.execute_command(*command)  # type: ignore[no-untyped-call]  # the driver's own border
-                return pipe.execute()
+        if isinstance(step, Execute):
+            return (self._reader if step.blocking else self._commands).execute_command(*step.command)
+        with self._commands.pipeline(transaction=False) as pipe:
+            for command in step.commands:
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]  # the driver's own border
+            return pipe.execute()
 
 
 class _Closing(ABC):
@@ -83,7 +87,7 @@ class SignalClient(_Closing):
     def __init__(self, redis_url: str, *, namespace: str = "signals") -> None:
         """Connect on first use."""
         self._url, self.names = redis_url, StreamNames(namespace)
-        self._carrier = Carrier(redis_url, "signal-client")
+        self._runner = Runner.connect(redis_url, "signal-client")
 
     @property
     def redis_url(self) -> str:
@@ -92,7 +96,7 @@ class SignalClient(_Closing):
 
     def close(self) -> None:
         """Close the connection."""
-        self._carrier.close()
+        self._runner.close()
 
     def submit(
         self,
@@ -116,12 +120,13 @@ class SignalClient(_Closing):
             The request id.
 
         Raises:
-            SubmitInterrupted: The server is away, or its reply was lost; hand the error's `requests` to `submit_many`,
-                or send again under the id of its one request, which asks nothing twice. It is a `StreamUnavailable`.
+            SubmitInterrupted: The server is unavailable, or its reply was lost; pass the error's `requests` to
+                `submit_many`, or send again under the id of its one request; neither asks twice. It is a
+                `StreamUnavailable`.
             pydantic.ValidationError: The fields are no request.
         """
-        request = conversations.new_request(strategy, symbols, as_of=as_of, request_id=request_id, **options)
-        return self._carrier.carry(conversations.submitted(self.names, request))
+        request = protocol.new_request(strategy, symbols, as_of=as_of, request_id=request_id, **options)
+        return self._runner.run(protocol.submit(self.names, request))
 
     def submit_many(self, requests: Iterable[SignalRequest | Mapping[str, Any]]) -> list[str]:
         """Send many requests in few round trips.
@@ -133,19 +138,19 @@ class SignalClient(_Closing):
             The request ids, in the order of the requests.
 
         Raises:
-            SubmitInterrupted: The server went away; hand the error's `requests` in again, which asks nothing twice.
+            SubmitInterrupted: The server became unavailable; pass the error's `requests` in again; none is asked twice.
             pydantic.ValidationError: One of them is no request; none was sent.
         """
-        return self._carrier.carry(conversations.submitted_many(self.names, requests))
+        return self._runner.run(protocol.submit_many(self.names, requests))
 
     def outcome(self, request_id: str) -> SignalVector | Rejection | None:
-        """Return the outcome of a request as it stands on its stream; None if there is none yet.
+        """Return the outcome of a request as it is on its stream; None if there is none yet.
 
         Raises:
             OutcomeGone: It was published, and has been cut from its stream since.
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
-        return self._carrier.carry(conversations.outcome(self.names, request_id))
+        return self._runner.run(protocol.outcome(self.names, request_id))
 
     def result(self, request_id: str, *, timeout: float) -> SignalVector | Rejection:
         """Return the outcome of a request, waiting for it.
@@ -161,17 +166,17 @@ class SignalClient(_Closing):
         Raises:
             RequestTimeout: There is none yet; the request stays valid.
             OutcomeGone: It was published, and has been cut from its stream since.
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
-        return self._carrier.carry(conversations.result(self.names, request_id, timeout))
+        return self._runner.run(protocol.result(self.names, request_id, timeout))
 
     def workers(self) -> list[Heartbeat]:
         """Return the heartbeat of every living worker, by name.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
-        return self._carrier.carry(conversations.workers(self.names))
+        return self._runner.run(protocol.workers(self.names))
 
     def signals(
         self,
@@ -204,21 +209,21 @@ class SignalClient(_Closing):
             block_ms=block_ms,
             claim_after_ms=claim_after_ms,
         )
-        carrier = Carrier(self._url, f"signals:{group or 'alone'}", block_ms=block_ms, stop=stop)
-        return SignalFeed(feed, carrier, patient=outages == "wait")
+        runner = Runner.connect(self._url, f"signals:{group or 'alone'}", block_ms=block_ms, stop=stop)
+        return SignalFeed(feed, runner, patient=outages == "wait")
 
 
 class SignalFeed(_Closing):
     """Vectors as they come; not safe to share between threads, but for `stop`."""
 
-    def __init__(self, feed: Feed, carrier: Carrier, *, patient: bool) -> None:
-        """Take the feed's state and what carries it."""
-        self._feed, self._carrier, self._patient = feed, carrier, patient
+    def __init__(self, feed: Feed, runner: Runner, *, patient: bool) -> None:
+        """Take the feed's state and what runs its operations."""
+        self._feed, self._runner, self._patient = feed, runner, patient
         self._outage = Outage("results")
 
     def close(self) -> None:
         """Close the connections; what was not acknowledged is handed out again to the same consumer name."""
-        self._carrier.close()
+        self._runner.close()
 
     @property
     def position(self) -> str:
@@ -242,14 +247,14 @@ class SignalFeed(_Closing):
 
     def stop(self) -> None:
         """End the iteration after what was read, from any thread; a read that blocks ends within its block."""
-        self._carrier.stop.set()
+        self._runner.stop.set()
 
     def __iter__(self) -> Iterator[Delivery]:
         """Yield vectors until stopped; what was read and not yielded is handed out again."""
-        while not self._carrier.stop.is_set():
+        while not self._runner.stop.is_set():
             batch = deque(self.read())
             try:
-                while batch and not self._carrier.stop.is_set():
+                while batch and not self._runner.stop.is_set():
                     yield batch.popleft()
             finally:
                 self.release(*batch)
@@ -258,19 +263,19 @@ class SignalFeed(_Closing):
         """Return vectors, waiting for the first; none after `block_ms`.
 
         Raises:
-            StreamUnavailable: The server is away, and the feed is to raise outages or was told to stop.
+            StreamUnavailable: The server is unavailable, and the feed raises outages or was stopped.
         """
-        return self._hold(lambda: feeds.read(self._feed, count))
+        return self._run(lambda: feeds.read(self._feed, count))
 
     def ack(self, *deliveries: Delivery) -> None:
-        """Say that vectors were dealt with, so that they are never handed out again.
+        """Acknowledge that vectors were dealt with, so that they are never handed out again.
 
         Raises:
             StreamUnavailable: As `read`.
             ValueError: The feed has no group.
         """
         entry_ids = [delivery.entry_id for delivery in deliveries]
-        self._hold(lambda: feeds.acknowledge(self._feed, *entry_ids))
+        self._run(lambda: feeds.acknowledge(self._feed, *entry_ids))
 
     def release(self, *deliveries: Delivery) -> None:
         """Let vectors that were not dealt with be handed out again by the next read."""
@@ -279,12 +284,12 @@ class SignalFeed(_Closing):
 
     def settled(self, delivery: Delivery) -> None:
         """Note that a vector was acknowledged by other means than `ack`."""
-        self._feed.in_hand.discard(delivery.entry_id)
+        self._feed.in_flight.discard(delivery.entry_id)
 
-    def _hold(self, said: Callable[[], Conversation[Result]]) -> Result:
+    def _run(self, operation: Callable[[], Operation[Result]]) -> Result:
         if not self._patient:
-            return self._carrier.carry(said())
-        stopped = self._carrier.stop.is_set
-        return self._carrier.carry(
-            conversations.patiently(said, outage=self._outage, stopped=stopped, max_seconds=BACKOFF_MAX_SECONDS)
+            return self._runner.run(operation())
+        stopped = self._runner.stop.is_set
+        return self._runner.run(
+            protocol.retrying(operation, outage=self._outage, stopped=stopped, max_seconds=BACKOFF_MAX_SECONDS)
         )

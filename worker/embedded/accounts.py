@@ -1,6 +1,6 @@
 """The user as whom PostgreSQL runs, and what that user can reach.
 
-Owns: the unprivileged account that stands in for root, and the question which folders it can enter.
+Owns: the unprivileged account that replaces root, and the question which folders it can enter.
 Must not know: which server needs it.
 Invariant: no account is made, and no folder that is not ours is opened to others.
 """

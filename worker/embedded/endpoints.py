@@ -99,5 +99,5 @@ def are_detached(directory: Path) -> bool:
 
 
 def remove_endpoints(directory: Path) -> None:
-    """Say that nothing runs."""
+    """Note that nothing runs."""
     (directory / FILE_NAME).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Files of the embedded stack that others must not read, and the lock around starting and stopping.
 
 Owns: private files written whole or not at all, locks that the kernel releases with their process.
-Must not know: what the files say.
+Must not know: what the files contain.
 Invariant: no reader ever sees half a file, and no lock outlives its process.
 """
 
@@ -60,7 +60,7 @@ class Lock:
         return self._descriptor >= 0 and self._pid == os.getpid()
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Release it."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

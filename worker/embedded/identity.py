@@ -2,7 +2,7 @@
 
 Owns: ports and passwords of a directory, in a file of this user alone.
 Must not know: servers, processes.
-Invariant: a URL that was printed once goes on working, unless somebody else took the port meanwhile.
+Invariant: a URL that was printed once keeps working, unless somebody else took the port meanwhile.
 """
 
 import json
@@ -24,7 +24,7 @@ _TRIES = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class StackIdentity:
     """Ports and passwords."""
 
     valkey_port: int
@@ -49,15 +49,15 @@ class Identity:
         return replace(self, postgres_port=free_port(self.postgres_port))
 
 
-def read_identity(directory: Path) -> Identity | None:
+def read_identity(directory: Path) -> StackIdentity | None:
     """Return the directory's identity; None where it has none, or one that no start wrote."""
     try:
-        return Identity(**json.loads((directory / FILE_NAME).read_text(encoding="utf-8")))
+        return StackIdentity(**json.loads((directory / FILE_NAME).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def write_identity(directory: Path, identity: Identity) -> None:
+def write_identity(directory: Path, identity: StackIdentity) -> None:
     """Keep the identity for the next start."""
     write_private(directory / FILE_NAME, json.dumps(asdict(identity), indent=2) + "\n")
 

@@ -2,7 +2,7 @@
 
 Owns: its cluster (made once), command line, process and readiness.
 Must not know: Valkey, stacks, migrations.
-Invariant: it never runs as root; root hands it to `nobody`, whose files lie where `nobody` can reach them.
+Invariant: it never runs as root; root hands it to `nobody`, whose files are where `nobody` can reach them.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ class Cluster:
         Returns whether it had to be made.
 
         Raises:
-            StackFailed: `initdb` refused, with its last words.
+            StackFailed: `initdb` refused, with the end of its output.
         """
         if self.data.exists():
             return False
@@ -74,13 +74,13 @@ class Cluster:
             self._run(self._initdb(unfinished, secret))
         finally:
             secret.unlink(missing_ok=True)
-        self._say(unfinished, f"CREATE DATABASE {NAME}")
+        self._execute(unfinished, f"CREATE DATABASE {NAME}")
         unfinished.rename(self.data)
         return True
 
     def change_password(self, password: str) -> None:
         """Give the superuser another password, while the server does not run."""
-        self._say(self.data, f"ALTER ROLE {NAME} PASSWORD '{password}'")
+        self._execute(self.data, f"ALTER ROLE {NAME} PASSWORD '{password}'")
 
     def command(self, port: int) -> tuple[str, ...]:
         """Return the server's command line, on loopback alone."""
@@ -106,7 +106,7 @@ class Cluster:
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def answers(self, port: int) -> bool:
-        """Return whether the server says of itself that it takes connections on the port."""
+        """Return whether the server states that it takes connections on the port."""
         lines = _pid_lines(self.data)
         if len(lines) <= _STATUS_LINE or lines[_STATUS_LINE].strip() != "ready":
             return False
@@ -137,7 +137,7 @@ class Cluster:
             *locale,
         ]
 
-    def _say(self, data: Path, statement: str) -> None:
+    def _execute(self, data: Path, statement: str) -> None:
         # PostgreSQL in one process, without a port: nobody else can be there yet.
         command = [str(self.programs / PROGRAM), "--single", "-D", str(data), "-c", "fsync=off", "template1"]
         self._run(command, statement + "\n")
@@ -154,9 +154,9 @@ class Cluster:
             preexec_fn=bind_to_parent(signal.SIGKILL),
             **account_options(self.account),
         )
-        said = done.stdout.decode(errors="replace").strip()
-        if done.returncode != 0 or "ERROR:" in said:
-            raise StackFailed(f"{Path(command[0]).name} in {self.home} failed: {said[-500:]}")
+        output = done.stdout.decode(errors="replace").strip()
+        if done.returncode != 0 or "ERROR:" in output:
+            raise StackFailed(f"{Path(command[0]).name} in {self.home} failed: {output[-500:]}")
 
 
 def open_cluster(directory: Path, *, programs: Path | None = None, fsync: bool = True) -> Cluster:
@@ -177,7 +177,7 @@ def open_cluster(directory: Path, *, programs: Path | None = None, fsync: bool =
 
 
 def home(directory: Path, account: Account | None) -> Path:
-    """Return where the cluster of a stack's directory lies: inside, unless its account cannot enter there."""
+    """Return where the cluster of a stack's directory is: inside, unless its account cannot enter there."""
     existing = directory
     while not existing.exists():
         existing = existing.parent
@@ -216,7 +216,7 @@ def _pid_lines(data: Path) -> list[str]:
 
 def _major(programs: Path, account: Account | None) -> int:
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [str(programs / PROGRAM), "--version"],
             capture_output=True,
             cwd="/",
@@ -226,7 +226,7 @@ def _major(programs: Path, account: Account | None) -> int:
         )
     except (OSError, subprocess.CalledProcessError) as error:
         raise StackFailed(f"{programs / PROGRAM} does not run: {error}") from error
-    found = re.search(rb"(\d+)", said.stdout)
+    found = re.search(rb"(\d+)", output.stdout)
     if found is None:
-        raise StackFailed(f"{programs / PROGRAM} tells no version: {said.stdout!r}")
+        raise StackFailed(f"{programs / PROGRAM} reports no version: {output.stdout!r}")
     return int(found.group(1))

@@ -97,6 +97,15 @@ def can_bind_to_parent() -> bool:
     return _LIBC is not None and threading.current_thread() is threading.main_thread()
 
 
+def die_with_parent() -> None:
+    """Ask the kernel (Linux) to kill this process when the thread that started it ends.
+
+    Killed, not asked to stop: a hung worker would not react, and a killed one loses nothing.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
 def bind_to_parent(number: signal.Signals | None) -> Callable[[], None] | None:
     """Return what a child does before it becomes its program, to get that signal when this thread ends."""
     if number is None or _LIBC is None:

@@ -1,6 +1,6 @@
 """The embedded stack: a Valkey and a PostgreSQL of one directory.
 
-Owns: starting and stopping both, and who they belong to.
+Owns: starting and stopping both, and to whom they belong.
 Must not know: streams, models, migrations.
 Invariant: an attached stack ends with its process, however that dies; a detached one stays until it is stopped; never
 do two owners serve one directory.
@@ -23,7 +23,7 @@ from worker.embedded.errors import StackBusy, StackError
 from worker.embedded.files import Lock, lock_holder, locked, take_lock
 from worker.embedded.processes import can_bind_to_parent
 from worker.embedded.servers import NAMES, end_servers, find_servers
-from worker.embedded.starting import Plan, bring_up, log_file
+from worker.embedded.starting import StartPlan, bring_up, log_file
 
 _OWNER = "owner"
 _OWN_NAMES = ("valkey", "valkey.log", "postgres.log", "identity.json", "endpoints.json", _OWNER, "lock")
@@ -73,7 +73,7 @@ class LocalStack:
         """Take the directory; nothing is started yet.
 
         Args:
-            directory: Holds data, logs and `endpoints.json`; made if it is not there.
+            directory: Contains data, logs and `endpoints.json`; made if it is not there.
             detached: Whether the servers outlive this process.
             fsync: Whether PostgreSQL's data survive a power cut; a killed server loses nothing either way.
             valkey_bin: Folder of another `valkey-server` or `redis-server`.
@@ -117,7 +117,7 @@ class LocalStack:
             return False
         with locked(self.directory / "lock"):
             ownership = ownership or self._claim()
-            self._send_watchdog_home()
+            self._dismiss_watchdog()
             ran = bool(find_servers(self.directory))
             end_servers(self.directory)
             remove_endpoints(self.directory)
@@ -187,11 +187,11 @@ class LocalStack:
 
     def _bring_up(self, *, keep: bool) -> Endpoints:
         if not keep:
-            end_servers(self.directory)  # what a dead owner left behind is still ending, or was never told to
+            end_servers(self.directory)  # what a dead owner left behind is still ending, or was never asked to
         bound = not self._detached and can_bind_to_parent()
         if not self._detached and not bound and self._watchdog is None:
             self._watchdog = watchdog.spawn(self.directory)
-        plan = Plan(
+        plan = StartPlan(
             directory=self.directory,
             bound=bound,
             announce=partial(watchdog.guard, self._watchdog) if self._watchdog else None,
@@ -203,12 +203,12 @@ class LocalStack:
             endpoints = bring_up(plan, frozenset(NAMES) - find_servers(self.directory).keys())
         except BaseException:
             end_servers(self.directory)
-            self._send_watchdog_home()
+            self._dismiss_watchdog()
             raise
         write_endpoints(self.directory, endpoints, detached=self._detached)
         return endpoints
 
-    def _send_watchdog_home(self) -> None:
+    def _dismiss_watchdog(self) -> None:
         if self._watchdog is not None:
             watchdog.dismiss(self._watchdog)
             self._watchdog = None

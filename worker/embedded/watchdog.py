@@ -31,13 +31,13 @@ def spawn(directory: Path) -> subprocess.Popen[bytes]:
 
 
 def dismiss(watchdog: subprocess.Popen[bytes]) -> None:
-    """Send the watchdog home; the servers are the owner's own business again."""
+    """End the watchdog; the owner ends the servers itself again."""
     watchdog.kill()
     watchdog.communicate()
 
 
 def guard(watchdog: subprocess.Popen[bytes], pid: int) -> None:
-    """Tell the watchdog of a server that it is to end with its owner."""
+    """Name a server to the watchdog that is to end with its owner."""
     pipe = watchdog.stdin
     if pipe is not None:
         pipe.write(b"%d\n" % pid)
@@ -46,8 +46,8 @@ def guard(watchdog: subprocess.Popen[bytes], pid: int) -> None:
 
 def watch(directory: Path) -> None:
     """Wait for the owner's end, then end its servers; servers that another owner started since live on."""
-    told = sys.stdin.buffer.read()
-    end_servers(directory, only={int(pid) for pid in told.split()})
+    named = sys.stdin.buffer.read()
+    end_servers(directory, only={int(pid) for pid in named.split()})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """The drift thread: compares the bars that serve with those that the serving models were trained on.
 
 Owns: when drift is measured (once for each bundle on each snapshot, as nothing else changes it), the last report of
-each strategy, what is said when it reaches the alarm.
+each strategy, what is logged when it reaches the alarm.
 Must not know: requests, streams, how drift is computed.
 Invariant: it never uses a booster that requests are answered with, and rests as long as it works; what cannot be
-measured is said once and costs nobody an answer.
+measured is logged once and costs nobody an answer.
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,7 +19,9 @@ from strategies.analysis.drift import MAJOR_PSI, DriftReport, measure_drift
 from strategies.errors import BundleError, DataError, ExpressionError
 from strategies.market.bars import Panel
 from strategies.models.bundle import Bundle
+from worker.service import Service
 from worker.serving.slots import Slots
+from worker.shutdown import Shutdown
 
 #: Pause between two looks whether a bundle or the snapshot changed, in seconds.
 LOOK_SECONDS = 1.0
@@ -105,39 +106,33 @@ class DriftWatch:
             _log.info("drift_settled", alarm_psi=self._alarm_psi, **known)
 
 
-class DriftThread(threading.Thread):
-    """Looks until told to stop."""
+class DriftThread(Service):
+    """Measures drift until the worker stops; ends at once where drift is not measured."""
 
-    def __init__(self, watch: DriftWatch, stop: threading.Event) -> None:
+    def __init__(self, watch: DriftWatch, shutdown: Shutdown) -> None:
         """Take a watch that belongs to this thread from now on."""
-        super().__init__(name="drift", daemon=True)
-        self.watch, self._stop_event = watch, stop
+        super().__init__("drift", shutdown)
+        self._watch = watch
         self._worked_since = 0.0
-        self.error: Exception | None = None
 
-    def run(self) -> None:
-        """Look, and look again after a pause; end at once where drift is not wanted."""
-        try:
-            while self.watch.wanted and not self._stop_event.wait(LOOK_SECONDS):
-                self._worked_since = time.perf_counter()
-                self.watch.look(self._rest)
-        except Exception as error:  # noqa: BLE001 - a thread's loop
-            # Told to the main thread, which ends the process: a drift that is no longer seen looks like none.
-            _log.exception("drift_thread_died")
-            self.error = error
+    def serve(self) -> None:
+        """Measure what changed, again and again after a pause."""
+        while self._watch.wanted and not self._shutdown.stopping.wait(LOOK_SECONDS):
+            self._worked_since = time.perf_counter()
+            self._watch.look(self._rest)
 
     def _rest(self) -> bool:
         """Rest as long as the piece took, and return whether to go on.
 
-        A lower priority would do harm: a thread that holds the interpreter's lock while it is not scheduled stops
+        A lower priority would do harm: a thread that owns the interpreter's lock while it is not scheduled stops
         those that answer requests.
         """
-        told = self._stop_event.wait(time.perf_counter() - self._worked_since)
+        stopping = self._shutdown.stopping.wait(time.perf_counter() - self._worked_since)
         self._worked_since = time.perf_counter()
-        return not told
+        return not stopping
 
 
 def _apart(bundle: Bundle) -> Bundle:
-    """Return an equal bundle with a booster of its own, as requests are answered with the other meanwhile."""
+    """Return an equal bundle with a booster of its own, as requests are answered with the other at the same time."""
     text = bundle.booster.model_to_string(num_iteration=-1)
     return replace(bundle, booster=lgb.Booster(model_str=text))

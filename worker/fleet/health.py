@@ -2,17 +2,18 @@
 
 Owns: the reasons why not, each with a code and a sentence.
 Must not know: who asks (HTTP, the heartbeat, the supervisor's pipe).
-Invariant: a server that is away makes a worker unready and never dead: a restart would not bring the server back.
+Invariant: an unavailable server makes a worker unready and never dead: a restart would not bring the server back.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from contracts import WorkerState
 from worker.retry import Outage
-from worker.serving.pipeline import Rules
+from worker.serving.pipeline import ServingRules
 from worker.serving.slots import Slots
 from worker.telemetry import Pulse
 
@@ -25,29 +26,37 @@ class Reason:
     sentence: str
 
 
+class Snapshots(Protocol):
+    """What loads snapshots."""
+
+    #: Why the newest snapshot is not served; empty: it is.
+    snapshot_refused: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
     """What the life of a worker has reached; set by others, looked at here."""
 
     started: threading.Event
     paused: threading.Event
-    leaving: threading.Event
-    #: Whether the registry did not answer when it was last asked.
-    registry_away: Callable[[], bool]
+    draining: threading.Event
+    #: Set while the registry is unavailable.
+    registry_unavailable: threading.Event
     #: Strategies that must have a model; none: at least one strategy has.
     strategies: tuple[str, ...] = ()
-    #: Why the newest snapshot is not served; empty: it is.
-    snapshot_refused: Callable[[], str] = str
+    #: Knows why the newest snapshot is not served.
+    snapshots: Snapshots | None = None
+
+    @property
+    def snapshot_refused(self) -> str:
+        """Why the newest snapshot is not served; empty: it is."""
+        return "" if self.snapshots is None else self.snapshots.snapshot_refused
 
 
 class Liveness:
     """Whether the loops of a worker make progress and its threads live."""
 
-    def __init__(
-        self,
-        pulses: Callable[[], Mapping[str, tuple[Pulse, float]]],
-        deaths: Callable[[], Mapping[str, Exception | None]],
-    ) -> None:
+    def __init__(self, pulses: Mapping[str, tuple[Pulse, float]], deaths: Mapping[str, Exception]) -> None:
         """Take the loops and the threads.
 
         Args:
@@ -61,12 +70,11 @@ class Liveness:
         return (*self._dead(), *self._hung())
 
     def _dead(self) -> Iterator[Reason]:
-        for name, error in self._deaths().items():
-            if error is not None:
-                yield Reason("thread_died", f"the {name} thread died of {type(error).__name__}: {error}")
+        for name, error in dict(self._deaths).items():
+            yield Reason("thread_died", f"the {name} thread died of {type(error).__name__}: {error}")
 
     def _hung(self) -> Iterator[Reason]:
-        for name, (pulse, limit) in self._pulses().items():
+        for name, (pulse, limit) in self._pulses.items():
             still = pulse.still_seconds()
             if still > limit:
                 yield Reason("hung", f"the {name} loop made no progress for {still:.1f} s, limit {limit:g} s")
@@ -76,7 +84,7 @@ class Readiness:
     """Whether a worker can answer requests now."""
 
     def __init__(
-        self, slots: Slots, rules: Rules, outage: Outage, conditions: Conditions, clock: Callable[[], datetime]
+        self, slots: Slots, rules: ServingRules, outage: Outage, conditions: Conditions, clock: Callable[[], datetime]
     ) -> None:
         """Take what serving depends on."""
         self._slots, self._rules, self._outage = slots, rules, outage
@@ -88,13 +96,13 @@ class Readiness:
 
     def remarks(self) -> tuple[Reason, ...]:
         """Return what somebody should look at although the worker answers every request."""
-        refused = self._conditions.snapshot_refused()
+        refused = self._conditions.snapshot_refused
         return (Reason("snapshot_refused", refused),) if refused and self._slots.panel is not None else ()
 
     def state(self) -> WorkerState:
         """Return what the worker is doing."""
         conditions = self._conditions
-        if conditions.leaving.is_set():
+        if conditions.draining.is_set():
             return WorkerState.DRAINING
         if self._outage.lasting:
             return WorkerState.WAITING
@@ -104,12 +112,12 @@ class Readiness:
 
     def _life(self) -> Iterator[Reason]:
         conditions = self._conditions
-        if conditions.leaving.is_set():
+        if conditions.draining.is_set():
             yield Reason("draining", "the worker was told to leave")
         if self._outage.lasting:
             yield Reason("server_away", "the stream server is away")
         if not conditions.started.is_set():
-            if conditions.registry_away():
+            if conditions.registry_unavailable.is_set():
                 yield Reason("registry_never_reached", "the model registry has not answered since the worker started")
             else:
                 yield Reason("starting", "models and bars are being loaded")
@@ -127,11 +135,11 @@ class Readiness:
     def _snapshot(self) -> Iterator[Reason]:
         panel, rules = self._slots.panel, self._rules
         if panel is None:
-            refused = self._conditions.snapshot_refused()
+            refused = self._conditions.snapshot_refused
             yield Reason("missing_snapshot", f"no snapshot of bars is loaded{refused and '; '}{refused}")
             return
         if rules.default_as_of == "snapshot":
-            return  # the snapshot says which session is meant, so that it cannot be late
+            return  # the snapshot decides which session is requested, so that it cannot be late
         last = panel.sessions[-1].astype(object)
         complete = rules.calendar.last_complete_session(self._clock(), settle_minutes=rules.settle_minutes)
         if complete > last:

@@ -2,7 +2,7 @@
 
 Owns: the listening socket and what each path answers.
 Must not know: Redis, PostgreSQL; an answer is made of what this process knows.
-Invariant: a probe costs no call to any server, and a client that hangs holds no other probe up.
+Invariant: a probe costs no call to any server, and a client that hangs delays no other probe.
 """
 
 import json
@@ -72,7 +72,7 @@ class HealthPort:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # a client that says nothing must not hold up the worker's leaving
+    block_on_close = False  # a silent client must not delay the worker's shutdown
 
     def __init__(self, address: tuple[str, int], answers: Mapping[str, Callable[[], Page]]) -> None:
         self.answers = answers
@@ -80,7 +80,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, _request: object, client_address: object) -> None:
         error = sys.exception()
-        if not isinstance(error, OSError):  # a prober that went away is no news
+        if not isinstance(error, OSError):  # a prober that closed its connection is no news
             _log.error("health_port_failed", client=str(client_address), exc_info=error)
 
 
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _verdict(good: str, reasons: tuple[Reason, ...], remarks: tuple[Reason, ...] = ()) -> Page:
-    """Return a line of JSON a reason, or one that says all is well, and a line a remark."""
+    """Return a line of JSON a reason, or one that all is well, and a line a remark."""
     lines = [{"reason": reason.code, "detail": reason.sentence} for reason in reasons] or [{"status": good}]
     lines += [{"remark": remark.code, "detail": remark.sentence} for remark in remarks]
     status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK

@@ -1,4 +1,4 @@
-"""The heartbeat thread: renews leases, says that the worker lives.
+"""The heartbeat thread: renews leases, shows that the worker lives.
 
 Owns: the worker's hash on the server and the rhythm of lease renewal.
 Must not know: how requests are answered.
@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import structlog
@@ -17,77 +17,75 @@ import structlog
 from contracts import GROUP, Heartbeat, ServedModel, StreamNames
 from contracts.codec import encode
 from worker.errors import StreamUnavailable
-from worker.fleet.status import Facts
+from worker.fleet.facts import heartbeat_fields, listed
+from worker.fleet.status import WorkerStatus
 from worker.retry import Outage
+from worker.service import Service
 from worker.serving.slots import Slots
+from worker.shutdown import Shutdown
 from worker.telemetry import Pulse
-from worker.transport.client import Client, translated
+from worker.transport.client import Client
 
 _log = structlog.get_logger()
 
 
-class HeartbeatThread(threading.Thread):
-    """Beats and renews for one worker until told to end."""
+class HeartbeatThread(Service):
+    """Beats and renews for one worker until it is stopped, after the last commit."""
 
     def __init__(
         self,
-        facts: Facts,
+        status: WorkerStatus,
         names: StreamNames,
         commands: Client,
         *,
         clock: Callable[[], datetime],
+        pulse: Pulse,
+        shutdown: Shutdown,
         beat_seconds: float,
         lease_ms: int,
     ) -> None:
         """Take every part from the composition root; the connection belongs to this thread from now on."""
-        super().__init__(name="heartbeat", daemon=True)
-        self._facts, self._key, self._requests = facts, names.worker(facts.worker), names.requests
+        super().__init__("heartbeat", shutdown)
+        self._status, self._key, self._requests = status, names.worker(status.worker), names.requests
         self._commands, self._clock = commands, clock
         self._beat_seconds, self._renew_seconds = beat_seconds, lease_ms / 3000
         self._started_at = clock()
         # Apart from the beat's: a full server renews leases and refuses beats, which is not a change at each turn.
-        self._outage, self._renewals = facts.outages["heartbeat"], facts.outages["leases"]
+        self._outage, self._renewals = status.outages["heartbeat"], status.outages["leases"]
         self._end, self._wake = threading.Event(), threading.Event()
         #: Set once the heartbeat that somebody waits for was tried.
         self._wanted: threading.Event | None = None
-        self.pulse = Pulse()
-        self.error: Exception | None = None
+        self._pulse = pulse
 
-    def run(self) -> None:
-        """Beat until told to end."""
+    def serve(self) -> None:
+        """Beat until stopped."""
         next_beat = 0.0
-        try:
-            while True:
-                self.pulse.beat()
-                self._wake.wait(min(self._renew_seconds, self._beat_seconds) if next_beat else 0.0)
-                self._wake.clear()
-                ending = self._end.is_set()
-                self._quietly(self._facts.leases.renew, self._renewals)
-                wanted, self._wanted = self._wanted, None
-                if wanted is not None or time.monotonic() >= next_beat:
-                    self._quietly(self._beat, self._outage)
-                    next_beat = time.monotonic() + self._beat_seconds
-                if wanted is not None:
-                    wanted.set()
-                if ending:
-                    self._quietly(self._farewell, self._outage)
-                    return
-        except Exception as error:  # noqa: BLE001 - a thread's loop
-            # Told to the main thread, which ends the process: without renewal others would take the work away.
-            _log.exception("heartbeat_thread_died")
-            self.error = error
+        while True:
+            self._pulse.beat()
+            self._wake.wait(min(self._renew_seconds, self._beat_seconds) if next_beat else 0.0)
+            self._wake.clear()
+            ending = self._end.is_set()
+            self._quietly(self._status.leases.renew, self._renewals)
+            wanted, self._wanted = self._wanted, None
+            if wanted is not None or time.monotonic() >= next_beat:
+                self._quietly(self._beat, self._outage)
+                next_beat = time.monotonic() + self._beat_seconds
+            if wanted is not None:
+                wanted.set()
+            if ending:
+                self._quietly(self._farewell, self._outage)
+                return
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Stop beating, after the last commit."""
         self._end.set()
         self._wake.set()
-        self.join()
 
-    def beat_now(self, stop: threading.Event) -> None:
-        """Return once a heartbeat of what is true now was sent, or the worker is stopped."""
+    def beat_now(self) -> None:
+        """Return once a heartbeat of what is true now was sent, or the worker stops."""
         self._wanted = wanted = threading.Event()
         self._wake.set()
-        while not wanted.wait(0.1) and self.error is None and not stop.is_set():
+        while not wanted.wait(0.1) and not self._shutdown.stopping.is_set():
             pass
 
     def _quietly(self, act: Callable[[], None], outage: Outage) -> None:
@@ -101,58 +99,57 @@ class HeartbeatThread(threading.Thread):
     def _beat(self) -> None:
         self._look_at_backlog()
         fields = encode(self._heartbeat())
-        with translated(), self._commands.pipeline(transaction=True) as pipe:
+        with self._commands.pipeline(transaction=True) as pipe:
             pipe.delete(self._key)
             pipe.hset(self._key, mapping=fields)  # type: ignore[arg-type]  # the driver's dict is invariant
             pipe.pexpire(self._key, int(self._beat_seconds * 6000))
             pipe.execute()
+        _log.debug("heartbeat_sent", state=fields.get("state"), lag=fields.get("lag"), pending=fields.get("pending"))
 
     def _farewell(self) -> None:
-        with translated():
-            self._commands.delete(self._key)
+        self._commands.delete(self._key)
 
     def _heartbeat(self) -> Heartbeat:
-        facts = self._facts
+        status = self._status
         return Heartbeat.model_validate(
             {
-                "worker": facts.worker,
-                "state": facts.readiness.state(),
+                "worker": status.worker,
+                "state": status.readiness.state(),
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "started_at": self._started_at,
                 "beaten_at": self._clock(),
-                "code_version": facts.code_version,
-                "reason": "; ".join(_reasons(facts)),
-                **_service(facts),
-                **_counts(facts),
-                **_streams(facts),
+                "code_version": status.code_version,
+                "reason": "; ".join(_reasons(status)),
+                **heartbeat_fields(status),
+                **_service(status),
+                **_durations(status),
+                **_connections(status),
             }
         )
 
     def _look_at_backlog(self) -> None:
-        with translated():
-            groups = self._commands.xinfo_groups(self._requests) if self._commands.exists(self._requests) else []
-        backlog = self._facts.backlog
+        groups = self._commands.xinfo_groups(self._requests) if self._commands.exists(self._requests) else []
+        backlog = self._status.backlog
         backlog.lag = backlog.pending = None
         for group in groups:
             if group["name"] in {GROUP, GROUP.encode()}:
                 backlog.lag, backlog.pending = group.get("lag"), group["pending"]
 
 
-def _reasons(facts: Facts) -> Iterator[str]:
-    yield from (reason.sentence for reason in (*facts.liveness.reasons(), *facts.readiness.reasons()))
-    yield from _cached(facts.slots)
+def _reasons(status: WorkerStatus) -> Iterator[str]:
+    yield from (reason.sentence for reason in (*status.liveness.reasons(), *status.readiness.reasons()))
+    yield from _cached(status.slots)
 
 
-def _service(facts: Facts) -> dict[str, object]:
+def _service(status: WorkerStatus) -> dict[str, object]:
     """Return what the worker serves with."""
-    slots, panel = facts.slots, facts.slots.panel
-    active, drift = sorted(slots.active.items()), sorted(facts.drift.reports.items())
+    slots, panel = status.slots, status.slots.panel
+    active, drift = sorted(slots.active.items()), sorted(status.drift.reports.items())
     return {
         "models": ",".join(f"{name}={one.bundle.version}#{one.activation}" for name, one in active),
         "serving": _serving(slots),
-        "candidates": facts.candidates(),
-        "shadows": _listed(facts.shadows.counts),
+        "candidates": status.candidates(),
         "strategies": ",".join(slots.served),
         "snapshot_id": panel.snapshot_id if panel else "",
         "snapshot_last_session": str(panel.sessions[-1]) if panel else "",
@@ -160,49 +157,26 @@ def _service(facts: Facts) -> dict[str, object]:
     }
 
 
-def _counts(facts: Facts) -> dict[str, object]:
-    """Return what became of the requests."""
-    counters, latency = facts.counters, facts.counters.latency_ms()
+def _durations(status: WorkerStatus) -> dict[str, object]:
+    """Return how long requests took, as median and 99th percentile."""
+    counters, latency = status.counters, status.counters.latency_ms()
     return {
-        "in_flight": len(facts.leases.held()),
-        "answered": counters.answered,
-        "rejected": counters.rejected,
-        "dropped": counters.dropped,
-        "drops": _listed(counters.drops),
-        "failures": counters.failed,
-        "canary_fallbacks": counters.canary_fallbacks,
-        "parts": _listed(counters.parts),
-        "codes": _listed(counters.codes),
-        "deliveries": _listed(counters.deliveries),
         "p50_ms": latency[0] if latency else None,
         "p99_ms": latency[1] if latency else None,
         "stages": ",".join(f"{stage}={p50}/{p99}" for stage, (p50, p99) in counters.stages_ms().items()),
     }
 
 
-def _streams(facts: Facts) -> dict[str, object]:
-    """Return what befell the streams and the connections to them."""
-    outage, backlog, janitor = facts.outages["requests"], facts.backlog, facts.janitor
-    return {
-        "lease_losses": facts.leases.lost,
-        "trimmed_pending": facts.stream.trimmed_pending,
-        "reconnects": outage.count,
-        "outages": _listed(outage.reasons),
-        "other_outages": _listed(
-            {
-                f"{connection}:{reason}": count
-                for connection, one in facts.outages.items()
-                for reason, count in dict(one.reasons).items()
-                if one is not outage
-            }
-        ),
-        "malformed_control_events": facts.malformed_control_events(),
-        "trimmed": sum(janitor.trimmed.copy().values()),
-        "removed_consumers": janitor.removed,
-        "groups_behind": ",".join(sorted(f"{stream}|{group}" for stream, group in janitor.behind)),
-        "lag": backlog.lag,
-        "pending": backlog.pending,
+def _connections(status: WorkerStatus) -> dict[str, object]:
+    """Return what befell the other connections, and the groups that delay the janitor."""
+    counts = {
+        f"{connection}:{reason}": count
+        for connection, outage in status.outages.items()
+        for reason, count in dict(outage.reasons).items()
+        if connection != "requests"
     }
+    behind = ",".join(sorted(f"{stream}|{group}" for stream, group in status.janitor.behind))
+    return {"other_outages": listed(counts), "groups_behind": behind}
 
 
 def _serving(slots: Slots) -> tuple[ServedModel, ...]:
@@ -223,7 +197,3 @@ def _cached(slots: Slots) -> Iterator[str]:
     cached = sorted(strategy for strategy, active in slots.active.items() if active.cached)
     if cached:
         yield f"{', '.join(cached)} from the local cache: the registry has not answered since the start"
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    return ",".join(f"{name}={count}" for name, count in sorted(dict(counts).items()) if count)

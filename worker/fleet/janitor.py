@@ -1,8 +1,8 @@
 """The janitor: cuts streams, removes consumers that nobody is.
 
-Owns: which streams are cut at which age, what is said of groups that hold a cut up, the janitor's turn in the fleet.
+Owns: which streams are cut at which age, what is reported of groups that prevent a cut, whose turn it is.
 Must not know: what entries mean.
-Invariant: nothing is cut that a group has not acknowledged, and a group that holds a cut up is reported before it.
+Invariant: nothing is cut that a group has not acknowledged, and a group that prevents a cut is reported before it.
 """
 
 import random
@@ -16,15 +16,17 @@ import structlog
 from contracts import GROUP, FleetEventType, StreamNames
 from worker.errors import StreamUnavailable
 from worker.events import Events
-from worker.retry import Patience
-from worker.transport.client import Client, translated
-from worker.transport.scripts import script
+from worker.retry import RetryPolicy
+from worker.service import Service
+from worker.shutdown import Shutdown
+from worker.transport.client import Client
+from worker.transport.scripts import RemoveConsumer, TrimStream
 
-#: Most entries that one call cuts: the server does nothing else meanwhile.
+#: Most entries that one call cuts: the server does nothing else during it.
 CUT_AT_ONCE = 10_000
 
 _HOUR_MS = 3_600_000
-#: The server's word for a write that it has no memory for.
+#: The server's error for a write that it has no memory for.
 _FULL = "OOM"
 _log = structlog.get_logger()
 
@@ -70,12 +72,10 @@ class Janitor:
         """Take the janitor thread's connection."""
         self._commands, self._names, self._worker = commands, names, worker
         self._retentions, self._events, self._interval_seconds = tuple(retentions), events, interval_seconds
-        self._trim = script(commands, "trim_stream")
-        self._remove = script(commands, "remove_consumer")
         #: Stream to entries that this worker cut.
         self.trimmed: Counter[str] = Counter()
         self.removed = 0
-        #: `(stream, group)` that held a cut up when this worker last looked; empty while another has the turn.
+        #: `(stream, group)` that prevented a cut when this worker last looked; empty while another has the turn.
         self.behind: frozenset[tuple[str, str]] = frozenset()
 
     def turn(self, stop: threading.Event) -> bool:
@@ -85,7 +85,7 @@ class Janitor:
             Whether it was: at most one worker has it at a time, and for no longer than an interval unless renewed.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
         try:
             if not self._mine():
@@ -102,11 +102,10 @@ class Janitor:
         return True
 
     def _mine(self) -> bool:
-        with translated():
-            # Never released: it ends by the server's clock, so that the fleet sweeps once an interval.
-            mine = self._commands.set(
-                self._names.janitor, self._worker, nx=True, px=max(1, int(self._interval_seconds * 900))
-            )
+        # Never released: it ends by the server's clock, so that the fleet sweeps once an interval.
+        mine = self._commands.set(
+            self._names.janitor, self._worker, nx=True, px=max(1, int(self._interval_seconds * 900))
+        )
         return bool(mine)
 
     def _cut_all(self, stop: threading.Event) -> None:
@@ -120,9 +119,8 @@ class Janitor:
                 yield retention.stream, _text(group)
 
     def _report(self, behind: frozenset[tuple[str, str]]) -> None:
-        """Say which groups fell behind or caught up since the fleet's last report."""
-        with translated():
-            known = {_text(member) for member in self._commands.smembers(self._names.behind)}
+        """Report which groups fell behind or caught up since the fleet's last report."""
+        known = {_text(member) for member in self._commands.smembers(self._names.behind)}
         now = {f"{stream}|{group}" for stream, group in behind}
         for member in sorted(now ^ known):
             stream, _, group = member.partition("|")
@@ -131,11 +129,10 @@ class Janitor:
             kind = FleetEventType.GROUP_BEHIND if late else FleetEventType.GROUP_CAUGHT_UP
             reason = f"group {group} of {stream} {what if late else 'holds no cut up any more'}"
             (_log.warning if late else _log.info)(kind.value.replace(".", "_"), stream=stream, group=group)
-            if not self._events.say(kind, reason=reason[:2000]):
-                continue  # the next turn says it
-            with translated():
-                # After the report: a janitor that dies between the two leaves it to the next one.
-                (self._commands.sadd if late else self._commands.srem)(self._names.behind, member)
+            if not self._events.emit(kind, reason=reason[:2000]):
+                continue  # the next turn reports it
+            # After the report: a janitor that dies between the two leaves it to the next one.
+            (self._commands.sadd if late else self._commands.srem)(self._names.behind, member)
         self.behind = behind
 
     def _cut(self, retention: Retention, stop: threading.Event) -> None:
@@ -148,58 +145,58 @@ class Janitor:
             _log.info("stream_trimmed", stream=retention.stream, entries=gone, hours=retention.hours)
 
     def _call(self, retention: Retention, limit: int) -> tuple[int, list[bytes]]:
-        with translated():
-            cut, behind = self._trim(
-                keys=[retention.stream], args=[int(retention.hours * _HOUR_MS), limit, retention.needs_group]
+        return self._commands.run(
+            TrimStream(
+                stream=retention.stream,
+                retention_ms=int(retention.hours * _HOUR_MS),
+                limit=limit,
+                needs_group=retention.needs_group,
             )
-        return int(cut), behind
+        )
 
     def _remove_consumers(self) -> None:
-        with translated():
-            if not self._commands.exists(self._names.requests):
-                return
-            groups = {group["name"] for group in self._commands.xinfo_groups(self._names.requests)}
-            if GROUP.encode() not in groups:
-                return
-            consumers = self._commands.xinfo_consumers(self._names.requests, GROUP)
+        if not self._commands.exists(self._names.requests):
+            return
+        groups = {group["name"] for group in self._commands.xinfo_groups(self._names.requests)}
+        if GROUP.encode() not in groups:
+            return
+        consumers = self._commands.xinfo_consumers(self._names.requests, GROUP)
         for name in (consumer["name"].decode(errors="surrogateescape") for consumer in consumers):
             if name != self._worker:
                 self._remove_consumer(name)
 
     def _remove_consumer(self, name: str) -> None:
         raw = name.encode(errors="surrogateescape")
-        with translated():
-            removed = self._remove(
-                keys=[self._names.requests, self._names.worker("").encode() + raw], args=[GROUP, raw, 0]
+        removed = self._commands.run(
+            RemoveConsumer(
+                requests=self._names.requests,
+                heartbeat=self._names.worker("").encode() + raw,
+                group=GROUP,
+                consumer=raw,
+                leaves=0,
             )
+        )
         if removed:
             self.removed += 1
             shown = raw.decode(errors="backslashreplace")
             _log.info("consumer_removed", consumer=shown)
-            self._events.say(FleetEventType.CONSUMER_REMOVED, reason=f"{shown} held nothing and beat no more"[:2000])
+            self._events.emit(FleetEventType.CONSUMER_REMOVED, reason=f"{shown} held nothing and beat no more"[:2000])
 
 
-class JanitorThread(threading.Thread):
-    """Takes the janitor's turn at an interval until told to stop."""
+class JanitorThread(Service):
+    """Takes the janitor's turn at an interval until the worker stops."""
 
-    def __init__(self, janitor: Janitor, patience: Patience, stop: threading.Event, *, interval_seconds: float) -> None:
+    def __init__(self, janitor: Janitor, retry: RetryPolicy, shutdown: Shutdown, *, interval_seconds: float) -> None:
         """Take a janitor that belongs to this thread from now on."""
-        super().__init__(name="janitor", daemon=True)
-        self.janitor, self._patience, self._stop_event = janitor, patience, stop
-        self._interval_seconds = interval_seconds
-        self.error: Exception | None = None
+        super().__init__("janitor", shutdown)
+        self._janitor, self._retry, self._interval_seconds = janitor, retry, interval_seconds
 
-    def run(self) -> None:
-        """Look at once and then at every interval, jittered so that workers do not all ask together."""
-        try:
-            while not self._stop_event.is_set():
-                self._patience.call(lambda: self.janitor.turn(self._stop_event))
-                self._stop_event.wait(self._interval_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
-        except Exception as error:  # noqa: BLE001 - a thread's loop
-            # Told to the main thread, which ends the process: a fleet without janitors fills the server's memory.
-            if not (isinstance(error, StreamUnavailable) and self._stop_event.is_set()):
-                _log.exception("janitor_thread_died")
-                self.error = error
+    def serve(self) -> None:
+        """Take a turn at once and then at every interval, jittered so that workers do not all ask together."""
+        stopping = self._shutdown.stopping
+        while not stopping.is_set():
+            self._retry.call(lambda: self._janitor.turn(stopping))
+            stopping.wait(self._interval_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 
 
 def _text(raw: bytes | str) -> str:

@@ -1,6 +1,6 @@
-"""What a worker counts, in Prometheus's words.
+"""What a worker counts, as Prometheus metrics.
 
-Owns: the name, the help and the labels of every metric.
+Owns: the metrics that the table of facts has not: histograms, those of two labels, what serves, drift.
 Must not know: how anything is counted, who scrapes.
 Invariant: labels are of closed sets (codes, stages, strategies, streams, groups, the features that drifted most),
 never a request id or a symbol, and a scrape asks no server.
@@ -20,17 +20,12 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from contracts import RejectionCode, ServedAs
 from strategies.analysis.drift import DriftLevel, DriftReport
-from worker.fleet.status import Facts
-from worker.serving.shadow import ShadowResult
+from worker.fleet.facts import FACTS, Fact
+from worker.fleet.status import WorkerStatus
 from worker.telemetry import BOUNDS, Histogram
-from worker.transport.scripts import CommitStatus
 
 _P = "signal_worker_"
-_DROPS = (CommitStatus.DUPLICATE, CommitStatus.CONFLICT, CommitStatus.FENCED)
-_ANSWERING = (ServedAs.ACTIVE.value, ServedAs.CANARY.value)
-_KINDS = ("new", "own", "claimed")
 #: Most features of a strategy whose drift is shown, the highest PSI first: a feature set may have thousands, and each
 #: is two series of every worker.
 DRIFT_FEATURES_SHOWN = 1000
@@ -39,62 +34,27 @@ DRIFT_FEATURES_SHOWN = 1000
 class WorkerMetrics(Collector):
     """Reads the facts anew at each scrape."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, status: WorkerStatus) -> None:
         """Take what is counted."""
-        self._facts = facts
+        self._status = status
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""
         yield InfoMetricFamily(
             f"{_P}build",
             "Who this is.",
-            value={"worker": self._facts.worker, "version": self._facts.code_version},
+            value={"worker": self._status.worker, "version": self._status.code_version},
         )
-        yield from self._requests()
+        yield from filter(None, (_of_fact(fact, self._status) for fact in FACTS if fact.metric))
         yield from self._durations()
-        yield from self._streams()
+        yield from self._outages()
         yield from self._serving()
         yield from self._candidates()
         yield from self._drift()
-        yield from self._housekeeping()
-
-    def _requests(self) -> Iterator[Metric]:
-        counters = self._facts.counters
-        codes = {code.value: 0 for code in RejectionCode} | dict(counters.codes)
-        yield _counter(
-            "outcomes", "Outcomes published, by `answered` or rejection code.", "code",
-            {"answered": counters.answered, **codes},
-        )  # fmt: skip
-        yield _counter(
-            "vectors", "Vectors published, by the part of the model that computed them.", "served_as",
-            dict.fromkeys(_ANSWERING, 0) | dict(counters.parts),
-        )  # fmt: skip
-        yield _counter(
-            "canary_fallbacks", "Requests of a canary's share that the active version answered: the canary could not.",
-            "", counters.canary_fallbacks,
-        )  # fmt: skip
-        yield _counter(
-            "outcomes_dropped", "Outcomes not published: the id had one (to another question: conflict), or no lease.",
-            "status", {status.value: 0 for status in _DROPS} | dict(counters.drops),
-        )  # fmt: skip
-        yield _counter("failures", "Entries whose processing raised and that were given back.", "", counters.failed)
-        yield _counter(
-            "deliveries", "Entries read: new, own of a former process or a lost reply, claimed from others.", "kind",
-            dict.fromkeys(_KINDS, 0) | dict(counters.deliveries),
-        )  # fmt: skip
-        yield _counter("lease_losses", "Entries in hand that another worker took.", "", self._facts.leases.lost)
-        yield _counter(
-            "trimmed_pending_entries", "Requests cut from their stream while pending, which no worker can answer.", "",
-            self._facts.stream.trimmed_pending,
-        )  # fmt: skip
-
-        yield _counter(
-            "malformed_control_events", "Control events that could not be read.", "",
-            self._facts.malformed_control_events(),
-        )  # fmt: skip
+        yield from self._groups_behind()
 
     def _durations(self) -> Iterator[Metric]:
-        counters = self._facts.counters
+        counters = self._status.counters
         stages = HistogramMetricFamily(
             f"{_P}stage_seconds", "Time of a published outcome, by stage: queue, compute, commit.", labels=["stage"]
         )
@@ -105,40 +65,27 @@ class WorkerMetrics(Collector):
         whole.add_metric([], _buckets(counters.end_to_end), counters.end_to_end.seconds)
         yield whole
 
-    def _streams(self) -> Iterator[Metric]:
-        facts = self._facts
-        yield _gauge("in_flight_entries", "Entries read and not yet answered here.", len(facts.leases.held()))
-        if facts.backlog.lag is not None:
-            yield _gauge(
-                "lag_entries", "Entries of the group not yet delivered, as of the last beat.", facts.backlog.lag
-            )
-        if facts.backlog.pending is not None:
-            yield _gauge(
-                "pending_entries", "Entries of the group delivered and not acknowledged, as of the last beat.",
-                facts.backlog.pending,
-            )  # fmt: skip
+    def _outages(self) -> Iterator[Metric]:
         outages = CounterMetricFamily(
-            f"{_P}outages", "Times a server went away, by connection and error class.", labels=["connection", "reason"]
+            f"{_P}outages", "Outages of a server, by connection and error class.", labels=["connection", "reason"]
         )
-        for connection, outage in facts.outages.items():
+        for connection, outage in self._status.outages.items():
             for reason, count in dict(outage.reasons).items():
                 outages.add_metric([connection, reason], count)
         yield outages
 
     def _serving(self) -> Iterator[Metric]:
-        facts = self._facts
-        yield _gauge("alive", "Whether /livez says so.", int(not facts.liveness.reasons()))
-        reasons = facts.readiness.reasons()
-        yield _gauge("ready", "Whether /readyz says so.", int(not reasons))
+        status = self._status
+        reasons = status.readiness.reasons()
         yield _labelled(
             "unready_reason", "1 for each reason why the worker is not ready.", ("reason",),
             {(reason.code,): 1.0 for reason in reasons},
         )  # fmt: skip
         yield _labelled(
             "model_activation", "Number of the activation that serves.", ("strategy",),
-            {(name,): float(active.activation) for name, active in facts.slots.active.items()},
+            {(name,): float(active.activation) for name, active in status.slots.active.items()},
         )  # fmt: skip
-        panel = facts.slots.panel
+        panel = status.slots.panel
         if panel is not None:
             midnight = datetime.combine(panel.sessions[-1].astype(object), time(), UTC)
             yield _gauge(
@@ -147,20 +94,13 @@ class WorkerMetrics(Collector):
             )  # fmt: skip
 
     def _candidates(self) -> Iterator[Metric]:
-        facts = self._facts
-        yield _counter(
-            "shadows", "Answered requests for a version in testing: published, dropped at a full queue, declined or "
-            "failed by the candidate, unpublished since the server did not take it.", "result",
-            dict.fromkeys((result.value for result in ShadowResult), 0) | dict(facts.shadows.counts),
-        )  # fmt: skip
-        yield _gauge("shadow_waiting", "Answered requests that wait to be shadowed.", facts.shadows.waiting())
         yield _labelled(
-            "candidates", "Versions in testing that compute here, by part.", ("strategy", "part"),
-            Counter((one.strategy, one.part.value) for one in facts.candidates() if one.since is not None),
+            "candidates", "Versions in testing that compute here, by role.", ("strategy", "part"),
+            Counter((one.strategy, one.part.value) for one in self._status.candidates() if one.since is not None),
         )  # fmt: skip
 
     def _drift(self) -> Iterator[Metric]:
-        reports = self._facts.drift.reports
+        reports = self._status.drift.reports
         yield _labelled(
             "drift_prediction_psi", "PSI of the prediction on recent bars against its model's training rows.",
             ("strategy",), {(name,): report.prediction.psi for name, report in reports.items()},
@@ -189,14 +129,24 @@ class WorkerMetrics(Collector):
             {(name,): float(report.rows) for name, report in reports.items()},
         )  # fmt: skip
 
-    def _housekeeping(self) -> Iterator[Metric]:
-        janitor = self._facts.janitor
-        yield _counter("trimmed_entries", "Entries this worker cut as the janitor.", "stream", dict(janitor.trimmed))
-        yield _counter("removed_consumers", "Dead consumers this worker removed.", "", janitor.removed)
+    def _groups_behind(self) -> Iterator[Metric]:
         yield _labelled(
-            "group_behind", "1 for each group that holds up the cut of a stream, said by the janitor of the moment.",
-            ("stream", "group"), dict.fromkeys(janitor.behind, 1.0),
+            "group_behind", "1 for each group that delays the cut of a stream, reported by the janitor of the moment.",
+            ("stream", "group"), dict.fromkeys(self._status.janitor.behind, 1.0),
         )  # fmt: skip
+
+
+def _of_fact(fact: Fact, status: WorkerStatus) -> Metric | None:
+    """Return the metric of a fact; None where the server does not know it."""
+    value = fact.read(status)
+    if value is None:
+        return None
+    counts = dict.fromkeys(fact.values, 0) | dict(value) if isinstance(value, Mapping) else {"": value}
+    family = CounterMetricFamily if fact.kind == "counter" else GaugeMetricFamily
+    metric = family(f"{_P}{fact.metric}", fact.meaning, labels=[fact.label] if fact.label else None)
+    for name, count in counts.items():
+        metric.add_metric([name] if fact.label else [], count)
+    return metric
 
 
 def _feature_drift(reports: Mapping[str, DriftReport]) -> Iterator[Metric]:
@@ -213,19 +163,12 @@ def _feature_drift(reports: Mapping[str, DriftReport]) -> Iterator[Metric]:
     )  # fmt: skip
 
 
-def metrics_registry(facts: Facts) -> CollectorRegistry:
+def metrics_registry(status: WorkerStatus) -> CollectorRegistry:
     """Return what `/metrics` shows: the worker's own, and memory, processor time and open files of its process."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(WorkerMetrics(facts))
+    registry.register(WorkerMetrics(status))
     ProcessCollector(registry=registry)
     return registry
-
-
-def _counter(name: str, what: str, label: str, values: Mapping[str, float] | float) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"{_P}{name}", what, labels=[label] if label else None)
-    for value, count in values.items() if isinstance(values, Mapping) else [("", values)]:
-        family.add_metric([value] if label else [], count)
-    return family
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

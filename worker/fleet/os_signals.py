@@ -1,8 +1,8 @@
-"""Signals to this process, heard on a thread of their own.
+"""Signals to this process, handled on a thread of their own.
 
 Owns: the way from the kernel to what is done about a signal.
 Must not know: what that is.
-Invariant: nothing is done inside a handler. A handler runs between two instructions of the main thread, which may hold
+Invariant: nothing is done inside a handler. A handler runs between two instructions of the main thread, which may own
 the lock of a log line or of an event just then: taking that lock once more would wait for ever.
 """
 
@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-HEARD = (signal.SIGTERM, signal.SIGINT)
+HANDLED = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def hearing(act: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Have each SIGTERM and SIGINT told to `act`, in their order; belongs to the main thread.
+def handle_signals(act: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call `act` with each SIGTERM and SIGINT, in their order; belongs to the main thread.
 
     Args:
-        act: Runs on a thread of its own; what it raises ends the hearing.
+        act: Runs on a thread of its own; what it raises ends the handling.
     """
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
@@ -29,7 +29,7 @@ def hearing(act: Callable[[signal.Signals], None]) -> Iterator[None]:
     listener.start()
     # Written by the handler in C, on whichever thread the kernel chose; the one in Python only has to be there.
     woken_before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, _nothing) for number in HEARD}
+    before = {number: signal.signal(number, _nothing) for number in HANDLED}
     try:
         yield
     finally:
@@ -42,9 +42,9 @@ def hearing(act: Callable[[signal.Signals], None]) -> Iterator[None]:
 
 
 def _listen(ours: int, act: Callable[[signal.Signals], None]) -> None:
-    while told := os.read(ours, 64):
-        for number in told:
-            if number in HEARD:
+    while received := os.read(ours, 64):
+        for number in received:
+            if number in HANDLED:
                 act(signal.Signals(number))
 
 

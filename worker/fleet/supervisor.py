@@ -1,13 +1,12 @@
 """The parent of several workers: starts them, restarts those that die or hang, ends them together.
 
 Owns: the processes, their pipes, the pause before a restart, the order of ending.
-Must not know: requests, models, servers; it works while every server is away.
+Must not know: requests, models, servers; it works while every server is unavailable.
 Invariant: no worker outlives it, and each name is carried by one process at a time.
 """
 
 import contextlib
 import os
-import random
 import selectors
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from types import FrameType
 import structlog
 
 from worker.fleet.liveness_pipe import HUNG
+from worker.retry import backoff
 
 #: First pause before a restart, doubled with each that follows soon, in seconds.
 FIRST_PAUSE_SECONDS = 0.5
@@ -27,7 +27,7 @@ FIRST_PAUSE_SECONDS = 0.5
 STEADY_SECONDS = 60.0
 #: Time beyond the shutdown timeout, and after a second signal, in which workers end by themselves, in seconds.
 GRACE_SECONDS = 5.0
-#: Silence that a worker may keep before its first word: where many start at once, imports take long.
+#: Silence allowed before a worker's first report: where many start at once, imports take long.
 STARTING_SECONDS = 120.0
 #: A worker that refuses its settings refuses them each time.
 USAGE = 2
@@ -36,14 +36,14 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patiences:
+class SupervisorTimeouts:
     """How long the supervisor waits for what."""
 
     #: Silence after which a worker counts as hung.
     hung_after_seconds: float
     shutdown_timeout_seconds: float
     restart_max_seconds: float
-    #: Silence after which a worker that has not spoken yet counts as hung; at least `hung_after_seconds`.
+    #: Silence after which a worker that has not reported yet counts as hung; at least `hung_after_seconds`.
     starting_seconds: float = STARTING_SECONDS
 
 
@@ -54,11 +54,11 @@ class Child:
         """Take the command; the pipe's number is appended to it."""
         self.name, self._command = name, tuple(command)
         self._process: subprocess.Popen[bytes] | None = None
-        self._started_at = self._heard_at = 0.0
+        self._started_at = self._reported_at = 0.0
         self._failures = 0
         self.pipe = -1
-        #: Whether the process has said anything yet.
-        self.spoke = False
+        #: Whether the process has reported yet.
+        self.reported = False
         self.hung = False
         #: When it is to be started; none: it runs, or has left for good.
         self.restart_at: float | None = 0.0
@@ -85,23 +85,23 @@ class Child:
         finally:
             os.close(theirs)
         self.pipe = ours
-        self._started_at = self._heard_at = time.monotonic()
-        self.spoke, self.hung, self.restart_at = False, False, None
+        self._started_at = self._reported_at = time.monotonic()
+        self.reported, self.hung, self.restart_at = False, False, None
         _log.info("worker_started", worker=self.name, pid=self._process.pid)
 
-    def hear(self) -> bool:
-        """Take what the worker said; return whether it may say more."""
+    def read_reports(self) -> bool:
+        """Read what the worker reported; return whether it may report more."""
         try:
-            words = os.read(self.pipe, 4096)
+            reports = os.read(self.pipe, 4096)
         except BlockingIOError:
             return True
-        if words:
-            self._heard_at, self.spoke, self.hung = time.monotonic(), True, words[-1:] == HUNG
-        return bool(words)
+        if reports:
+            self._reported_at, self.reported, self.hung = time.monotonic(), True, reports[-1:] == HUNG
+        return bool(reports)
 
     def silent_seconds(self) -> float:
-        """Return how long it has said nothing."""
-        return time.monotonic() - self._heard_at
+        """Return how long it has reported nothing."""
+        return time.monotonic() - self._reported_at
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, if there is one."""
@@ -121,19 +121,18 @@ class Child:
         """Return the pause before the next start, longer after each failure that follows soon upon a start."""
         now = time.monotonic()
         self._failures = 1 if now - self._started_at > STEADY_SECONDS else self._failures + 1
-        pause = min(most_seconds, FIRST_PAUSE_SECONDS * (1 << min(self._failures - 1, 20)))
-        pause *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter: workers that died together do not start together
+        pause = backoff(self._failures, first=FIRST_PAUSE_SECONDS, longest=most_seconds)
         self.restart_at = now + pause
         return pause
 
 
 class Supervisor:
-    """Runs the children until told to stop, or until all have left; belongs to the main thread.
+    """Runs the children until stopped, or until all have left; belongs to the main thread.
 
     The kernel ends a child when the thread that started it ends, so that thread must be the one that lives longest.
     """
 
-    def __init__(self, children: Sequence[Child], patiences: Patiences) -> None:
+    def __init__(self, children: Sequence[Child], patiences: SupervisorTimeouts) -> None:
         """Take the workers to run."""
         self._children, self._patiences = tuple(children), patiences
         self._selector = selectors.DefaultSelector()
@@ -145,7 +144,7 @@ class Supervisor:
     def run(self) -> int:
         """Return the exit code.
 
-        0: told to stop, or all drained, and each left by itself. 1: at least one had to be killed or failed while
+        0: stopped, or all drained, and each left by itself. 1: at least one had to be killed or failed while
         leaving. 2: a worker refuses its settings.
         """
         with self._woken_by_signals():
@@ -158,7 +157,7 @@ class Supervisor:
 
     def _step(self) -> bool:
         """Do what is due; return whether anything is left to watch."""
-        self._obey()
+        self._handle()
         if not self._watches_any():
             return False
         for child in self._children:
@@ -182,14 +181,14 @@ class Supervisor:
             self._selector.register(child.pipe, selectors.EVENT_READ, child)
 
     def _listen(self) -> None:
-        """Wait for a word, an end, a signal, or the next thing that is due."""
+        """Wait for a report, an end, a signal, or the next thing that is due."""
         due = [child.restart_at for child in self._children if child.restart_at is not None]
         pause = min([1.0, *(at - time.monotonic() for at in (*due, self._kill_at))])
         for key, _ in self._selector.select(max(0.0, pause)):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
                     os.read(key.fd, 4096)
-            elif not key.data.hear():
+            elif not key.data.read_reports():
                 self._selector.unregister(key.fd)
                 self._await_end(key.data)
 
@@ -204,7 +203,7 @@ class Supervisor:
             return
         silent, patiences = child.silent_seconds(), self._patiences
         limit = patiences.hung_after_seconds
-        if not child.spoke:
+        if not child.reported:
             limit = max(limit, patiences.starting_seconds)
         if child.hung or silent > limit:
             _log.error("worker_killed", worker=child.name, hung=child.hung, silent_seconds=round(silent, 1))
@@ -225,7 +224,7 @@ class Supervisor:
             self._selector.unregister(child.pipe)
         if self._signals or code == 0:
             _log.info("worker_left", worker=child.name, code=code)
-            # Told to stop before it could listen for signals: it held nothing.
+            # Stopped before it could handle signals: nothing was in flight.
             self._code = max(self._code, int(code not in {0, -signal.SIGTERM}))
         elif code == USAGE:
             _log.error("worker_refused", worker=child.name, code=code)
@@ -236,8 +235,8 @@ class Supervisor:
             _log.error("worker_died", worker=child.name, code=code, restart_in_seconds=round(pause, 2))
         return True
 
-    def _obey(self) -> None:
-        """Pass signals on: the first lets workers finish, the second lets them give back, the third kills them."""
+    def _handle(self) -> None:
+        """Pass signals on: the first lets workers finish, the second makes them nack, the third kills them."""
         if self._signals == self._obeyed:
             return
         self._obeyed = self._signals
@@ -258,7 +257,7 @@ class Supervisor:
     def _woken_by_signals(self) -> Iterator[None]:
         """Count SIGTERM and SIGINT; each wakes the selector."""
 
-        def told(_number: int, _frame: FrameType | None) -> None:
+        def count(_number: int, _frame: FrameType | None) -> None:
             self._signals += 1
 
         ours, theirs = os.pipe()
@@ -266,7 +265,7 @@ class Supervisor:
             os.set_blocking(end, False)
         self._selector.register(ours, selectors.EVENT_READ, None)
         woken_before = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
-        before = {number: signal.signal(number, told) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, count) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:

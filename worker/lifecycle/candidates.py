@@ -2,8 +2,8 @@
 
 Owns: the choice of candidates, their proof one after the other, what becomes of one that fails it.
 Must not know: streams of requests, what candidates compute.
-Invariant: a candidate has proven itself as an active version does; whatever it does, what serves goes on; what the
-registry no longer calls a candidate computes no more from that look on.
+Invariant: a candidate has proven itself as an active version does; whatever it does, what serves stays as it is; what
+is no candidate in the registry any more computes no more from that look on.
 """
 
 import threading
@@ -18,8 +18,8 @@ from strategies.errors import BundleError, BundleUnavailable
 from strategies.models.bundle import Bundle
 from worker.clock import utc_now
 from worker.events import Events
-from worker.lifecycle.failure_reporter import Refusals
-from worker.lifecycle.loader import Sources, UnprovenRefused
+from worker.lifecycle.failure_reporter import FailureReporter
+from worker.lifecycle.loader import ModelSources, UnprovenRefused
 from worker.registry.models import ActiveModel, CandidateModel
 from worker.serving.shadow import Shadows
 from worker.serving.slots import Candidate, Slots
@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class _Refusals:
+class RejectedVersions:
     """Why candidates do not compute here, by strategy and version."""
 
     #: Failed their proof or raised: not tried again before someone asks for it.
@@ -38,47 +38,48 @@ class _Refusals:
     #: Not here, or forbidden here: tried again at the next look.
     for_now: dict[Key, str]
 
-    def of(self, key: Key) -> str:
+    def reason(self, key: Key) -> str:
+        """Return why a version does not compute here; empty: it was not rejected."""
         return self.for_good.get(key) or self.for_now.get(key) or ""
 
 
 class Candidates:
     """The candidates of one worker.
 
-    The control thread calls `release`, `spare` and `want`, the shadow thread `tend`, the heartbeat `standing`; only the
-    shadow thread waits for a proof, so that no activation does.
+    The control thread calls `release`, `take_verified` and `set_desired`, the shadow thread `verify_next`, the
+    heartbeat `status`; only the shadow thread waits for a proof, so that no activation does.
     """
 
-    def __init__(self, slots: Slots, shadows: Shadows, sources: Sources, *, limit: int) -> None:
+    def __init__(self, slots: Slots, shadows: Shadows, sources: ModelSources, *, limit: int) -> None:
         """Take every part from the composition root; `limit` is the most candidates of a strategy."""
         self._slots, self._shadows, self._sources, self._limit = slots, shadows, sources, limit
         self._lock = threading.Lock()
-        self._wanted: dict[Key, CandidateModel] = {}
+        self._desired: dict[Key, CandidateModel] = {}
         self._left_out: tuple[Key, ...] = ()
-        self._refused = _Refusals({}, {})
+        self._rejected = RejectedVersions({}, {})
         #: Bundles of versions that are no candidates any more, for the activation that may be why.
-        self._spare: dict[Key, Bundle] = {}
+        self._verified: dict[Key, Bundle] = {}
 
     def release(self, models: Mapping[str, tuple[CandidateModel, ...]]) -> None:
         """Let compute no more what is no candidate any more, and let canaries answer the share they have now."""
         stated = _keyed(self._chosen(models))
         with self._lock:
-            self._wanted = {key: stated[key] for key in self._wanted if key in stated}
+            self._desired = {key: stated[key] for key in self._desired if key in stated}
             for strategy, loaded in self._slots.candidates.items():
                 keys = [(strategy, candidate.bundle.version) for candidate in loaded]
-                self._spare |= {
+                self._verified |= {
                     key: candidate.bundle for key, candidate in zip(keys, loaded, strict=True) if key not in stated
                 }
                 self._slots.change_candidates(strategy, partial(self._in_order, strategy))
 
-    def spare(self, model: ActiveModel) -> Bundle | None:
+    def take_verified(self, model: ActiveModel) -> Bundle | None:
         """Return the bundle of an active version that has proven itself here as a candidate with the same digest."""
         key = model.strategy, model.version
-        bundle = self._spare.get(key)
+        bundle = self._verified.get(key)
         same = bundle is not None and bundle.bundle_sha256 == model.ref.bundle_sha256
         return bundle if same else None
 
-    def want(self, models: Mapping[str, tuple[CandidateModel, ...]], *, again: Callable[[str], bool]) -> None:
+    def set_desired(self, models: Mapping[str, tuple[CandidateModel, ...]], *, again: Callable[[str], bool]) -> None:
         """Take what is to compute from now on; the shadow thread proves what is not loaded yet.
 
         Args:
@@ -89,27 +90,27 @@ class Candidates:
         wanted = self._chosen(serving)
         left_out = tuple(key for key in _keyed(serving) if key not in _keyed(wanted))
         with self._lock:
-            self._spare.clear()
-            self._refused.for_now.clear()
-            self._refused.for_good = {
-                key: why for key, why in self._refused.for_good.items() if key in _keyed(wanted) and not again(key[0])
+            self._verified.clear()
+            self._rejected.for_now.clear()
+            self._rejected.for_good = {
+                key: why for key, why in self._rejected.for_good.items() if key in _keyed(wanted) and not again(key[0])
             }
-            self._wanted = _keyed(wanted)
-            told, self._left_out = self._left_out, left_out
-        if left_out and left_out != told:
+            self._desired = _keyed(wanted)
+            reported, self._left_out = self._left_out, left_out
+        if left_out and left_out != reported:
             _log.warning("candidates_left_out", limit=self._limit, versions=[" ".join(key) for key in left_out])
 
-    def tend(self, refusals: Refusals, events: Events) -> bool:
-        """Prove one candidate that is not loaded yet, and tell of those that were dropped.
+    def verify_next(self, reporter: FailureReporter, events: Events) -> bool:
+        """Verify one candidate that is not loaded yet, and announce those that were dropped.
 
         Args:
-            refusals: The shadow thread's own, told only where a proof failed.
+            reporter: The shadow thread's own, used only where a proof failed.
             events: The shadow thread's own.
 
         Returns:
             Whether there was one to prove.
         """
-        self._tell_dropped(events)
+        self._announce_dropped(events)
         with self._lock:
             missing = next(self._missing(), None)
         if missing is None:
@@ -117,19 +118,19 @@ class Candidates:
         try:
             bundle = self._sources.proven(missing.ref)
         except (BundleUnavailable, UnprovenRefused) as error:
-            self._pass_over(missing, error)
+            self._skip(missing, error)
         except BundleError as error:
-            self._refuse(missing, error, refusals)
+            self._reject(missing, error, reporter)
         else:
             self._admit(missing, bundle, events)
         return True
 
-    def standing(self) -> tuple[StandingCandidate, ...]:
-        """Return what stands with every candidate, those left out included, by strategy and version."""
+    def status(self) -> tuple[StandingCandidate, ...]:
+        """Return the state of every candidate, those left out included, by strategy and version."""
         with self._lock:
-            wanted, left_out = dict(self._wanted), self._left_out
-            refused = {key: self._refused.of(key) for key in wanted}
-        found = [self._stands(key, wanted[key], refused[key]) for key in wanted]
+            wanted, left_out = dict(self._desired), self._left_out
+            refused = {key: self._rejected.reason(key) for key in wanted}
+        found = [self._status_of(key, wanted[key], refused[key]) for key in wanted]
         reason = f"left out: at most {self._limit} versions of a strategy are loaded"
         found += [
             StandingCandidate(strategy=key[0], version=key[1], part=ServedAs.SHADOW, share=0, reason=reason)
@@ -152,8 +153,8 @@ class Candidates:
             for strategy, candidates in self._slots.candidates.items()
             for candidate in candidates
         }
-        for key, model in self._wanted.items():
-            if key not in loaded and not self._refused.of(key):
+        for key, model in self._desired.items():
+            if key not in loaded and not self._rejected.reason(key):
                 yield model
 
     def _in_order(self, strategy: str, loaded: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
@@ -161,46 +162,46 @@ class Candidates:
         by_version = {candidate.bundle.version: candidate for candidate in loaded}
         return tuple(
             replace(by_version[version], canary_share=model.canary_share)
-            for (name, version), model in self._wanted.items()
+            for (name, version), model in self._desired.items()
             if name == strategy and version in by_version
         )
 
     def _admit(self, model: CandidateModel, bundle: Bundle, events: Events) -> None:
         key = model.strategy, model.version
         with self._lock:
-            if key not in self._wanted:
-                return  # the registry has changed its mind meanwhile
+            if key not in self._desired:
+                return  # no candidate any more
             admitted = Candidate(bundle=bundle, since=utc_now())
             if not self._slots.change_candidates(
                 model.strategy, lambda loaded: self._in_order(model.strategy, (*loaded, admitted))
             ):
-                self._refused.for_now[key] = "no version of the strategy serves here"
+                self._rejected.for_now[key] = "no version of the strategy serves here"
                 return
-        events.say(FleetEventType.CANDIDATE_LOADED, strategy=model.strategy, version=model.version)
+        events.emit(FleetEventType.CANDIDATE_LOADED, strategy=model.strategy, version=model.version)
 
-    def _pass_over(self, model: CandidateModel, error: BundleError) -> None:
-        """Leave a version alone that cannot be proven here, which says nothing about the version."""
+    def _skip(self, model: CandidateModel, error: BundleError) -> None:
+        """Leave a version alone that cannot be verified here, which proves nothing about the version."""
         key, reason = (model.strategy, model.version), str(error)
         with self._lock:
-            self._refused.for_now[key] = reason
+            self._rejected.for_now[key] = reason
         _log.info("candidate_passed_over", strategy=model.strategy, version=model.version, reason=reason)
 
-    def _refuse(self, model: CandidateModel, error: BundleError, refusals: Refusals) -> None:
-        """Tell why a version does not compute, and fail it unless it has been activated meanwhile."""
+    def _reject(self, model: CandidateModel, error: BundleError, reporter: FailureReporter) -> None:
+        """Report why a version does not compute, and fail it unless it was activated in the meantime."""
         key, reason = (model.strategy, model.version), str(error)[:2000]
-        failed = refusals.tell(model, error)
+        failed = reporter.report(model, error)
         with self._lock:
-            (self._refused.for_good if failed else self._refused.for_now)[key] = reason
+            (self._rejected.for_good if failed else self._rejected.for_now)[key] = reason
 
-    def _tell_dropped(self, events: Events) -> None:
+    def _announce_dropped(self, events: Events) -> None:
         while self._shadows.dropped_canaries:
             strategy, version, error = self._shadows.dropped_canaries.popleft()
             reason = f"as a canary: {error}; computes no more here until the next reload"[:2000]
             with self._lock:
-                self._refused.for_good[strategy, version] = reason
-            events.say(FleetEventType.CANDIDATE_DROPPED, strategy=strategy, version=version, reason=reason)
+                self._rejected.for_good[strategy, version] = reason
+            events.emit(FleetEventType.CANDIDATE_DROPPED, strategy=strategy, version=version, reason=reason)
 
-    def _stands(self, key: Key, model: CandidateModel, refused: str) -> StandingCandidate:
+    def _status_of(self, key: Key, model: CandidateModel, refused: str) -> StandingCandidate:
         loaded = {one.bundle.version: one for one in self._slots.candidates.get(key[0], ())}.get(key[1])
         return StandingCandidate(
             strategy=key[0],

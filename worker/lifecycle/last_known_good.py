@@ -2,8 +2,8 @@
 
 Owns: one small JSON file a strategy, `<local_dir>/proven/<namespace>/<strategy>.json`.
 Must not know: whether it may serve, and what does now.
-Invariant: it names a bundle and its digest and holds none: whatever serves from here proves itself again first. A file
-that cannot be written or read costs the memory, never the service.
+Invariant: it names a bundle and its digest and contains none: whatever serves from here proves itself again first. A
+file that cannot be written or read costs the memory, never the service.
 """
 
 from datetime import datetime
@@ -32,7 +32,7 @@ class _Record(BaseModel):
     activated_at: AwareDatetime
 
 
-class ProvenModels:
+class LastKnownGood:
     """The files of one namespace; several workers of a machine may share them, each file being replaced whole."""
 
     def __init__(self, folder: Path) -> None:

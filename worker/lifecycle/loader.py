@@ -3,7 +3,7 @@
 Owns: where bundles and bars are, the step from a registry row to a bundle that may serve; active versions and
 candidates take the same one.
 Must not know: which bundle serves now, and what happens to a refused one.
-Invariant: the path lies under the artifact root, and what lies there is the version that the registry names.
+Invariant: the path is under the artifact root, and what is there is the version that the registry names.
 """
 
 import re
@@ -15,7 +15,7 @@ from strategies.market.calendar import SessionCalendar, canonical_name
 from strategies.market.loading import Loading
 from strategies.models.bundle import Bundle
 from strategies.models.bundle_store import fetched_path, load_bare_model, load_bundle
-from worker.lifecycle.last_known_good import ProvenModels
+from worker.lifecycle.last_known_good import LastKnownGood
 from worker.registry.models import ModelRef
 
 
@@ -24,15 +24,15 @@ class UnprovenRefused(BundleError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """Where bundles and bars lie."""
+class ModelSources:
+    """Where bundles and bars are."""
 
     artifacts_dir: Path
     data_dir: Path
     calendar: SessionCalendar
     allow_unproven: bool
     #: What proved itself on this machine last.
-    cache: ProvenModels
+    cache: LastKnownGood
     #: Whether that may serve while the registry has not answered since the start.
     serve_from_cache: bool = False
     #: Snapshots that may serve.
@@ -45,7 +45,7 @@ class Sources:
         """Return the bundle of a version, proven on this worker and for its exchange.
 
         Raises:
-            BundleNotFound: Nothing stands at its path.
+            BundleNotFound: Nothing exists at its path.
             BundleError: It does not prove itself.
         """
         bundle = prove(ref, self.artifacts_dir, allow_unproven=self.allow_unproven)
@@ -70,7 +70,7 @@ def prove(ref: ModelRef, artifacts_dir: Path, *, allow_unproven: bool) -> Bundle
     worker, for a version that only had to be left alone.
 
     Raises:
-        BundleNotFound: Nothing stands at the path.
+        BundleNotFound: Nothing exists at the path.
         BundleUnavailable: This machine cannot read or check it now.
         BundleError: The path leaves the artifact root, a digest differs, the model does not parse, or the golden
             sample comes out otherwise.
@@ -106,9 +106,9 @@ def is_mlflow_uri(model_path: str) -> bool:
 
 
 def _place(ref: ModelRef, artifacts_dir: Path) -> Path:
-    """Return where a version lies here; what came out of MLflow lies by the digest that its registration pinned.
+    """Return where a version is here; what came out of MLflow is found by the digest that its registration pinned.
 
-    MLflow itself is never asked: an alias may have moved since, and a server that is away must not matter.
+    MLflow itself is never asked: an alias may have moved since, and an unavailable server must not matter.
     """
     if not is_mlflow_uri(ref.path):
         return artifact_path(ref.path, artifacts_dir)
@@ -130,11 +130,11 @@ def _place(ref: ModelRef, artifacts_dir: Path) -> Path:
 
 
 def artifact_path(model_path: str, artifacts_dir: Path) -> Path:
-    """Return where a registry path lies on this machine.
+    """Return where a registry path is on this machine.
 
     Raises:
         BundleError: It leaves the artifact root, by `..`, a link or an absolute path, or can name nothing.
-        BundleNotFound: Nothing stands there.
+        BundleNotFound: Nothing exists there.
     """
     root = artifacts_dir.resolve()
     try:

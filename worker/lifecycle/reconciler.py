@@ -1,14 +1,16 @@
-"""Making what serves equal to what the registry and the data directory say.
+"""Making what serves equal to what the registry and the data directory state.
 
-Owns: the comparison, and the order of proving, swapping and telling.
-Must not know: streams of requests, how a bundle is proven.
+Owns: reading what is desired, applying the plan, the order of verifying, swapping and announcing.
+Must not know: streams of requests, how a bundle is verified.
 Invariant: a bundle that fails its proof changes nothing that serves; lost, late, doubled and reordered hints all end in
 the same state, since only the registry decides.
 """
 
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
@@ -21,8 +23,9 @@ from worker.clock import utc_now
 from worker.errors import RegistryUnavailable
 from worker.events import Events
 from worker.lifecycle.candidates import Candidates
-from worker.lifecycle.failure_reporter import Refusals
-from worker.lifecycle.loader import Sources
+from worker.lifecycle.failure_reporter import FailureReporter
+from worker.lifecycle.loader import ModelSources
+from worker.lifecycle.plan import Desired, Plan, RejectedVersion, Report, diff
 from worker.registry.registry import ActiveModel, Registry
 from worker.serving.slots import ActiveBundle, Slots
 
@@ -38,84 +41,47 @@ class Reconciler:
         slots: Slots,
         events: Events,
         *,
-        sources: Sources,
+        sources: ModelSources,
         candidates: Candidates,
-        refusals: Refusals,
+        reporter: FailureReporter,
+        registry_unavailable: threading.Event,
     ) -> None:
-        """Take every part from the composition root."""
+        """Take every part from the composition root; the event is set while the registry is unavailable."""
         self._registry, self._slots, self._events, self._sources = registry, slots, events, sources
-        self._candidates, self._refusals = candidates, refusals
-        self._refused: dict[str, tuple[tuple[str, int], str]] = {}
-        #: Whether a version was failed in this look, so that the registry may say another one by now.
-        self._gave_way = False
-        #: Strategies whose remembered version did not prove itself again; said once.
-        self._passed_over: set[str] = set()
-        #: What the last look could not do, one sentence each; whoever asked for it is told.
-        self.troubles: list[str] = []
-        self.registry_away = False
+        self._candidates, self._reporter, self._registry_unavailable = candidates, reporter, registry_unavailable
+        #: Strategy to the version that was rejected last.
+        self._rejected: dict[str, RejectedVersion] = {}
+        #: Strategies whose last known good version did not prove itself again; announced once.
+        self._skipped: set[str] = set()
+        #: Why the newest snapshot does not serve; empty: it does.
         self.snapshot_refused = ""
 
-    def reconcile(self, *, control_id: str | None = None, force: bool = False, strategy: str | None = None) -> bool:
+    def serves(self, strategy: str) -> bool:
+        """Return whether this worker is configured for a strategy."""
+        return self._slots.serves(strategy)
+
+    def reconcile(self, *, control_id: str | None = None, force: bool = False, strategy: str | None = None) -> Report:
         """Load what is new, drop what was deactivated.
 
         Args:
             control_id: The control event that asked, for the answer on the events stream.
             force: Try again what failed its proof before.
             strategy: Of which it is tried again; None: of all. Everything is compared in any case.
-
-        Returns:
-            Whether the registry could be asked.
         """
-        self.troubles = []
-        self._refresh_snapshot()
-
-        def meant(name: str) -> bool:
-            return force and strategy in {None, name}
-
-        self._refused = {name: why for name, why in self._refused.items() if not meant(name)}
-        asked = self._look(control_id, again=meant)
-        # The version before it may have to prove itself too, and fail: as often as there are versions.
-        while asked and self._gave_way:
-            asked = self._look(control_id, again=lambda _: False)
-        return asked
-
-    def serves(self, strategy: str) -> bool:
-        """Return whether this worker is configured for a strategy."""
-        return self._slots.serves(strategy)
-
-    def _look(self, control_id: str | None, *, again: Callable[[str], bool]) -> bool:
-        self._gave_way = False
-        try:
-            active = self._registry.active_models()
-            candidates = self._registry.candidates()
-            known = self._registry.strategies()
-            withdrawn = [
-                name
-                for name, serving in self._slots.active.items()
-                if name not in active and self._registry.withdrawn(name, serving.bundle.version)
-            ]
-            self._forget_withdrawn(active)
-        except RegistryUnavailable as error:
-            if not self.registry_away:
-                _log.warning("registry_away", reason=str(error), serving=sorted(self._slots.active))
-            self.registry_away = True
-            self.troubles.append(f"the registry is away: {error}")
-            return False
-        if self.registry_away:
-            _log.info("registry_back")
-        self.registry_away = False
-        self._slots.know(frozenset(known))
-        self._confirm_cached()
-        # What is no candidate any more stops before anything loads; what is one loads elsewhere, after the active ones.
-        self._candidates.release(candidates)
-        for strategy in withdrawn:
-            self._slots.remove(strategy)
-            self._events.say(FleetEventType.MODEL_REMOVED, strategy=strategy, control_id=control_id)
-        for model in active.values():
-            if self._slots.serves(model.strategy):
-                self._activate(model, control_id)
-        self._candidates.want(candidates, again=again)
-        return True
+        again: Callable[[str], bool] = partial(_is_tried_again, force, strategy)
+        errors = self._refresh_snapshot()
+        self._rejected = {name: rejected for name, rejected in self._rejected.items() if not again(name)}
+        while True:
+            try:
+                desired = self._desired()
+            except RegistryUnavailable as error:
+                return Report(registry_reached=False, errors=(*errors, f"the registry is away: {error}"))
+            failed, found = self._apply(desired, control_id, again)
+            errors += found
+            if not failed:
+                return Report(registry_reached=True, errors=tuple(errors))
+            # The version before it may have to prove itself too, and fail: as often as there are versions.
+            again = partial(_is_tried_again, False, None)
 
     def serve_cached(self) -> bool:
         """Let serve what proved itself on this machine last, once it has proven itself again.
@@ -127,138 +93,187 @@ class Reconciler:
         if not self._sources.serve_from_cache:
             return False
         for model in self._sources.cache.models():
-            if self._slots.serves(model.strategy) and model.strategy not in self._passed_over:
-                self._activate(model, None, from_cache="the registry is away")
+            if self._slots.serves(model.strategy) and model.strategy not in self._skipped:
+                self._activate_cached(model, "the registry is away")
         active = self._slots.active
         served = bool(active) and all(strategy in active for strategy in self._slots.served)
         if served:
-            self._slots.know(None)
+            self._slots.set_registered(None)
         return served
 
-    def _confirm_cached(self) -> None:
-        """Note that the registry has answered: from now on it decides, as for every other bundle."""
-        for serving in self._slots.active.values():
-            if serving.cached:
-                self._slots.put(replace(serving, cached=False))
+    def _desired(self) -> Desired:
+        """Return what the registry states.
 
-    def _forget_withdrawn(self, active: Mapping[str, ActiveModel]) -> None:
-        """Keep what was taken out of service from coming back through the cache."""
-        for model in self._sources.cache.models():
-            if model.strategy not in active and self._registry.withdrawn(model.strategy, model.version):
-                self._sources.cache.forget(model.strategy)
-
-    def _activate(self, model: ActiveModel, control_id: str | None, *, from_cache: str = "") -> None:
-        """Let a version serve once it has proven itself; `from_cache` says why it is a remembered one."""
-        serving = self._slots.active.get(model.strategy)
-        # A registry that lost its last commits, in a failover, gives their numbers to other versions.
-        if serving is not None and (serving.bundle.version, serving.activation) == _identity(model):
-            return
-        refused, reason = self._refused.get(model.strategy, (None, ""))
-        if refused == _identity(model):
-            self.troubles.append(f"{model.strategy} {model.version} was refused before: {reason}")
-            return
-        begun = time.perf_counter()
+        Raises:
+            RegistryUnavailable: It cannot be asked now; what serves stays as it is.
+        """
+        serving = self._slots.active
         try:
-            bundle = _again(serving, model) or self._candidates.spare(model) or self._sources.proven(model.ref)
-        except BundleError as error:
-            if from_cache:
-                self._pass_over(model, error)
-            elif not self._refuse(model, error, control_id) and serving is None:
-                self._fall_back(model)
-            return
-        self._slots.put(
-            ActiveBundle(bundle=bundle, activation=model.activation, since=utc_now(), cached=bool(from_cache))
+            active, candidates = self._registry.active_models(), self._registry.candidates()
+            desired = Desired(
+                active={name: model for name, model in active.items() if self._slots.serves(name)},
+                candidates=candidates,
+                strategies=frozenset(self._registry.strategies()),
+                withdrawn=frozenset(
+                    name
+                    for name, bundle in serving.items()
+                    if name not in active and self._registry.withdrawn(name, bundle.bundle.version)
+                ),
+            )
+            for model in self._sources.cache.models():
+                # What was taken out of service must not come back through the cache.
+                if model.strategy not in active and self._registry.withdrawn(model.strategy, model.version):
+                    self._sources.cache.forget(model.strategy)
+        except RegistryUnavailable as error:
+            if not self._registry_unavailable.is_set():
+                _log.warning("registry_away", reason=str(error), serving=sorted(serving))
+            self._registry_unavailable.set()
+            raise
+        if self._registry_unavailable.is_set():
+            _log.info("registry_back")
+        self._registry_unavailable.clear()
+        return desired
+
+    def _apply(self, desired: Desired, control_id: str | None, again: Callable[[str], bool]) -> tuple[bool, list[str]]:
+        """Make what serves equal to what is desired; return whether a version was failed, and what went wrong."""
+        self._slots.set_registered(desired.strategies)
+        for serving in self._slots.active.values():
+            if serving.cached:  # the registry has answered: from now on it decides, as for every other bundle
+                self._slots.put(replace(serving, cached=False))
+        plan = diff(desired, self._slots.active, self._rejected)
+        _log.debug(
+            "activation_plan",
+            remove=list(plan.remove),
+            activate=[f"{model.strategy} {model.version} #{model.activation}" for model in plan.activate],
+            errors=list(plan.errors),
         )
-        self._refused.pop(model.strategy, None)
-        if bundle.proven and not from_cache:
+        # What is no candidate any more stops before anything loads; what is one loads elsewhere, after the active ones.
+        self._candidates.release(desired.candidates)
+        self._remove(plan, control_id)
+        rejected = [each for model in plan.activate if (each := self._activate(model, control_id)) is not None]
+        self._candidates.set_desired(desired.candidates, again=again)
+        return any(failed for failed, _ in rejected), [*plan.errors, *(sentence for _, sentence in rejected)]
+
+    def _remove(self, plan: Plan, control_id: str | None) -> None:
+        for strategy in plan.remove:
+            self._slots.remove(strategy)
+            self._events.emit(FleetEventType.MODEL_REMOVED, strategy=strategy, control_id=control_id)
+
+    def _activate(self, model: ActiveModel, control_id: str | None) -> tuple[bool, str] | None:
+        """Let a version serve once it has proven itself; else return whether it is failed, and a sentence."""
+        serving, began = self._slots.active.get(model.strategy), time.perf_counter()
+        try:
+            bundle = self._verified(model)
+        except BundleError as error:
+            failed = self._reporter.report(model, error, control_id)
+            if failed:
+                self._rejected[model.strategy] = RejectedVersion(
+                    version=model.version, activation=model.activation, reason=str(error)
+                )
+            elif serving is None:
+                self._fall_back(model)
+            return failed, f"{model.strategy} {model.version} is refused: {error}"
+        self._swap(model, bundle, began, control_id=control_id)
+        if bundle.proven:
             self._sources.cache.remember(model, bundle)
-        self._events.say(
+        return None
+
+    def _activate_cached(self, model: ActiveModel, reason: str) -> None:
+        """Let the last known good version serve once it has proven itself again."""
+        began = time.perf_counter()
+        cached = Desired(active={model.strategy: model}, candidates={}, strategies=frozenset(), withdrawn=frozenset())
+        if not diff(cached, self._slots.active, self._rejected).activate:
+            return
+        try:
+            bundle = self._verified(model)
+        except BundleError as error:
+            # The registry alone may state that it failed.
+            self._skipped.add(model.strategy)
+            self._events.emit(
+                FleetEventType.MODEL_FAILED,
+                strategy=model.strategy,
+                version=model.version,
+                activation=model.activation,
+                reason=f"from the local cache: {error}"[:2000],
+            )
+            return
+        self._swap(model, bundle, began, cached=reason)
+
+    def _swap(
+        self, model: ActiveModel, bundle: Bundle, began: float, *, control_id: str | None = None, cached: str = ""
+    ) -> None:
+        active = ActiveBundle(bundle=bundle, activation=model.activation, since=utc_now(), cached=bool(cached))
+        self._slots.put(active)
+        self._rejected.pop(model.strategy, None)
+        self._events.emit(
             FleetEventType.MODEL_LOADED,
             strategy=model.strategy,
             version=model.version,
             activation=model.activation,
-            duration_ms=round((time.perf_counter() - begun) * 1000, 3),
+            duration_ms=round((time.perf_counter() - began) * 1000, 3),
             control_id=control_id,
-            reason=f"from the local cache: {from_cache}" if from_cache else None,
+            reason=f"from the local cache: {cached}" if cached else None,
         )
 
-    def _pass_over(self, model: ActiveModel, error: BundleError) -> None:
-        """Tell why a remembered version does not serve; the registry alone may say that it failed."""
-        self._passed_over.add(model.strategy)
-        self._events.say(
-            FleetEventType.MODEL_FAILED,
-            strategy=model.strategy,
-            version=model.version,
-            activation=model.activation,
-            reason=f"from the local cache: {error}"[:2000],
-        )
+    def _verified(self, model: ActiveModel) -> Bundle:
+        """Return the bundle of a version: the one that serves, one that was verified as a candidate, or a fresh one.
 
-    def _refuse(self, model: ActiveModel, error: BundleError, control_id: str | None) -> bool:
-        """Tell why a version does not serve, and return whether it failed: then the registry says what does instead."""
-        self.troubles.append(f"{model.strategy} {model.version} is refused: {error}")
-        if not self._refusals.tell(model, error, control_id):
-            return False
-        self._refused[model.strategy] = _identity(model), str(error)
-        self._gave_way = True
-        return True
+        Raises:
+            BundleError: It does not prove itself.
+        """
+        serving = self._slots.active.get(model.strategy)
+        return _same(serving, model) or self._candidates.take_verified(model) or self._sources.proven(model.ref)
 
     def _fall_back(self, model: ActiveModel) -> None:
-        """Let what proved itself here last serve in place of a version that only this machine has not got.
+        """Let the last known good version serve in place of one that only this machine has not got.
 
-        So the workers do that served it all along; one that starts meanwhile would answer nothing.
+        So the workers do that served it all along; one that starts now would answer nothing.
         """
-        if not self._sources.serve_from_cache or model.strategy in self._passed_over:
+        if not self._sources.serve_from_cache or model.strategy in self._skipped:
             return
         for last in self._sources.cache.models():
             if last.strategy == model.strategy and last.version != model.version and not self._withdrawn(last):
-                self._activate(last, None, from_cache=f"{model.version} cannot be loaded here")
+                self._activate_cached(last, f"{model.version} cannot be loaded here")
 
     def _withdrawn(self, model: ActiveModel) -> bool:
         try:
             return self._registry.withdrawn(model.strategy, model.version)
         except RegistryUnavailable:
-            return True  # nobody can say; the next look asks again
+            return True  # not known; the next look asks again
 
-    def _refresh_snapshot(self) -> None:
-        serving = self._slots.panel
-        begun = time.perf_counter()
+    def _refresh_snapshot(self) -> list[str]:
+        """Load the newest snapshot that may serve if another one does, and return what went wrong."""
+        serving, began = self._slots.panel, time.perf_counter()
         try:
             newer = self._sources.snapshots.newer(serving)
             refused = self._sources.snapshots.refused()
-        except SnapshotNotFound as error:
-            self._tell_snapshot(str(error), missing=True)
-            return
         except DataError as error:
-            self._tell_snapshot(str(error), missing=False)
-            return
+            return [self._report_snapshot(str(error), missing=isinstance(error, SnapshotNotFound))]
         if newer is not None:
-            self._put_snapshot(*newer, begun)
+            self._put_snapshot(*newer, began)
         if refused:
-            # What serves goes on until it is stale.
-            self._tell_snapshot(refused, missing=False)
-        else:
-            self.snapshot_refused = ""
+            # What serves stays until it is stale.
+            return [self._report_snapshot(refused, missing=False)]
+        self.snapshot_refused = ""
+        return []
 
-    def _put_snapshot(self, snapshot: SnapshotRef, panel: Panel, begun: float) -> None:
+    def _put_snapshot(self, snapshot: SnapshotRef, panel: Panel, began: float) -> None:
         self._slots.put_panel(panel)
-        self._events.say(
-            FleetEventType.SNAPSHOT_LOADED,
-            snapshot_id=snapshot.id,
-            duration_ms=round((time.perf_counter() - begun) * 1000, 3),
-        )
+        duration_ms = round((time.perf_counter() - began) * 1000, 3)
+        self._events.emit(FleetEventType.SNAPSHOT_LOADED, snapshot_id=snapshot.id, duration_ms=duration_ms)
 
-    def _tell_snapshot(self, reason: str, *, missing: bool) -> None:
-        self.troubles.append(reason)
-        if reason == self.snapshot_refused:
-            return
-        self.snapshot_refused = reason
-        if missing:
-            _log.warning("snapshot_missing", reason=reason)
-        else:
-            self._events.say(FleetEventType.SNAPSHOT_FAILED, reason=reason[:2000])
+    def _report_snapshot(self, reason: str, *, missing: bool) -> str:
+        """Announce once why no snapshot, or not the newest, serves, and return the reason."""
+        if reason != self.snapshot_refused:
+            self.snapshot_refused = reason
+            if missing:
+                _log.warning("snapshot_missing", reason=reason)
+            else:
+                self._events.emit(FleetEventType.SNAPSHOT_FAILED, reason=reason[:2000])
+        return reason
 
 
-def _again(serving: ActiveBundle | None, model: ActiveModel) -> Bundle | None:
+def _same(serving: ActiveBundle | None, model: ActiveModel) -> Bundle | None:
     """Return the bundle that serves, if an activation of another number names the same one."""
     same = (
         serving is not None
@@ -268,5 +283,5 @@ def _again(serving: ActiveBundle | None, model: ActiveModel) -> Bundle | None:
     return serving.bundle if serving is not None and same else None
 
 
-def _identity(model: ActiveModel) -> tuple[str, int]:
-    return model.version, model.activation
+def _is_tried_again(force: bool, strategy: str | None, name: str) -> bool:  # noqa: FBT001 - bound by its caller
+    return force and strategy in {None, name}

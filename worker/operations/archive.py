@@ -2,7 +2,7 @@
 
 Owns: `archive/<namespace>/<stream>/<YYYY-MM-DD>.parquet` below the data directory: its columns, writing, reading.
 Must not know: what outcomes mean, when streams are cut.
-Invariant: streams are only read. A partition appears whole or not at all, holds every entry once, and an entry lies in
+Invariant: streams are only read. A partition appears whole or not at all, holds every entry once, and an entry is in
 the partition of the UTC day of its id, which is the server's time.
 """
 
@@ -26,7 +26,7 @@ from contracts.entry_ids import EntryId
 from strategies.files import sync
 from worker.embedded.files import take_lock
 from worker.errors import WorkerError
-from worker.transport.client import Client, pairs_of, say, translated
+from worker.transport.client import Client, pairs_of
 
 #: Entries read from the server, and rows written, at once: bounds the memory of both.
 PAGE, ROWS = 1000, 5000
@@ -55,7 +55,7 @@ class ArchivedEntry:
 
     @property
     def pairs(self) -> tuple[tuple[bytes, bytes], ...]:
-        """Return the fields as the stream would give them back."""
+        """Return the fields as the stream would return them."""
         return tuple((name.encode(), text.encode()) for name, text in self.fields.items())
 
 
@@ -106,7 +106,7 @@ class Archive:
             ids: list[str] = parquet.read_table(path, columns=["entry_id"])["entry_id"].to_pylist()
         return ids
 
-    def heads(self, day: date, names: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    def headers(self, day: date, names: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield id and these fields of every entry of a day, in the order of the stream; absent ones are left out.
 
         Raises:
@@ -237,7 +237,7 @@ def archive_stream(client: Client, archive: Archive, *, whole: bool = False) -> 
             stream in the order of their ids, and to the archive in the order of the stream.
 
     Raises:
-        StreamUnavailable: The server is away; what was added stays, and the next run goes on from there.
+        StreamUnavailable: The server is unavailable; what was added stays, and the next run continues from there.
         ArchiveUnusable: A partition cannot be read or written, or another process is writing.
     """
     report = Archived(stream=archive.stream)
@@ -253,11 +253,10 @@ def stream_entries(
     """Yield id and fields of every entry of a stream between two ids, page by page.
 
     Raises:
-        StreamUnavailable: The server is away.
+        StreamUnavailable: The server is unavailable.
     """
     while True:
-        with translated():
-            rows = say(client, "XRANGE", stream, first, last, "COUNT", PAGE)
+        rows = client.execute_command("XRANGE", stream, first, last, "COUNT", PAGE)
         for raw_id, flat in rows:
             yield raw_id.decode(), pairs_of(flat)
         if len(rows) < PAGE:

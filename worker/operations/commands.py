@@ -13,15 +13,15 @@ from contracts import ContractError, ControlEvent, FleetEvent, Heartbeat, Stream
 from contracts.codec import decode, encode
 from contracts.control import ANSWERS
 from contracts.entry_ids import EntryId
-from worker.transport.client import Client, pairs_of, say, translated
+from worker.transport.client import Client, pairs_of
 
 #: Longest single read, in milliseconds: the pace at which the deadline is looked at.
 BLOCK_MS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One worker's answer, or its silence."""
+class CommandReply:
+    """One worker's reply, or its silence."""
 
     worker: str
     #: Milliseconds from the control event to the answer; None: it did not answer in time.
@@ -33,7 +33,7 @@ class Answer:
 
     @property
     def done(self) -> bool:
-        """Whether the worker did what it was told."""
+        """Whether the worker did what the event asks."""
         return self.after_ms is not None and not self.reason
 
 
@@ -49,15 +49,16 @@ class Commander:
         """Append a control event and return its id.
 
         Raises:
-            StreamUnavailable: The server is away, or its reply was lost.
+            StreamUnavailable: The server is unavailable, or its reply was lost.
         """
         self._before = self._end_of_events()
         flat = [text for pair in encode(event).items() for text in pair]
-        with translated():
-            sent = say(self._client, "XADD", self._names.control, "MAXLEN", "~", self._maxlen, "*", *flat)
+        sent = self._client.execute_command("XADD", self._names.control, "MAXLEN", "~", self._maxlen, "*", *flat)
         return str(sent.decode())
 
-    def answers(self, event: ControlEvent, control_id: str, workers: list[Heartbeat], timeout: float) -> list[Answer]:
+    def replies(
+        self, event: ControlEvent, control_id: str, workers: list[Heartbeat], timeout: float
+    ) -> list[CommandReply]:
         """Return what each worker answered to the event that was just sent, by name, waiting for those who live.
 
         Args:
@@ -67,22 +68,21 @@ class Commander:
             timeout: Longest wait, in seconds.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
         expected = {beat.worker for beat in workers if event.worker in {None, beat.worker} and _serves(beat, event)}
-        answered: dict[str, Answer] = {}
+        replies: dict[str, CommandReply] = {}
         deadline = time.monotonic() + timeout
-        while not expected <= answered.keys() and time.monotonic() < deadline:
-            for entry_id, said in self._read():
-                if said.control_id == control_id and said.type is ANSWERS[event.type]:
-                    answered[said.worker] = _answer(control_id, entry_id, said)
-        return [answered.get(worker, Answer(worker=worker)) for worker in sorted(expected | answered.keys())]
+        while not expected <= replies.keys() and time.monotonic() < deadline:
+            for entry_id, event_read in self._read():
+                if event_read.control_id == control_id and event_read.type is ANSWERS[event.type]:
+                    replies[event_read.worker] = _reply(control_id, entry_id, event_read)
+        return [replies.get(worker, CommandReply(worker=worker)) for worker in sorted(expected | replies.keys())]
 
     def _read(self) -> Iterator[tuple[str, FleetEvent]]:
-        with translated():
-            reply = say(
-                self._client, "XREAD", "COUNT", 100, "BLOCK", BLOCK_MS, "STREAMS", self._names.events, self._before
-            )
+        reply = self._client.execute_command(
+            "XREAD", "COUNT", 100, "BLOCK", BLOCK_MS, "STREAMS", self._names.events, self._before
+        )
         for raw_id, flat in reply[0][1] if reply else ():
             self._before = raw_id.decode()
             try:
@@ -91,8 +91,7 @@ class Commander:
                 continue  # of a newer worker, or written by hand: no answer to us
 
     def _end_of_events(self) -> str:
-        with translated():
-            rows = say(self._client, "XREVRANGE", self._names.events, "+", "-", "COUNT", 1)
+        rows = self._client.execute_command("XREVRANGE", self._names.events, "+", "-", "COUNT", 1)
         return rows[0][0].decode() if rows else "0-0"
 
 
@@ -101,10 +100,10 @@ def _serves(beat: Heartbeat, event: ControlEvent) -> bool:
     return event.strategy is None or not beat.strategies or event.strategy in beat.strategies.split(",")
 
 
-def _answer(control_id: str, entry_id: str, said: FleetEvent) -> Answer:
-    return Answer(
-        worker=said.worker,
+def _reply(control_id: str, entry_id: str, event: FleetEvent) -> CommandReply:
+    return CommandReply(
+        worker=event.worker,
         after_ms=float(EntryId.parse(entry_id).ms - EntryId.parse(control_id).ms),
-        duration_ms=said.duration_ms,
-        reason=said.reason or "",
+        duration_ms=event.duration_ms,
+        reason=event.reason or "",
     )

@@ -14,8 +14,8 @@ from worker.registry.models import ActiveModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """What one worker serves of one strategy, beside what it should."""
+class FleetStatus:
+    """What one worker serves of one strategy, beside what it should serve."""
 
     worker: str
     state: str
@@ -34,30 +34,30 @@ class Standing:
     active_activation: int | None
     #: None: the registry could not be asked.
     equal: bool | None
-    #: Why the worker cannot answer everything, in its own words.
+    #: Why the worker cannot answer everything, as it states itself.
     reason: str
     #: Versions in testing of the strategy, as the worker sees them.
     candidates: tuple[StandingCandidate, ...] = ()
 
 
-def standings(beats: Sequence[Heartbeat], active: Mapping[str, ActiveModel] | None) -> list[Standing]:
+def fleet_status(beats: Sequence[Heartbeat], active: Mapping[str, ActiveModel] | None) -> list[FleetStatus]:
     """Return what every living worker serves of every strategy, by worker and strategy.
 
     Args:
         beats: Heartbeats of the living workers.
         active: Strategy to its active version; None where the registry is away.
     """
-    found = [standing for beat in beats for standing in _of_worker(beat, active)]
-    return sorted(found, key=lambda standing: (standing.worker, standing.strategy))
+    found = [status for beat in beats for status in _of_worker(beat, active)]
+    return sorted(found, key=lambda status: (status.worker, status.strategy))
 
 
-def _of_worker(beat: Heartbeat, active: Mapping[str, ActiveModel] | None) -> Iterator[Standing]:
-    serving = {model.strategy: model for model in beat.serving or _spelt(beat.models)}
+def _of_worker(beat: Heartbeat, active: Mapping[str, ActiveModel] | None) -> Iterator[FleetStatus]:
+    serving = {model.strategy: model for model in beat.serving or _parsed(beat.models)}
     configured = set(beat.strategies.split(",")) if beat.strategies else None
     wanted = {strategy for strategy in active or () if configured is None or strategy in configured}
     for strategy in serving.keys() | wanted | (configured or set()) or {""}:
         model, should = serving.get(strategy), (active or {}).get(strategy)
-        yield Standing(
+        yield FleetStatus(
             worker=beat.worker,
             state=beat.state.value,
             strategy=strategy,
@@ -79,8 +79,8 @@ def _identity(model: ServedModel | ActiveModel | None) -> tuple[str, int] | None
     return None if model is None else (model.version, model.activation)
 
 
-def _spelt(models: str) -> Iterator[ServedModel]:
-    """Yield what a worker of an earlier release says: `strategy=version#activation`, comma-separated."""
+def _parsed(models: str) -> Iterator[ServedModel]:
+    """Yield what a worker of an earlier release states: `strategy=version#activation`, comma-separated."""
     for part in filter(None, models.split(",")):
         strategy, _, rest = part.partition("=")
         version, _, activation = rest.partition("#")

@@ -1,6 +1,6 @@
 """Requests that are being worked on, and what is remembered of a request id.
 
-Owns: one row a pending entry, beside the heartbeat of who holds it; one page a request id.
+Owns: one row a pending entry, beside the heartbeat of its consumer; one page a request id.
 Must not know: how they are shown.
 Invariant: only reads; looking never changes who owns what.
 """
@@ -12,12 +12,12 @@ from contracts import GROUP, ContractError, Heartbeat, Rejection, SignalVector, 
 from contracts.codec import decode, request_id_of
 from contracts.entry_ids import EntryId
 from worker.errors import GroupVanished, StreamUnavailable
-from worker.transport.client import Client, pairs_of, say, text_of, translated
+from worker.transport.client import Client, pairs_of, text_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """One consumer, and its life sign."""
+    """One consumer, and its heartbeat."""
 
     name: str
     #: State of its heartbeat; `gone` where it beats no more.
@@ -82,13 +82,12 @@ class Requests:
             limit: Most entries looked at, the oldest first.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
         unread = self._unread()
         try:
-            with translated():
-                rows = self._client.xpending_range(self._names.requests, GROUP, min="-", max="+", count=limit)
-                total = int(self._client.xpending(self._names.requests, GROUP)["pending"])
+            rows = self._client.xpending_range(self._names.requests, GROUP, min="-", max="+", count=limit)
+            total = int(self._client.xpending(self._names.requests, GROUP)["pending"])
         except GroupVanished:
             return PendingList(total=0, unread=unread, requests=())
         now = self._now()
@@ -100,12 +99,11 @@ class Requests:
         """Return all that is known of a request id.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
         key = self._names.request(request_id)
-        with translated():
-            fields = say(self._client, "HGETALL", key)
-            left = int(self._client.pttl(key))
+        fields = self._client.execute_command("HGETALL", key)
+        left = int(self._client.pttl(key))
         remembered = {text_of(name): _shown(value) for name, value in fields.items()}
         return RequestRecord(
             request_id=request_id,
@@ -116,10 +114,9 @@ class Requests:
 
     def _pending(self, row: dict[str, Any], holders: dict[str, Holder], now: int) -> PendingRequest:
         entry_id = text_of(row["message_id"])
-        with translated():
-            entries = say(self._client, "XRANGE", self._names.requests, entry_id, entry_id, "COUNT", 1)
-            request_id = request_id_of(pairs_of(entries[0][1]), entry_id) if entries else entry_id
-            error = say(self._client, "HGET", self._names.request(request_id), "last_error")
+        entries = self._client.execute_command("XRANGE", self._names.requests, entry_id, entry_id, "COUNT", 1)
+        request_id = request_id_of(pairs_of(entries[0][1]), entry_id) if entries else entry_id
+        error = self._client.execute_command("HGET", self._names.request(request_id), "last_error")
         return PendingRequest(
             entry_id=entry_id,
             request_id=request_id,
@@ -132,8 +129,7 @@ class Requests:
         )
 
     def _holder(self, name: str, now: int) -> Holder:
-        with translated():
-            fields = say(self._client, "HGETALL", self._names.worker(name))
+        fields = self._client.execute_command("HGETALL", self._names.worker(name))
         if not fields:
             return Holder(name=name, state="gone")
         try:
@@ -145,9 +141,8 @@ class Requests:
 
     def _unread(self) -> int | None:
         try:
-            with translated():
-                groups = self._client.xinfo_groups(self._names.requests)
-                length = int(self._client.xlen(self._names.requests))
+            groups = self._client.xinfo_groups(self._names.requests)
+            length = int(self._client.xlen(self._names.requests))
         except StreamUnavailable as error:
             if error.reason != "ResponseError":  # "no such key": nothing was ever requested
                 raise
@@ -160,17 +155,14 @@ class Requests:
         stream, entry = remembered.get("stream"), remembered.get("entry")
         if stream is None or entry is None:
             return None
-        with translated():
-            rows = say(self._client, "XRANGE", stream, entry, entry, "COUNT", 1)
+        rows = self._client.execute_command("XRANGE", stream, entry, entry, "COUNT", 1)
         if not rows:
             return None
         pairs = pairs_of(rows[0][1])
         return decode(SignalVector, pairs) if remembered["state"] == "done" else decode(Rejection, pairs)
 
     def _now(self) -> int:
-        with translated():
-            seconds, micros = self._client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
+        return int(self._client.server_time().timestamp() * 1000)
 
 
 def _shown(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""An activation that stands on evidence: it happens only while the registry is as it was when evidence was gathered.
+"""An activation based on evidence: it happens only while the registry is as it was when evidence was gathered.
 
 Owns: what is remembered of a strategy before a decision, and the activation that checks it.
 Must not know: evidence, criteria, bundles.
@@ -33,7 +33,7 @@ class NothingActive(WorkerError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class PromotionBaseline:
     """A strategy as the registry had it before evidence was gathered."""
 
     active: ActiveModel
@@ -44,8 +44,8 @@ class Standing:
     change: int
 
 
-def standing(registry: Registry, strategy: str, version: str) -> Standing:
-    """Return how a strategy stands, for a decision on one of its versions.
+def promotion_baseline(registry: Registry, strategy: str, version: str) -> PromotionBaseline:
+    """Return the state of a strategy, for a decision on one of its versions.
 
     Raises:
         UnknownVersion: The registry does not hold the version.
@@ -60,7 +60,7 @@ def standing(registry: Registry, strategy: str, version: str) -> Standing:
             f"no version of {strategy} is active, so there is nothing to compare {version} with: "
             f"signal-worker models activate {strategy} {version}"
         )
-    return Standing(
+    return PromotionBaseline(
         active=active,
         serving=registry.show(strategy, active.version),
         candidate=candidate,
@@ -68,8 +68,8 @@ def standing(registry: Registry, strategy: str, version: str) -> Standing:
     )
 
 
-def promote(database_url: str, before: Standing, *, reason: str, by: str | None = None) -> int:
-    """Activate the candidate if the strategy still stands as it did, and return the activation's number.
+def promote(database_url: str, before: PromotionBaseline, *, reason: str, by: str | None = None) -> int:
+    """Activate the candidate if the strategy is unchanged since, and return the activation's number.
 
     Raises:
         RegistryChanged: It does not.

@@ -16,9 +16,9 @@ from contracts import ContractError, Rejection, RejectionCode, StreamNames
 from contracts.codec import QUOTED, decode, decode_request, pairs_of, request_id_of
 from contracts.entry_ids import EntryId
 from worker.client.errors import RedriveRefused
-from worker.transport.client import Client, say, translated
+from worker.transport.client import Client
 from worker.transport.client import pairs_of as entry_pairs
-from worker.transport.scripts import script
+from worker.transport.scripts import Redrive
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 
@@ -32,7 +32,7 @@ _CUT = re.compile(r"… \(\d+ bytes\)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
+class RejectedRequest:
     """One entry of the rejections stream."""
 
     entry_id: str
@@ -51,7 +51,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which rejections are meant; what is None does not matter."""
+    """Which rejections to find; what is None does not matter."""
 
     code: RejectionCode | None = None
     strategy: str | None = None
@@ -62,8 +62,8 @@ class Filter:
     #: Most of them.
     limit: int | None = None
 
-    def matches(self, found: Rejected) -> bool:
-        """Whether code and strategy are the ones meant; age is a matter of where the stream is read."""
+    def matches(self, found: RejectedRequest) -> bool:
+        """Whether code and strategy are those to find; age is a matter of where the stream is read."""
         if self.code is not None and found.rejection.code is not self.code:
             return False
         return self.strategy is None or found.strategy == self.strategy
@@ -82,7 +82,7 @@ class RedriveStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Redrive:
+class RedriveResult:
     """The server's answer."""
 
     status: RedriveStatus
@@ -102,15 +102,14 @@ class Rejections:
             remembered_seconds: How long it is remembered at least that a request was put back.
         """
         self._client, self._names, self._remembered_ms = client, names, remembered_seconds * 1000
-        self._redrive = script(client, "redrive")
         #: Entries that were no rejections, met since the start.
         self.unreadable = 0
 
-    def found(self, wanted: Filter, *, newest_first: bool = False) -> Iterator[Rejected]:
-        """Yield the rejections that are meant, page by page.
+    def found(self, wanted: Filter, *, newest_first: bool = False) -> Iterator[RejectedRequest]:
+        """Yield the rejections that match, page by page.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
         left = wanted.limit
         for entry_id, flat in self._entries(*self._bounds(wanted), newest_first=newest_first):
@@ -121,14 +120,13 @@ class Rejections:
                 left = None if left is None else left - 1
                 yield rejected
 
-    def find(self, wanted_id: str) -> Rejected | None:
+    def find(self, wanted_id: str) -> RejectedRequest | None:
         """Return the rejection of a request id, or the one at an entry id; the newest where there are several.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
-        with translated():
-            stream, entry = say(self._client, "HMGET", self._names.request(wanted_id), "stream", "entry")
+        stream, entry = self._client.execute_command("HMGET", self._names.request(wanted_id), "stream", "entry")
         if stream == self._names.rejections.encode() and entry is not None and (found := self._at(entry.decode())):
             return found
         if re.fullmatch(r"\d+-\d+", wanted_id) and (found := self._at(wanted_id)):
@@ -136,53 +134,57 @@ class Rejections:
         every = self.found(Filter(), newest_first=True)
         return next((rejected for rejected in every if rejected.rejection.request_id == wanted_id), None)
 
-    def request_of(self, rejected: Rejected) -> Pairs:
+    def request_of(self, rejected: RejectedRequest) -> Pairs:
         """Return the fields that putting a request back would add: those that came, and its request id.
 
         Raises:
             RedriveRefused: They cannot be had as they came, or not under this request id.
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
         rejection = rejected.rejection
-        with translated():
-            rows = say(self._client, "XRANGE", self._names.requests, rejection.entry_id, rejection.entry_id, "COUNT", 1)
+        rows = self._client.execute_command(
+            "XRANGE", self._names.requests, rejection.entry_id, rejection.entry_id, "COUNT", 1
+        )
         pairs = entry_pairs(rows[0][1]) if rows else _kept(rejection)
         if len(pairs) > _FIELDS_MAX:
             raise RedriveRefused(f"the request has {len(pairs)} fields, at most {_FIELDS_MAX} can be put back")
         return _identified(pairs, rejection)
 
-    def redrive(self, rejected: Rejected) -> Redrive:
-        """Put a request back under its own id and take its rejection away. Said twice, it adds once.
+    def redrive(self, rejected: RejectedRequest) -> RedriveResult:
+        """Put a request back under its own id and remove its rejection. Idempotent: repeated, it adds once.
 
         Raises:
             RedriveRefused: As `request_of`.
-            StreamUnavailable: The server is away, or its reply was lost; say it again.
+            StreamUnavailable: The server is unavailable, or its reply was lost; repeat it.
         """
         flat = [part for pair in self.request_of(rejected) for part in pair]
-        with translated():
-            status, detail = self._redrive(
-                keys=[self._names.requests, self._names.rejections, self._names.request(rejected.rejection.request_id)],
-                args=[rejected.entry_id, rejected.rejection.code.value, self._remembered_ms, *flat],
+        status, detail = self._client.run(
+            Redrive(
+                requests=self._names.requests,
+                rejections=self._names.rejections,
+                request=self._names.request(rejected.rejection.request_id),
+                rejection_id=rejected.entry_id,
+                code=rejected.rejection.code.value,
+                remember_ms=self._remembered_ms,
+                fields=flat,
             )
-        return Redrive(status=RedriveStatus(status.decode()), entry_id=detail.decode())
+        )
+        return RedriveResult(status=RedriveStatus(status), entry_id=detail)
 
     def purge(self, entry_ids: Iterable[str]) -> int:
         """Delete rejections, and return how many were there; requests and remembered ids stay as they are.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
         """
         ids, deleted = list(entry_ids), 0
         for start in range(0, len(ids), _PAGE):
-            with translated():
-                deleted += int(self._client.xdel(self._names.rejections, *ids[start : start + _PAGE]))
+            deleted += int(self._client.xdel(self._names.rejections, *ids[start : start + _PAGE]))
         return deleted
 
     def _bounds(self, wanted: Filter) -> tuple[str, str]:
-        """Return the first and last entry id meant, by the server's clock."""
-        with translated():
-            seconds, micros = self._client.time()
-        now = int(seconds) * 1000 + int(micros) // 1000
+        """Return the first and last entry id, by the server's clock."""
+        now = int(self._client.server_time().timestamp() * 1000)
         first = "-" if wanted.newer_than_ms is None else str(max(0, now - wanted.newer_than_ms))
         last = "+" if wanted.older_than_ms is None else str(max(0, now - wanted.older_than_ms))
         return first, last
@@ -191,21 +193,19 @@ class Rejections:
         command = "XREVRANGE" if newest_first else "XRANGE"
         start, end = (last, first) if newest_first else (first, last)
         while True:
-            with translated():
-                rows: list[Any] = say(self._client, command, self._names.rejections, start, end, "COUNT", _PAGE)
+            rows: list[Any] = self._client.execute_command(command, self._names.rejections, start, end, "COUNT", _PAGE)
             yield from ((row[0].decode(), row[1]) for row in rows)
             if len(rows) < _PAGE:
                 return
             start = f"({rows[-1][0].decode()}"
 
-    def _at(self, entry_id: str) -> Rejected | None:
-        with translated():
-            rows = say(self._client, "XRANGE", self._names.rejections, entry_id, entry_id, "COUNT", 1)
+    def _at(self, entry_id: str) -> RejectedRequest | None:
+        rows = self._client.execute_command("XRANGE", self._names.rejections, entry_id, entry_id, "COUNT", 1)
         return self._decoded(entry_id, rows[0][1]) if rows else None
 
-    def _decoded(self, entry_id: str, flat: Sequence[bytes]) -> Rejected | None:
+    def _decoded(self, entry_id: str, flat: Sequence[bytes]) -> RejectedRequest | None:
         try:
-            return Rejected(entry_id=entry_id, rejection=decode(Rejection, entry_pairs(flat)))
+            return RejectedRequest(entry_id=entry_id, rejection=decode(Rejection, entry_pairs(flat)))
         except ContractError:
             self.unreadable += 1
             return None
@@ -218,14 +218,14 @@ def _kept(rejection: Rejection) -> Pairs:
         raise RedriveRefused(f"{gone} keeps only the first {_FIELDS_KEPT} fields")
     for name, value in rejection.fields.items():
         for text in (name, value):
-            # Values are cut by bytes: what stands here as it came is no longer, whatever it ends with.
+            # Values are cut by bytes: what is here as it came is no longer, whatever it ends with.
             if len(text.encode()) > QUOTED and _CUT.search(text):
                 raise RedriveRefused(f"{gone} keeps only the beginning of field {name[:QUOTED]}")
             if "\\x" in text:
                 raise RedriveRefused(f"{gone} keeps field {name[:QUOTED]} with bytes escaped, not as they came")
     pairs = tuple(pairs_of(rejection.fields))
     if rejection.code is RejectionCode.MALFORMED_REQUEST and _is_request(pairs, rejection):
-        # Fields given twice stand once in a rejection; what was refused for that would now be taken for a request.
+        # Fields given twice are once in a rejection; what was refused for that would now be taken for a request.
         raise RedriveRefused(f"{gone} does not keep what was malformed about it")
     return pairs
 
@@ -239,7 +239,7 @@ def _is_request(pairs: Pairs, rejection: Rejection) -> bool:
 
 
 def _identified(pairs: Pairs, rejection: Rejection) -> Pairs:
-    """Return the fields with the request id said in them, since a new entry has another id to fall back on."""
+    """Return the fields with the request id among them, since a new entry has another id to fall back on."""
     if not any(name == b"request_id" for name, _ in pairs):
         return (*pairs, (b"request_id", rejection.request_id.encode()))
     if request_id_of(pairs, "") != rejection.request_id:

@@ -2,7 +2,7 @@
 
 Owns: which statements of a bundle go into the registry, and how its place is written there.
 Must not know: the registry's tables, what serves.
-Invariant: what is registered lies below the artifacts directory and loaded here and now, golden sample included; its
+Invariant: what is registered is below the artifacts directory and loaded here and now, golden sample included; its
 path is relative, so that workers on other machines find it below their own, or the MLflow URI that it came from.
 """
 
@@ -20,8 +20,8 @@ def registration_of_bundle(folder: Path, artifacts_dir: Path, extra: Registratio
     """Return the registration of a bundle, with the MLflow ids, author and notes of `extra`.
 
     Raises:
-        BundleNotFound: No bundle stands there.
-        BundleError: It lies outside the artifacts directory, or does not prove itself here.
+        BundleNotFound: No bundle is there.
+        BundleError: It is outside the artifacts directory, or does not prove itself here.
     """
     model_path = _relative(folder, artifacts_dir)
     bundle = load_bundle(artifacts_dir.resolve() / model_path)
@@ -39,8 +39,8 @@ def registration_of_bare_model(file: Path, artifacts_dir: Path, stated: Registra
     """Return the registration of a LightGBM text file, under the strategy and version that `stated` gives it.
 
     Raises:
-        BundleNotFound: No file stands there.
-        BundleError: It lies outside the artifacts directory, or is no model of Alpha158.
+        BundleNotFound: No file is there.
+        BundleError: It is outside the artifacts directory, or is no model of Alpha158.
     """
     model_path = _relative(file, artifacts_dir)
     bundle = load_bare_model(artifacts_dir.resolve() / model_path, stated.strategy, stated.version)

@@ -1,6 +1,6 @@
 """Applying the numbered SQL files.
 
-Owns: where the files lie, which of them a database has, applying the rest through yoyo.
+Owns: where the files are, which of them a database has, applying the rest through yoyo.
 Must not know: what is in them.
 Invariant: one migrator at a time, by a lock that dies with its session; each file is one transaction and can run again
 without harm, so a migrator killed between a file and its mark is healed by the next.
@@ -26,7 +26,7 @@ from worker.server_urls import registry_url
 #: Any number, the same in every release: the advisory lock of migrators.
 _LOCK = 7_265_001
 _LOCK_WAIT_SECONDS = 60
-#: Longest wait of a statement for a table that somebody's transaction holds. Whoever asks for the table after us waits
+#: Longest wait of a statement for a table that a transaction has locked. Whoever asks for the table after us waits
 #: behind us, so that a migrator which waits on stops the registry; this one steps back, lets them pass and tries again.
 _TABLE_WAIT_MS = 2000
 _TRIES = 20
@@ -64,9 +64,9 @@ def migrate(database_url: str) -> tuple[str, ...]:
     """Apply every file that the database does not have yet, in order, and return their names.
 
     Raises:
-        RegistryUnavailable: The server is away, or after a minute another migrator is still busy or a table still held
-            by somebody's transaction.
-        MigrationFailed: The server refused a statement; the file that holds it left no trace.
+        RegistryUnavailable: The server is unavailable, or after a minute another migrator is still busy or a table is
+            still locked by a transaction.
+        MigrationFailed: The server refused a statement; the file that contains it left no trace.
     """
     with _lock(database_url), _backend(database_url) as backend:
         applied = []
@@ -95,7 +95,7 @@ def migrations(database_url: str) -> tuple[Migration, ...]:
     """Return every file in order, with the time at which the database got it.
 
     Raises:
-        RegistryUnavailable: The server is away.
+        RegistryUnavailable: The server is unavailable.
     """
     names = [migration.id for migration in _files()]
     with translated(), connect(database_url, "signal-worker db status") as connection:
@@ -159,7 +159,7 @@ def _backend(database_url: str) -> Iterator[Any]:
     with backend:
         with translated():
             backend.init_database()
-            # We hold the lock of all migrators, so a row here was left by one that was killed.
+            # We own the lock of all migrators, so a row here was left by one that was killed.
             backend.break_lock()
             backend.ensure_internal_schema_updated()
         yield backend

@@ -1,4 +1,4 @@
-"""What the registry says, as values.
+"""What the registry contains, as values.
 
 Owns: the rows of the registry and of its history, and what is registered.
 Must not know: connections, statements.

@@ -25,7 +25,7 @@ _LOCK = 7_265_002
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxEvent:
-    """One change of the registry that workers shall hear of."""
+    """One change of the registry that workers are informed of."""
 
     id: int
     type: str
@@ -50,7 +50,7 @@ class OutboxEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class PublisherStatus:
     """How publishing goes."""
 
     #: Whether a session has the lead.
@@ -61,7 +61,7 @@ class Standing:
     oldest_seconds: float
 
 
-def standing(database_url: str) -> Standing:
+def publisher_status(database_url: str) -> PublisherStatus:
     """Return how publishing goes; a login in `signal_publisher` or `signal_admin` may ask.
 
     Raises:
@@ -86,7 +86,7 @@ def standing(database_url: str) -> Standing:
         ).fetchone()
     if row is None:
         raise RegistryUnavailable("the registry did not say how publishing goes")
-    return Standing(**row)
+    return PublisherStatus(**row)
 
 
 class Outbox:
@@ -126,7 +126,7 @@ class Outbox:
             self.leads = bool(row and row["got"])
         return self.leads
 
-    def stand_down(self) -> None:
+    def release_lead(self) -> None:
         """Let another session publish."""
         if self.leads:
             self.leads = False

@@ -2,7 +2,7 @@
 
 Owns: time limits and names of connections, the translation of driver errors.
 Must not know: which statements are made.
-Invariant: no driver error leaves the room; what the registry refuses and what keeps it from answering are told apart
+Invariant: no driver error leaves the room; what the registry refuses and what keeps it from answering are distinguished
 by SQLSTATE, never by reading a message.
 """
 
@@ -65,7 +65,7 @@ def connect(database_url: str, name: str, *, statement_ms: int = STATEMENT_MS) -
         statement_ms: Longest run of one statement.
 
     Raises:
-        RegistryUnavailable: The server is away, starting, full, or refuses the login.
+        RegistryUnavailable: The server is unavailable, starting, full, or refuses the login.
         SettingsError: The URL cannot be read.
     """
     conninfo = _readable(database_url)
@@ -80,7 +80,7 @@ def connect(database_url: str, name: str, *, statement_ms: int = STATEMENT_MS) -
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
-            # A peer that vanished without a word is noticed by what was sent to it and never confirmed.
+            # A peer that vanished silently is noticed by what was sent to it and never confirmed.
             tcp_user_timeout=15_000,
         )
         try:
@@ -109,7 +109,7 @@ def translated() -> Iterator[None]:
     """Turn driver errors into ours.
 
     Raises:
-        RegistryRefusal: The registry answered no; the subclass says why.
+        RegistryRefusal: The registry answered no; the subclass names why.
         RegistryUnavailable: Anything else that keeps it from answering.
     """
     try:
@@ -127,7 +127,7 @@ def answering(connection: Connection, statement_ms: int = STATEMENT_MS) -> Itera
     A server that is frozen, rather than gone, keeps no limit of its own; its kernel still confirms what it is sent.
 
     Raises:
-        RegistryRefusal: The registry answered no; the subclass says why.
+        RegistryRefusal: The registry answered no; the subclass names why.
         RegistryUnavailable: Anything else that keeps it from answering.
     """
     watch = threading.Timer(statement_ms / 1000 + GRACE_SECONDS, _cut, [connection])
@@ -140,11 +140,11 @@ def answering(connection: Connection, statement_ms: int = STATEMENT_MS) -> Itera
         watch.cancel()
 
 
-class Outage:
-    """One line when the database goes, one when it is back."""
+class RegistryOutage:
+    """Logs an outage of the database: one line when it begins, one when it ends."""
 
     def __init__(self) -> None:
-        """Start with the database taken to be there."""
+        """Start with the database available."""
         self.lasting = False
 
     def away(self, error: RegistryUnavailable) -> None:

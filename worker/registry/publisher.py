@@ -1,4 +1,4 @@
-"""The registry publisher: tells the workers on the control stream what changed in the registry.
+"""The registry publisher: announces on the control stream what changed in the registry.
 
 Owns: the order of publishing and marking, who publishes while several run, waiting out either server.
 Must not know: what a worker does with an event.
@@ -6,7 +6,6 @@ Invariant: an event is marked after it was published, so a publisher killed at a
 workers know a repeated event by its activation number.
 """
 
-import random
 import select
 import socket
 import time
@@ -14,15 +13,16 @@ from dataclasses import dataclass
 from typing import Self
 
 import structlog
-from redis.typing import EncodableT, FieldT
 
 from contracts.streams import StreamNames
 from worker.errors import RegistryUnavailable, StreamUnavailable
 from worker.registry.outbox import Outbox, OutboxEvent
-from worker.registry.postgres import Outage as RegistryOutage
-from worker.retry import Outage
-from worker.transport.client import Client, connect, translated
+from worker.registry.postgres import RegistryOutage
+from worker.retry import Outage, backoff
+from worker.transport.client import Client, connect
 
+#: Longest pause after the first failed try, in seconds.
+FIRST_PAUSE_SECONDS = 0.1
 _FORGET_EVERY_SECONDS = 3600.0
 _log = structlog.get_logger()
 
@@ -33,7 +33,7 @@ class PublisherOptions:
 
     #: Longest time between two looks at the outbox: what a lost notification costs.
     poll_seconds: float = 5.0
-    #: Longest wait between two tries to reach a server that is away.
+    #: Longest wait between two tries to reach an unavailable server.
     backoff_max_seconds: float = 5.0
     #: Approximate length at which the control stream is cut.
     control_maxlen: int = 10_000
@@ -42,7 +42,7 @@ class PublisherOptions:
 
 
 class Publisher:
-    """Relays the outbox until it is stopped; of several, one publishes and the others stand by."""
+    """Relays the outbox until it is stopped; of several, one publishes and the others wait."""
 
     def __init__(
         self, database_url: str, redis_url: str, names: StreamNames, options: PublisherOptions | None = None
@@ -52,7 +52,8 @@ class Publisher:
         self._options = options or PublisherOptions()
         self._stream: Client = connect(redis_url, "publisher")
         self._registry_outage, self._stream_outage = RegistryOutage(), Outage("publisher")
-        self._backoff = _Backoff(self._options.backoff_max_seconds)
+        #: Tries that failed since the last that did not.
+        self._failures = 0
         # A socket, not an Event: it wakes a wait on the database's socket, and a signal handler may write to it.
         self._wake, self._alarm = socket.socketpair()
         self._stopped = False
@@ -68,7 +69,7 @@ class Publisher:
         self.close()
 
     def stop(self) -> None:
-        """Let `run` return after the event at hand; safe in a signal handler and from any thread."""
+        """Let `run` return after the current event; safe in a signal handler and from any thread."""
         self._stopped = True
         self._alarm.send(b"!")
 
@@ -79,7 +80,7 @@ class Publisher:
         self._alarm.close()
 
     def run(self) -> None:
-        """Publish until stopped, however long either server is away."""
+        """Publish until stopped, however long either server is unavailable."""
         while not self._stopped:
             try:
                 with Outbox(self._database_url) as outbox:
@@ -95,8 +96,7 @@ class Publisher:
         outbox.check()
         try:
             # Who cannot reach the streams does not keep the lead from one who can.
-            with translated():
-                self._stream.ping()
+            self._stream.ping()
             self._say("active" if outbox.lead() else "standby")
             if outbox.leads:
                 self._relay(outbox)
@@ -104,11 +104,11 @@ class Publisher:
             self._stream_outage.away(error)
             # A server that was demoted keeps its connections; the next try asks anew where the primary is.
             self._stream.connection_pool.disconnect()
-            outbox.stand_down()
+            outbox.release_lead()
             self._pause()
             return
         self._stream_outage.back()
-        self._backoff.reset()
+        self._failures = 0
         outbox.wait(self._wake, self._options.poll_seconds)
 
     def _relay(self, outbox: Outbox) -> None:
@@ -123,9 +123,10 @@ class Publisher:
             self._forget_due = time.monotonic() + _FORGET_EVERY_SECONDS
 
     def _publish(self, event: OutboxEvent) -> None:
-        fields: dict[FieldT, EncodableT] = dict(event.fields().items())
-        with translated():
-            self._stream.xadd(self._names.control, fields, maxlen=self._options.control_maxlen, approximate=True)
+        flat = [text for pair in event.fields().items() for text in pair]
+        self._stream.execute_command(
+            "XADD", self._names.control, "MAXLEN", "~", self._options.control_maxlen, "*", *flat
+        )
         _log.info(
             "registry_event_published",
             type=event.type,
@@ -140,21 +141,6 @@ class Publisher:
             _log.info("publisher_role", role=role)
 
     def _pause(self) -> None:
-        select.select([self._wake], [], [], self._backoff.next_seconds())
-
-
-class _Backoff:
-    """Pauses that double up to a limit, with jitter, so that many clients do not return at once."""
-
-    def __init__(self, max_seconds: float) -> None:
-        self._max_seconds = max_seconds
-        self._random = random.SystemRandom()
-        self._tries = 0
-
-    def next_seconds(self) -> float:
-        limit = min(self._max_seconds, 0.1 * 2 ** min(self._tries, 20))
-        self._tries += 1
-        return self._random.uniform(limit / 2, limit)
-
-    def reset(self) -> None:
-        self._tries = 0
+        self._failures += 1
+        longest = self._options.backoff_max_seconds
+        select.select([self._wake], [], [], backoff(self._failures, first=FIRST_PAUSE_SECONDS, longest=longest))

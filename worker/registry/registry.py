@@ -70,7 +70,7 @@ _RULES = {
 class Registry:
     """The model registry, for one thread.
 
-    Every method raises `RegistryUnavailable` when the database cannot be asked now; what else it raises stands with it.
+    Every method raises `RegistryUnavailable` when the database cannot be asked now, and what is documented with it.
     """
 
     def __init__(self, database_url: str, *, name: str = "signal-worker", statement_ms: int = STATEMENT_MS) -> None:
@@ -131,7 +131,7 @@ class Registry:
         """Return one version.
 
         Raises:
-            UnknownVersion: The registry does not hold it.
+            UnknownVersion: The registry does not have it.
         """
         rows = self._ask(_VERSION + " WHERE strategy_name = %s AND version = %s", (strategy, version))
         if not rows:
@@ -149,10 +149,10 @@ class Registry:
         return tuple(Activation(**row) for row in rows)
 
     def withdrawn(self, strategy: str, serving: str | None = None) -> bool:
-        """Return whether what serves of a strategy without an active version shall stop serving.
+        """Return whether what serves of a strategy without an active version must stop serving.
 
         So it is when the latest version was deactivated, and when the serving version itself was failed; not when
-        another version was failed, after which what served before goes on.
+        another version was failed, after which what served before stays.
 
         Args:
             strategy: A strategy of which no version is active.
@@ -205,7 +205,7 @@ class Registry:
         """Let a version serve from now on, in place of the one that did; the active version keeps its activation.
 
         Raises:
-            UnknownVersion: The registry does not hold it.
+            UnknownVersion: The registry does not have it.
             IllegalTransition: It is failed.
         """
         return self._switch("SELECT public.activate_model(%s, %s, %s, %s)", (strategy, version, reason, by))
@@ -232,7 +232,7 @@ class Registry:
         """Mark a version as one that must not serve; of several calls the first one counts.
 
         Raises:
-            UnknownVersion: The registry does not hold it.
+            UnknownVersion: The registry does not have it.
             ReasonMissing: The reason is empty.
         """
         return self._step("SELECT public.fail_model(%s, %s, %s, %s) AS number", (strategy, version, reason, by))
@@ -252,7 +252,7 @@ class Registry:
         """Put a failed version back to `testing`.
 
         Raises:
-            UnknownVersion: The registry does not hold it.
+            UnknownVersion: The registry does not have it.
             IllegalTransition: It is not failed.
             ReasonMissing: The reason is empty.
         """
@@ -264,10 +264,10 @@ class Registry:
         """Let a version in `testing` answer a share of the strategy's requests, in place of the canary there is.
 
         Raises:
-            UnknownVersion: The registry does not hold it.
+            UnknownVersion: The registry does not have it.
             IllegalTransition: It is not in testing, or no version of the strategy is active.
             ReasonMissing: The reason is empty.
-            ImpossibleShare: The share does not lie between 0 and 1.
+            ImpossibleShare: The share is not between 0 and 1.
         """
         return self._step(
             "SELECT public.set_canary(%s, %s, %s, %s, %s) AS number", (strategy, version, float(share), reason, by)

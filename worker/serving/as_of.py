@@ -33,8 +33,8 @@ def resolve_as_of(
         default: The session to take where none is requested, if not the latest complete one.
 
     Raises:
-        AsOfInFuture: The day or instant lies after now.
-        CalendarRange: It lies outside the calendar.
+        AsOfInFuture: The day or instant is after now.
+        CalendarRange: It is outside the calendar.
     """
     complete = calendar.last_complete_session(now, settle_minutes=settle_minutes)
     if requested is None:

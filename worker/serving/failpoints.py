@@ -28,15 +28,15 @@ class Step(StrEnum):
 
 
 class InjectedFailure(RuntimeError):
-    """Raised by a failpoint; stands for any bug."""
+    """Raised by a failpoint; represents any bug."""
 
 
-Reach = Callable[[Step], None]
+Failpoint = Callable[[Step], None]
 
 _FORM = re.compile(r"(?P<step>[a-z]+)=(?P<act>kill|raise|sleep:(?P<ms>\d{1,6}))@(?P<share>0?\.\d+|1)")
 
 
-def failpoints(specification: str) -> Reach:
+def failpoints(specification: str) -> Failpoint:
     """Return what to call at each step.
 
     Args:

@@ -1,218 +1,55 @@
-"""The requests stream as this consumer sees it: read, recover, claim, give back.
+"""Which entries a consumer processes, one after the other.
 
-Owns: the consumer group's commands and the type of an entry.
-Must not know: what an entry means.
-Invariant: every entry that was ever read is either being worked on, given back, or recovered by its consumer or
-another; reading never raises a delivery count because the server was away.
+Owns: the order of reading (what a former process left, what dead workers left, what is new), and nacking.
+Must not know: how an entry is answered, how its outcome is committed.
+Invariant: an entry that was read ends as processed, nacked, or left to its lease; one bad entry costs no other.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
-import redis
 import structlog
 
-from contracts import GROUP, StreamNames
-from contracts.entry_ids import EntryId
-from worker.transport.client import Client, pairs_of, say, text_of, translated
-from worker.transport.scripts import script
+from contracts import StreamNames
+from contracts.codec import request_id_of
+from worker.errors import GroupVanished, StreamUnavailable
+from worker.retry import RetryPolicy, backoff
+from worker.serving.leases import Leases
+from worker.serving.request_stream import Entry, RequestStream
+from worker.shutdown import Shutdown
+from worker.telemetry import Counters, Pulse
 
-Pairs = tuple[tuple[bytes, bytes], ...]
-
-#: Most pending entries of this consumer that one look finds; far more than a batch.
-_RECOVERED_AT_ONCE = 1000
-#: The answer of `give_back.lua` to an entry that was cut from the stream.
-_TRIMMED = 2
-#: What remains of the largest size seen, a batch later: one giant slows the next reads, not all.
+#: What remains of the largest size and of the slowest entry, a batch or an entry later.
 _FADE = 0.9
+#: Longest error that is remembered for the rejection which may follow, in characters.
+_ERROR_CHARACTERS = 500
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One delivery of one entry of the requests stream."""
+class Limits:
+    """Bounds of reading and processing, from the settings."""
 
-    id: str
-    #: Field names and values in the order they came, doubled names included.
-    pairs: Pairs
-    #: How often it was delivered, this time included.
-    deliveries: int
-
-    @property
-    def added_ms(self) -> int:
-        """Server time at which the producer added it, in epoch milliseconds."""
-        return EntryId.parse(self.id).ms
-
-
-class RequestStream:
-    """The commands of one consumer on the requests stream; not safe to share between threads."""
-
-    def __init__(self, reader: Client, commands: Client, names: StreamNames, consumer: str, *, lease_ms: int) -> None:
-        """Take one connection that may block and one that may not."""
-        self._reader, self._commands, self._names = reader, commands, names
-        self._consumer, self._lease_ms = consumer, lease_ms
-        self._give_back, self._take_own = script(commands, "give_back"), script(commands, "take_own")
-        self._remove = script(commands, "remove_consumer")
-        #: Of a former process of this name: entry id to its delivery count when this one first looked.
-        self._inherited: dict[str, int] = {}
-        self._cursor = "0-0"
-        #: Entries found cut from the stream before they were answered.
-        self.trimmed_pending = 0
-
-    def ensure_group(self) -> bool:
-        """Create the group at the stream's beginning, so that nothing added before the first worker is lost.
-
-        Returns:
-            Whether it was missing.
-        """
-        with translated():
-            try:
-                self._commands.xgroup_create(self._names.requests, GROUP, id="0", mkstream=True)
-            except redis.ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):
-                    raise
-                return False
-        return True
-
-    def read(self, count: int, block_ms: int) -> list[Entry]:
-        """Return entries that were never delivered, waiting for the first."""
-        with translated():
-            reply = say(
-                self._reader, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count, "BLOCK", block_ms,
-                "STREAMS", self._names.requests, ">",
-            )  # fmt: skip
-        return _entries(reply[0][1]) if reply else []
-
-    def recover(self, in_hand: Iterable[str] = (), *, count_again: bool = False) -> Iterator[Entry]:
-        """Yield entries pending under this consumer's name that nobody has in hand, each taken when it is asked for.
-
-        One at a time, the least delivered first: an entry that killed its worker must neither take its neighbours
-        with it again nor raise their delivery count.
-
-        Args:
-            in_hand: Ids that are being worked on.
-            count_again: Raise the delivery count: a former process of this name may have died of the entry. After a
-                lost reply it stays as it is, since nothing was tried.
-        """
-        held, inherited = set(in_hand), self._inherited
-        with translated():
-            pending = self._commands.xpending_range(
-                self._names.requests, GROUP, min="-", max="+", count=_RECOVERED_AT_ONCE, consumername=self._consumer
-            )
-        rows = [(int(row["times_delivered"]), text_of(row["message_id"])) for row in pending]
-        for deliveries, entry_id in sorted(rows, key=lambda row: row[0]):
-            if entry_id in held:
-                continue
-            # Raised once from what was found first, however often a lost reply has this said again.
-            least = inherited.setdefault(entry_id, deliveries) + 1 if count_again else 0
-            yield from self._taken(entry_id, least)
-        if count_again:
-            inherited.clear()
-
-    def claim(self) -> Entry | None:
-        """Return one entry whose lease ran out, whoever held it; the next call looks further on.
-
-        One at a time: an entry that killed its worker must not take others with it again.
-        """
-        if not self._anything_overdue():
-            return None
-        with translated():
-            cursor, claimed, *deleted = say(
-                self._commands, "XAUTOCLAIM", self._names.requests, GROUP, self._consumer, self._lease_ms,
-                self._cursor, "COUNT", 1,
-            )  # fmt: skip
-            self._cursor = text_of(cursor)
-            deliveries = self._deliveries(claimed[0][0]) if claimed and claimed[0] else 0
-        self._note_trimmed(deleted[0] if deleted else ())
-        # A server before 7.0 answers nil for an entry that was trimmed away; later ones list it in `deleted`.
-        entries = _entries([row for row in claimed if row], deliveries)
-        return entries[0] if entries else None
-
-    @property
-    def looked_everywhere(self) -> bool:
-        """Whether the last `claim` reached the end of what is pending."""
-        return self._cursor == "0-0"
-
-    def give_back(self, entry: Entry, key: str, *, pause_ms: int, tried: bool, error: str = "") -> bool:
-        """Make an entry claimable by any worker, at once or after a pause.
-
-        Args:
-            entry: What was read.
-            key: Hash of its request id.
-            pause_ms: Time until it may be claimed.
-            tried: Whether its processing was tried, which costs a delivery.
-            error: The last error, kept for the rejection that may follow.
-
-        Returns:
-            Whether this consumer still owned it.
-        """
-        idle = max(0, self._lease_ms - pause_ms)
-        count = entry.deliveries if tried else entry.deliveries - 1
-        with translated():
-            given = self._give_back(
-                keys=[self._names.requests, key],
-                args=[GROUP, self._consumer, entry.id, idle, count, error, 24 * 3_600_000],
-            )
-        if int(given) == _TRIMMED:
-            self._note_trimmed([entry.id.encode()])
-        return int(given) == 1
-
-    def last_error(self, key: str) -> str:
-        """Return the last error of a request id, or that its workers died without one."""
-        with translated():
-            error = self._commands.hget(key, "last_error")
-        return text_of(error) if error else "none was recorded, so each time the worker died"
-
-    def leave(self) -> None:
-        """Remove this consumer from the group if nothing is pending under its name."""
-        with translated():
-            # One step: a process that took the name over may be given an entry at any moment.
-            self._remove(
-                keys=[self._names.requests, self._names.worker(self._consumer)], args=[GROUP, self._consumer, 1]
-            )
-
-    def reconnect(self) -> None:
-        """Look for the server anew: the two connections may lead to two of them, after half a failover."""
-        for client in (self._reader, self._commands):
-            client.connection_pool.disconnect()
-
-    def _anything_overdue(self) -> bool:
-        """Return whether any lease ran out; one command, however much is pending, so that it may be asked often."""
-        with translated():
-            overdue = self._commands.xpending_range(
-                self._names.requests, GROUP, min="-", max="+", count=1, idle=self._lease_ms
-            )
-        if not overdue:
-            self._cursor = "0-0"
-        return bool(overdue)
-
-    def _note_trimmed(self, entry_ids: Sequence[bytes]) -> None:
-        if entry_ids:
-            self.trimmed_pending += len(entry_ids)
-            _log.error("entries_trimmed_while_pending", entries=[text_of(entry_id) for entry_id in entry_ids])
-
-    def _taken(self, entry_id: str, least_deliveries: int) -> Iterator[Entry]:
-        with translated():
-            status, deliveries, flat = self._take_own(
-                keys=[self._names.requests], args=[GROUP, self._consumer, entry_id, least_deliveries]
-            )
-        if status == b"trimmed":
-            self._note_trimmed([entry_id.encode()])
-        elif status == b"taken":
-            yield Entry(id=entry_id, pairs=pairs_of(flat), deliveries=int(deliveries))
-
-    def _deliveries(self, entry_id: bytes) -> int:
-        row = self._commands.xpending_range(self._names.requests, GROUP, min=entry_id, max=entry_id, count=1)
-        return int(row[0]["times_delivered"]) if row else 1
+    batch_count: int
+    block_ms: int
+    lease_ms: int
+    claim_interval_ms: int
+    max_deliveries: int
+    max_entry_bytes: int
+    max_symbols: int
+    retry_pause_ms: int = 1000
+    batch_bytes: int = 8_388_608
 
 
 class Prefetch:
     """Adapts the number of entries to their size, since the server bounds a read by number alone."""
 
     def __init__(self, most: int, batch_bytes: int, entry_bytes: int) -> None:
-        """Take the bounds, and the size that entries are taken to have before any is seen."""
+        """Take the bounds, and the size that entries are assumed to have before any is read."""
         self._most, self._batch_bytes, self._entry_bytes = most, batch_bytes, float(entry_bytes)
 
     @property
@@ -227,5 +64,203 @@ class Prefetch:
             self._entry_bytes = max(float(largest), self._entry_bytes * _FADE, 1.0)
 
 
-def _entries(rows: Sequence[Any], deliveries: int = 1) -> list[Entry]:
-    return [Entry(id=text_of(entry_id), pairs=pairs_of(flat), deliveries=deliveries) for entry_id, flat in rows]
+class Intake:
+    """The entries of one consumer; iterating belongs to one thread."""
+
+    def __init__(  # noqa: PLR0913 - the composition root hands in every part; none is optional
+        self,
+        stream: RequestStream,
+        leases: Leases,
+        names: StreamNames,
+        limits: Limits,
+        *,
+        retry: RetryPolicy,
+        inflight_retry: RetryPolicy,
+        shutdown: Shutdown,
+        paused: threading.Event,
+        counters: Counters,
+        pulse: Pulse,
+    ) -> None:
+        """Take every part from the composition root.
+
+        Args:
+            stream: The consumer's commands.
+            leases: Notes what is in flight.
+            names: Of the namespace.
+            limits: Bounds of reading.
+            retry: Of reading, which ends when the worker is to stop.
+            inflight_retry: Of what was read, which ends when the worker is forced.
+            shutdown: When to stop, and whether there is time for one more entry.
+            paused: While set, nothing is read.
+            counters: Counts deliveries.
+            pulse: Shows progress.
+        """
+        self._stream, self._leases, self._names, self._limits = stream, leases, names, limits
+        self._retry, self._inflight_retry, self._shutdown = retry, inflight_retry, shutdown
+        self._paused, self._counters, self._pulse = paused, counters, pulse
+        self._prefetch = Prefetch(limits.batch_count, limits.batch_bytes, limits.max_entry_bytes)
+        self._next_claim = 0.0
+        #: What is pending under this name and not in flight: of a former process at first, then of lost replies.
+        self._recovering, self._former = True, True
+        self._pending: Iterator[Entry] | None = None
+        #: Nacked by this process and not seen since: still pending under its name, and not to be recovered early.
+        self.nacked: dict[str, float] = {}
+        #: Seconds that an entry takes to compute, by those before.
+        self.slowest_seconds = 0.0
+        #: Entry that is being processed, empty between two.
+        self.processing = ""
+
+    def join_group(self) -> None:
+        """Create the consumer group if it is missing: it must exist before the worker is announced.
+
+        Raises:
+            StreamUnavailable: The server was still unavailable when the worker stopped.
+        """
+        self._retry.call(self._stream.ensure_group)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield each entry to process until the worker is to stop; what there is no time for is nacked.
+
+        Raises:
+            StreamUnavailable: The server was unavailable when the worker was forced to stop.
+        """
+        try:
+            self.join_group()
+            while not self._shutdown.stopping.is_set():
+                if self._paused.is_set():
+                    self._pulse.beat()
+                    self._shutdown.stopping.wait(0.1)
+                else:
+                    yield from self.admit(self._retry.call(self.read))
+        except StreamUnavailable:
+            if self._shutdown.forced.is_set():
+                raise
+            # Stopped while it waited for the server: nothing is in flight.
+
+    def read(self) -> list[Entry]:
+        """Return what to process next: what was left pending, or what is new, waiting for that.
+
+        Raises:
+            StreamUnavailable: The server is unavailable; its reply may have been lost with entries in it.
+        """
+        try:
+            recovered = self._next_recovered()
+            claimed = recovered or self._claim_when_due()
+            return [claimed] if claimed else self.read_new(self._block_ms())
+        except GroupVanished as error:
+            if not self.recreate_group(error):
+                # Another worker was faster, or the connections lead to two servers: with a pause, not in a hot loop.
+                self._stream.reconnect()
+                raise StreamUnavailable(error.reason, str(error)) from error
+            return []
+        except StreamUnavailable:
+            self._recover()
+            raise
+
+    def read_new(self, block_ms: int) -> list[Entry]:
+        """Return entries that were never delivered, as many as fit into a batch, waiting for the first."""
+        entries = self._stream.read(self._prefetch.count, block_ms)
+        self._prefetch.note(entries)
+        if entries:
+            _log.debug("entries_read", entries=[entry.id for entry in entries])
+        self._counters.deliveries["new"] += len(entries)
+        return entries
+
+    def admit(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Yield entries that were delivered, each in flight until the next is asked for; nack those without time."""
+        if self._paused.is_set():
+            # Read by a call that was under way when the pause came: nothing is answered while paused.
+            for entry in entries:
+                self.nack(entry, tried=False)
+            return
+        self._leases.add(entry.id for entry in entries)
+        for entry in entries:
+            self.nacked.pop(entry.id, None)
+        for entry in entries:
+            try:
+                if self._shutdown.has_time_for(self.slowest_seconds):
+                    self._pulse.beat()
+                    self.processing = entry.id
+                    yield entry
+                    self.processing = ""
+                else:
+                    self.nack(entry, tried=False)
+            finally:
+                self._leases.discard(entry.id)
+
+    def nack(self, entry: Entry, *, tried: bool, error: str = "") -> None:
+        """Make an entry claimable again: at once, or after a pause where its processing was tried and raised."""
+        limits = self._limits
+        pause = backoff(entry.deliveries, first=limits.retry_pause_ms, longest=limits.lease_ms) if tried else 0
+        # Before it is nacked: a renewal between the two would make it wait for a whole lease.
+        self._leases.release(entry.id)
+
+        def nack() -> None:
+            with suppress(GroupVanished):  # nothing to nack: a new group delivers the entry again
+                self._stream.nack(
+                    entry, self._key(entry), pause_ms=int(pause), tried=tried, error=error[:_ERROR_CHARACTERS]
+                )
+
+        self._inflight_retry.call(nack)
+        _log.debug("entry_nacked", entry=entry.id, tried=tried, pause_ms=int(pause))
+        now, lease = time.monotonic(), limits.lease_ms / 1000
+        # After a pause and a lease others have claimed it, and this process would never know.
+        self.nacked = {each: at for each, at in self.nacked.items() if now - at < 2 * lease} | {entry.id: now}
+
+    def last_error(self, entry: Entry) -> str:
+        """Return the last error that processing an entry raised, however long the server is unavailable."""
+        return self._inflight_retry.call(lambda: self._stream.last_error(self._key(entry)))
+
+    def recreate_group(self, error: GroupVanished) -> bool:
+        """Create the group again if it is still gone, and return whether it was.
+
+        At the stream's beginning: remembered ids absorb what was answered before, what was in flight comes again.
+        """
+        self._recover()
+        missing = self._stream.ensure_group()
+        if missing:
+            _log.warning("group_recreated", detail=str(error))
+        return missing
+
+    def note_seconds(self, seconds: float) -> None:
+        """Learn how long an entry takes to compute."""
+        self.slowest_seconds = max(seconds, self.slowest_seconds * _FADE)
+
+    def _recover(self) -> None:
+        self._recovering, self._pending = True, None
+
+    def _next_recovered(self) -> Entry | None:
+        """Return one entry that is pending under this name and not in flight."""
+        if not self._recovering:
+            return None
+        if self._pending is None:
+            in_flight = self._leases.in_flight() | self.nacked.keys()
+            self._pending = self._stream.recover(in_flight, count_again=self._former)
+        entry = next(self._pending, None)
+        if entry is None:
+            self._recovering, self._former, self._pending = False, False, None
+        else:
+            self._counters.deliveries["own"] += 1
+            _log.debug("entry_recovered", entry=entry.id, deliveries=entry.deliveries)
+        return entry
+
+    def _claim_when_due(self) -> Entry | None:
+        if time.monotonic() < self._next_claim:
+            return None
+        claimed = self._stream.claim()
+        while claimed is None and not self._stream.claimed_all:
+            claimed = self._stream.claim()
+        self._counters.deliveries["claimed"] += claimed is not None
+        if claimed is not None:
+            _log.debug("entry_claimed", entry=claimed.id, deliveries=claimed.deliveries)
+        else:
+            self._next_claim = time.monotonic() + self._limits.claim_interval_ms / 1000
+        return claimed
+
+    def _block_ms(self) -> int:
+        """Return how long to wait for what is new: no longer than until overdue leases are looked for again."""
+        until_claim = int((self._next_claim - time.monotonic()) * 1000)
+        return max(1, min(self._limits.block_ms, until_claim))  # a block of 0 would never end
+
+    def _key(self, entry: Entry) -> str:
+        return self._names.request(request_id_of(entry.pairs, entry.id))

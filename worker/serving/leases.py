@@ -1,8 +1,8 @@
-"""Leases on the entries that this worker has in hand.
+"""Leases on the entries that this worker has in flight.
 
-Owns: which entries are in hand, and the renewal of their idle time by the server's clock.
+Owns: which entries are in flight, and the renewal of their idle time by the server's clock.
 Must not know: what is computed for them.
-Invariant: an entry is in hand from the reply that delivered it until its outcome is committed or it is given back.
+Invariant: an entry is in flight from the reply that delivered it until its outcome is committed or it is nacked.
 """
 
 import threading
@@ -11,62 +11,66 @@ from collections.abc import Iterable
 import structlog
 
 from contracts import GROUP, StreamNames
-from worker.transport.client import Client, translated
-from worker.transport.scripts import script
+from worker.transport.client import Client
+from worker.transport.scripts import RenewLeases
 
 _log = structlog.get_logger()
 
 
 class Leases:
-    """Entries in hand; `hold` and `drop` are called by the consumer's thread, `renew` by the heartbeat's."""
+    """Entries in flight; `add` and `discard` are called by the consumer's thread, `renew` by the heartbeat's."""
 
     def __init__(self, commands: Client, names: StreamNames, consumer: str) -> None:
         """Take the heartbeat thread's connection."""
-        self._renew = script(commands, "renew_leases")
-        self._names, self._consumer = names, consumer
+        self._commands, self._names, self._consumer = commands, names, consumer
         self._lock = threading.Lock()
-        #: Held while the server renews what was in hand at its beginning.
+        #: Locked while the server renews what was in flight when the renewal began.
         self._renewing = threading.Lock()
-        self._held: set[str] = set()
+        self._in_flight: set[str] = set()
         self.lost = 0
 
-    def hold(self, entry_ids: Iterable[str]) -> None:
-        """Take entries in hand."""
+    def add(self, entry_ids: Iterable[str]) -> None:
+        """Note entries that were delivered."""
         with self._lock:
-            self._held.update(entry_ids)
+            self._in_flight.update(entry_ids)
 
-    def drop(self, entry_id: str) -> None:
-        """Let go of an entry."""
+    def discard(self, entry_id: str) -> None:
+        """Note that an entry is no longer in flight."""
         with self._lock:
-            self._held.discard(entry_id)
+            self._in_flight.discard(entry_id)
 
-    def let_go(self, entry_id: str) -> None:
-        """Let go of an entry that is to be given back, once no renewal is under way that still names it."""
-        self.drop(entry_id)
+    def release(self, entry_id: str) -> None:
+        """Discard an entry that is to be nacked; returns once no renewal is under way that still names it."""
+        self.discard(entry_id)
         with self._renewing:
             pass
 
-    def held(self) -> frozenset[str]:
-        """Return the ids in hand."""
+    def in_flight(self) -> frozenset[str]:
+        """Return the ids in flight."""
         with self._lock:
-            return frozenset(self._held)
+            return frozenset(self._in_flight)
+
+    def busy(self) -> bool:
+        """Return whether anything is in flight."""
+        return bool(self._in_flight)
 
     def renew(self) -> None:
-        """Renew every lease, and let go of those that another consumer has taken.
+        """Renew every lease, and discard entries that another consumer owns now.
 
-        The commit script would refuse their outcomes anyway; letting go stops the renewal.
+        The commit script would refuse their outcomes anyway; discarding them ends their renewal.
         """
         with self._renewing:
-            held = sorted(self.held())
-            lost = self._renewed(held) if held else []
-        for raw in lost:
-            entry_id = raw.decode()
-            if entry_id in self.held():
+            entry_ids = sorted(self.in_flight())
+            lost = self._renew(entry_ids) if entry_ids else ()
+        if entry_ids:
+            _log.debug("leases_renewed", entries=entry_ids, lost=list(lost))
+        for entry_id in lost:
+            if entry_id in self.in_flight():
                 self.lost += 1
-                self.drop(entry_id)
+                self.discard(entry_id)
                 _log.warning("lease_lost", entry=entry_id)
 
-    def _renewed(self, held: list[str]) -> list[bytes]:
-        with translated():
-            lost: list[bytes] = self._renew(keys=[self._names.requests], args=[GROUP, self._consumer, *held])
-        return lost
+    def _renew(self, entry_ids: list[str]) -> tuple[str, ...]:
+        return self._commands.run(
+            RenewLeases(requests=self._names.requests, group=GROUP, consumer=self._consumer, entry_ids=entry_ids)
+        )

@@ -41,8 +41,8 @@ _SIGNAL_FIELDS = ("symbol", "predicted_return", "rank", "target_weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What the worker's settings say about every request."""
+class ServingRules:
+    """What the worker's settings state about every request."""
 
     calendar: SessionCalendar
     settle_minutes: int = 0
@@ -59,7 +59,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class DeliveryRecord:
     """How the request reached this worker; stated in the vector."""
 
     worker: str
@@ -70,7 +70,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Computed:
     """Everything that a request's signals are made of."""
 
     request: SignalRequest
@@ -84,7 +84,7 @@ class Answer:
     attributions: tuple[Attribution, ...] = ()
 
 
-def answer(request: SignalRequest, active: ActiveBundle, panel: Panel, rules: Rules, now: datetime) -> Answer:
+def compute(request: SignalRequest, active: ActiveBundle, panel: Panel, rules: ServingRules, now: datetime) -> Computed:
     """Return the signals that a request asks for.
 
     Raises:
@@ -93,13 +93,13 @@ def answer(request: SignalRequest, active: ActiveBundle, panel: Panel, rules: Ru
     bundle = active.bundle
     as_of = _as_of(request, panel, rules, now)
     symbols, absent, policy = _symbols(request, bundle, panel)
-    asked = panel.window(symbols, as_of, bundle.feature_set.lookback)  # [symbols, lookback] a field
-    window, ineligible = _eligible(asked, bundle, policy, rules)
+    requested = panel.window(symbols, as_of, bundle.feature_set.lookback)  # [symbols, lookback] a field
+    window, ineligible = _eligible(requested, bundle, policy, rules)
     _require_explainable(request, window, rules)
     features = bundle.feature_set.evaluate(window, threads=rules.threads)  # [symbols, features]
     predictions = bundle.predict(features)  # [symbols]
     portfolio = construct(window.symbols, predictions, _construction(request, bundle))  # [symbols]
-    return Answer(
+    return Computed(
         request=request,
         active=active,
         window=window,
@@ -111,23 +111,23 @@ def answer(request: SignalRequest, active: ActiveBundle, panel: Panel, rules: Ru
     )
 
 
-def signal_vector(found: Answer, delivery: Delivery, rules: Rules, now: datetime) -> SignalVector:
-    """Return an answer as it goes on the wire, with its lineage."""
-    request, bundle, portfolio = found.request, found.active.bundle, found.portfolio
-    weights = _signals(found)
-    as_of = found.window.as_of
+def signal_vector(computed: Computed, delivery: DeliveryRecord, rules: ServingRules, now: datetime) -> SignalVector:
+    """Return the vector of what was computed, with its lineage."""
+    request, bundle, portfolio = computed.request, computed.active.bundle, computed.portfolio
+    weights = _signals(computed)
+    as_of = computed.window.as_of
     return SignalVector(
         request_id=request.request_id,
         strategy=bundle.strategy,
         model_version=bundle.version,
         model_sha256=bundle.model_sha256,
         bundle_sha256=bundle.bundle_sha256,
-        served_as=found.active.served_as,
-        activation=found.active.activation,
+        served_as=computed.active.served_as,
+        activation=computed.active.activation,
         proven=bundle.proven,
         feature_set=bundle.feature_set.name,
         feature_set_sha256=bundle.feature_set.sha256,
-        snapshot_id=found.snapshot_id,
+        snapshot_id=computed.snapshot_id,
         requested_as_of=request.as_of,
         as_of=as_of,
         generated_at=now,
@@ -140,8 +140,8 @@ def signal_vector(found: Answer, delivery: Delivery, rules: Rules, now: datetime
         used_bottom_n=portfolio.used_bottom_n,
         weights_sha256=weights_digest(weights),
         weights=weights,
-        excluded=found.excluded,
-        explanations=_explanations(found),
+        excluded=computed.excluded,
+        explanations=_explanations(computed),
         worker=delivery.worker,
         code_version=delivery.code_version,
         queue_ms=delivery.queue_ms,
@@ -152,7 +152,7 @@ def signal_vector(found: Answer, delivery: Delivery, rules: Rules, now: datetime
     )
 
 
-def _as_of(request: SignalRequest, panel: Panel, rules: Rules, now: datetime) -> date:
+def _as_of(request: SignalRequest, panel: Panel, rules: ServingRules, now: datetime) -> date:
     last: date = panel.sessions[-1].astype(object)
     return resolve_as_of(
         request.as_of,
@@ -184,57 +184,54 @@ def _symbols(
 
 
 def _eligible(
-    window: Window, bundle: Bundle, policy: IneligiblePolicy, rules: Rules
+    window: Window, bundle: Bundle, policy: IneligiblePolicy, rules: ServingRules
 ) -> tuple[Window, tuple[Excluded, ...]]:
     lookback = bundle.feature_set.lookback
-    found = eligibility(
-        window,
-        lookback,
-        stale_after_sessions=rules.stale_after_sessions,
-        min_bars_share=rules.min_bars_share,
-        tradable_only=rules.tradable_only,
-    )
-    if found.eligible.all():
+    checked = eligibility(window, lookback, stale_after_sessions=rules.stale_after_sessions)
+    if checked.eligible.all():
         return window, ()
     if policy is IneligiblePolicy.REJECT:
-        found.require_all(stale_after_sessions=rules.stale_after_sessions, lookback=lookback)
-    excluded = _excluded(window, found, lookback, rules)
-    if not found.eligible.any():
+        checked.require_all(stale_after_sessions=rules.stale_after_sessions, lookback=lookback)
+    excluded = _excluded(window, checked, lookback, rules)
+    if not checked.eligible.any():
         raise NothingToPrice(len(window.symbols), excluded[0].reason)
-    return window.take(np.flatnonzero(found.eligible)), excluded
+    return window.take(np.flatnonzero(checked.eligible)), excluded
 
 
-def _require_explainable(request: SignalRequest, window: Window, rules: Rules) -> None:
+def _require_explainable(request: SignalRequest, window: Window, rules: ServingRules) -> None:
     """Refuse to explain more than the hot path has time for; before anything is computed."""
     if request.explain and len(window.symbols) > rules.explain_symbols:
         raise TooManyToExplain(len(window.symbols), rules.explain_symbols)
 
 
 def _attributions(
-    request: SignalRequest, bundle: Bundle, features: Float32Array, predictions: FloatArray, rules: Rules
+    request: SignalRequest, bundle: Bundle, features: Float32Array, predictions: FloatArray, rules: ServingRules
 ) -> tuple[Attribution, ...]:
     return bundle.explain(features, predictions, count=rules.explain_features) if request.explain else ()
 
 
-def _excluded(window: Window, found: Eligibility, lookback: int, rules: Rules) -> tuple[Excluded, ...]:
+def _excluded(window: Window, checked: Eligibility, lookback: int, rules: ServingRules) -> tuple[Excluded, ...]:
     limit = rules.stale_after_sessions
     reasons = {
         symbol: (RejectionCode.STALE_SYMBOL, f"last bar is {behind} sessions behind the as-of session, limit {limit}")
-        for symbol, behind in found.stale.items()
+        for symbol, behind in checked.stale.items()
     } | {
         symbol: (RejectionCode.HISTORY_TOO_SHORT, f"{count} sessions since its first bar, lookback is {lookback}")
-        for symbol, count in found.short.items()
+        for symbol, count in checked.short.items()
     }
     reasons |= {
-        symbol: (RejectionCode.HISTORY_TOO_SHORT, f"{count} bars in the last {lookback} sessions, limit {found.needed}")
-        for symbol, count in found.sparse.items()
+        symbol: (
+            RejectionCode.HISTORY_TOO_SHORT,
+            f"{count} bars in the last {lookback} sessions, limit {checked.needed}",
+        )
+        for symbol, count in checked.sparse.items()
     }
     reasons |= {
         symbol: (RejectionCode.HELD_BACK, f"a step that looks like a split on {day} is not settled")
-        for symbol, day in found.unsettled.items()
+        for symbol, day in checked.unsettled.items()
     }
     reasons |= dict.fromkeys(
-        found.untradable, (RejectionCode.NOT_TRADABLE, "no trade on its last bars, or a halt flag")
+        checked.untradable, (RejectionCode.NOT_TRADABLE, "no trade on its last bars, or a halt flag")
     )
     return tuple(
         Excluded(symbol=symbol, code=reasons[symbol][0], reason=f"{symbol}: {reasons[symbol][1]}")
@@ -251,25 +248,25 @@ def _construction(request: SignalRequest, bundle: Bundle) -> Construction:
     )
 
 
-def _signals(found: Answer) -> tuple[Signal, ...]:
-    order = np.argsort(found.portfolio.ranks)
+def _signals(computed: Computed) -> tuple[Signal, ...]:
+    order = np.argsort(computed.portfolio.ranks)
     rows = zip(
-        (found.window.symbols[row] for row in order),
-        found.predictions[order].tolist(),
-        found.portfolio.ranks[order].tolist(),
-        found.portfolio.weights[order].tolist(),
+        (computed.window.symbols[row] for row in order),
+        computed.predictions[order].tolist(),
+        computed.portfolio.ranks[order].tolist(),
+        computed.portfolio.weights[order].tolist(),
         strict=True,
     )
     # One call for all of them: building 500 models one by one costs more than their features.
     return _SIGNALS.validate_python([dict(zip(_SIGNAL_FIELDS, row, strict=True)) for row in rows])
 
 
-def _explanations(found: Answer) -> tuple[Explanation, ...]:
-    if not found.attributions:
+def _explanations(computed: Computed) -> tuple[Explanation, ...]:
+    if not computed.attributions:
         return ()
-    order = np.argsort(found.portfolio.ranks).tolist()
+    order = np.argsort(computed.portfolio.ranks).tolist()
     return _EXPLANATIONS.validate_python(
-        [{"symbol": found.window.symbols[row], **_parts(found.attributions[row])} for row in order]
+        [{"symbol": computed.window.symbols[row], **_parts(computed.attributions[row])} for row in order]
     )
 
 

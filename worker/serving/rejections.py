@@ -1,4 +1,4 @@
-"""Which error becomes which code.
+"""Which error becomes which code, and the rejection of a request.
 
 Owns: the only map from error classes to rejection codes.
 Must not know: streams.
@@ -6,11 +6,15 @@ Invariant: every class that ends a request has exactly one code; anything else i
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 
-from contracts import RejectionCode
+from contracts import Rejection, RejectionCode
 from contracts import errors as wire
+from contracts.codec import printable, request_id_of
 from strategies import errors as strategy
 from worker import errors as edge
+from worker.serving.request_stream import Entry
+from worker.tracing import trace_fields
 
 CODES: Mapping[type[Exception], RejectionCode] = {
     wire.MalformedEntry: RejectionCode.MALFORMED_REQUEST,
@@ -42,6 +46,8 @@ CODES: Mapping[type[Exception], RejectionCode] = {
     edge.DeliveriesExhausted: RejectionCode.DELIVERIES_EXHAUSTED,
 }
 
+#: Longest sentence of a rejection, in characters.
+_REASON_CHARACTERS = 2000
 #: Errors that end a request with a rejection.
 REJECTED = tuple(CODES)
 
@@ -49,3 +55,18 @@ REJECTED = tuple(CODES)
 def code_of(error: Exception) -> RejectionCode:
     """Return the code of an error that ends a request."""
     return CODES[type(error)]
+
+
+def rejection_of(entry: Entry, error: Exception, *, worker: str, now: datetime) -> Rejection:
+    """Return the rejection of an entry, with the error's code and sentence and the fields as they came."""
+    return Rejection(
+        request_id=request_id_of(entry.pairs, entry.id),
+        code=code_of(error),
+        reason=str(error)[:_REASON_CHARACTERS],
+        entry_id=entry.id,
+        rejected_at=now,
+        deliveries=entry.deliveries,
+        worker=worker,
+        fields=printable(entry.pairs),
+        **trace_fields(entry.pairs),
+    )

@@ -8,29 +8,31 @@ Invariant: one line an entry, which names its request id, its delivery and its t
 import structlog
 
 from contracts import Rejection
-from worker.serving.committer import Commit, Outcome
-from worker.serving.intake import Entry
+from worker.serving.outcomes import Commit, Publication
+from worker.serving.request_stream import Entry
 from worker.tracing import trace_id
 from worker.transport.scripts import CommitStatus
 
 _log = structlog.get_logger()
 
 
-def log_published(entry: Entry, outcome: Outcome, total_ms: float) -> None:
+def log_published(entry: Entry, publication: Publication, total_ms: float) -> None:
     """Log what was published, and the time from reading the entry until then."""
-    known = _known(entry, outcome.request_id, outcome.traceparent)
-    if isinstance(outcome, Rejection):
-        _log.info("request_rejected", code=outcome.code.value, reason=outcome.reason, total_ms=total_ms, **known)
+    known = _known(entry, publication.request_id, publication.traceparent)
+    if isinstance(publication, Rejection):
+        _log.info(
+            "request_rejected", code=publication.code.value, reason=publication.reason, total_ms=total_ms, **known
+        )
         return
     _log.info(
         "request_answered",
-        strategy=outcome.strategy,
-        model_version=outcome.model_version,
-        served_as=outcome.served_as.value,
-        as_of=outcome.as_of.isoformat(),
-        symbols=len(outcome.weights),
-        queue_ms=outcome.queue_ms,
-        compute_ms=outcome.compute_ms,
+        strategy=publication.strategy,
+        model_version=publication.model_version,
+        served_as=publication.served_as.value,
+        as_of=publication.as_of.isoformat(),
+        symbols=len(publication.weights),
+        queue_ms=publication.queue_ms,
+        compute_ms=publication.compute_ms,
         total_ms=total_ms,
         **known,
     )

@@ -7,7 +7,6 @@ consumer: what cannot be shadowed is counted and forgotten.
 """
 
 import queue
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -22,13 +21,15 @@ from contracts.codec import encode
 from strategies.market.bars import Panel
 from worker.errors import StreamUnavailable, WorkerError
 from worker.retry import Outage
-from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.service import Service
+from worker.serving.pipeline import DeliveryRecord, ServingRules, compute, signal_vector
 from worker.serving.rejections import REJECTED
 from worker.serving.slots import ActiveBundle, Candidate, Slots
-from worker.serving.traffic_split import chosen
-from worker.transport.client import Client, translated
+from worker.serving.traffic_split import in_share
+from worker.shutdown import Shutdown
+from worker.transport.client import Client
 
-#: Pause between two looks whether the consumer has anything in hand, in seconds.
+#: Pause between two looks whether the consumer has anything in flight, in seconds.
 _LOOK_SECONDS = 0.002
 #: Longest wait for something to shadow before candidates are looked after, in seconds.
 _REST_SECONDS = 0.2
@@ -60,7 +61,7 @@ class ShadowTask:
     panel: Panel
     now: datetime
     #: Of the answer; each candidate states its own compute time.
-    delivery: Delivery
+    delivery: DeliveryRecord
 
 
 class Shadows:
@@ -70,7 +71,7 @@ class Shadows:
         """Take the share of requests that is shadowed, and how many may wait."""
         self._slots, self.share = slots, share
         self._waiting: queue.Queue[ShadowTask] = queue.Queue(size)
-        #: Candidates that raised as canaries: strategy, version and error, for the shadow thread to tell of.
+        #: Candidates that raised as canaries: strategy, version and error, for the shadow thread to announce.
         self.dropped_canaries: deque[tuple[str, str, str]] = deque(maxlen=100)
         #: `ShadowResult` to how often.
         self.counts: Counter[str] = Counter()
@@ -79,16 +80,16 @@ class Shadows:
         """Let a request be shadowed if it is of the share and anything shadows it; full = dropped and counted."""
         if not self._slots.candidates.get(task.request.strategy):
             return
-        if not chosen(task.request.request_id, ServedAs.SHADOW, self.share):
+        if not in_share(task.request.request_id, ServedAs.SHADOW, self.share):
             return
         try:
             self._waiting.put_nowait(task)
         except queue.Full:
             self.counts[ShadowResult.DROPPED] += 1
 
-    def drop_canary(self, canary: ActiveBundle, error: Exception) -> None:
+    def drop_canary(self, canary_for: ActiveBundle, error: Exception) -> None:
         """Let a candidate that raised compute no more on this worker."""
-        bundle = canary.bundle
+        bundle = canary_for.bundle
         if self._slots.drop_candidate(bundle.strategy, bundle.version):
             self.dropped_canaries.append((bundle.strategy, bundle.version, f"{type(error).__name__}: {error}"))
 
@@ -108,13 +109,20 @@ class Shadower:
     """Computes tasks for every candidate and publishes the vectors; belongs to the shadow thread."""
 
     def __init__(
-        self, shadows: Shadows, slots: Slots, rules: Rules, *, commands: Client, names: StreamNames, outage: Outage
+        self,
+        shadows: Shadows,
+        slots: Slots,
+        rules: ServingRules,
+        *,
+        commands: Client,
+        names: StreamNames,
+        outage: Outage,
     ) -> None:
         """Take every part from the composition root; the connection belongs to the shadow thread from now on."""
         self._shadows, self._slots, self._rules = shadows, slots, rules
         self._commands, self._stream, self._outage = commands, names.shadow, outage
-        #: Strategy and version of what has raised and was told of.
-        self._told: set[tuple[str, str]] = set()
+        #: Strategy and version of what has raised and was logged.
+        self._logged: set[tuple[str, str]] = set()
 
     def candidates(self, task: ShadowTask) -> tuple[Candidate, ...]:
         """Return what computes a task now: not what answered it, nor what is no candidate any more."""
@@ -128,8 +136,8 @@ class Shadower:
         except REJECTED:
             result = ShadowResult.DECLINED
         except Exception as error:  # noqa: BLE001 - around one entry of one candidate
-            # Nobody waits for it: counted, and told once a version, whatever else it raises.
-            self._tell(candidate, error)
+            # Nobody waits for it: counted, and logged once a version, whatever else it raises.
+            self._log_once(candidate, error)
             result = ShadowResult.FAILED
         else:
             result = self._publish(vector)
@@ -141,63 +149,61 @@ class Shadower:
         beside = candidate.beside(task.answered, ServedAs.SHADOW)
         # Contributions of features cost many times the prediction, and nobody reads them here.
         request = task.request.model_copy(update={"explain": None})
-        found = answer(request, beside, task.panel, self._rules, task.now)
+        found = compute(request, beside, task.panel, self._rules, task.now)
         delivery = replace(task.delivery, compute_ms=round((time.perf_counter() - begun) * 1000, 3))
         return signal_vector(found, delivery, self._rules, task.now)
 
     def _publish(self, vector: SignalVector) -> ShadowResult:
         try:
-            with translated():
-                # Said once: a retry after a lost reply would be a second vector.
-                self._commands.xadd(self._stream, encode(vector))  # type: ignore[arg-type]  # invariant dict
+            # Said once: a retry after a lost reply would be a second vector.
+            self._commands.xadd(self._stream, encode(vector))  # type: ignore[arg-type]  # invariant dict
         except StreamUnavailable as error:
             self._outage.away(error)
             return ShadowResult.UNPUBLISHED
         self._outage.back()
         return ShadowResult.PUBLISHED
 
-    def _tell(self, candidate: Candidate, error: Exception) -> None:
+    def _log_once(self, candidate: Candidate, error: Exception) -> None:
         key = candidate.bundle.strategy, candidate.bundle.version
-        if key not in self._told:
-            self._told.add(key)
+        if key not in self._logged:
+            self._logged.add(key)
             _log.exception("shadow_failed", strategy=key[0], version=key[1], exc_info=error)
 
 
-class ShadowThread(threading.Thread):
-    """Looks after the candidates and computes what was offered, until told to stop; it never ends by itself."""
+class ShadowThread(Service):
+    """Verifies candidates and computes what was offered, until the worker stops; it never ends by itself."""
 
     def __init__(
         self,
         shadows: Shadows,
         shadower: Shadower,
         *,
-        tend: Callable[[], bool],
+        verify_next: Callable[[], bool],
         busy: Callable[[], bool],
-        stop: threading.Event,
+        shutdown: Shutdown,
     ) -> None:
         """Take every part from the composition root.
 
         Args:
             shadows: What the consumer offers.
             shadower: Computes it.
-            tend: Looks after one candidate, and returns whether there was one to look after.
-            busy: Whether the consumer has a request in hand.
-            stop: Ends the thread.
+            verify_next: Verifies one candidate, and returns whether there was one to verify.
+            busy: Whether the consumer has a request in flight.
+            shutdown: Ends the thread.
         """
-        super().__init__(name="shadow", daemon=True)
-        self._shadows, self._shadower, self._tend, self._busy = shadows, shadower, tend, busy
-        self._stop_event = stop
-        self._told: set[str] = set()
+        super().__init__("shadow", shutdown)
+        self._shadows, self._shadower, self._tend, self._busy = shadows, shadower, verify_next, busy
+        self._logged: set[str] = set()
 
-    def run(self) -> None:
-        """Work until told to stop; what still waits then is dropped."""
-        while not self._stop_event.is_set():
+    def serve(self) -> None:
+        """Work until the worker stops; what still waits then is dropped."""
+        while not self._shutdown.stopping.is_set():
             try:
                 self._turn()
             except Exception as error:  # noqa: BLE001 - a thread's loop
-                # Nothing that serves depends on this thread: it tells once of each kind of trouble, and goes on.
-                self._trouble(error)
-                self._stop_event.wait(1.0)
+                # Nothing that serves depends on this thread: it logs each kind of error once, and continues.
+                self._log_error(error)
+                self._shutdown.stopping.wait(1.0)
         self._shadows.counts[ShadowResult.DROPPED] += self._shadows.waiting()
 
     def _turn(self) -> None:
@@ -208,18 +214,18 @@ class ShadowThread(threading.Thread):
             return
         for candidate in self._shadower.candidates(task):
             self._let_the_consumer_go_first()
-            if self._stop_event.is_set():
+            if self._shutdown.stopping.is_set():
                 self._shadows.counts[ShadowResult.DROPPED] += 1
                 return
             self._shadower.compute(task, candidate)
 
     def _let_the_consumer_go_first(self) -> None:
-        """Wait until the consumer has nothing in hand: the two share the interpreter's lock and the processors."""
-        while self._busy() and not self._stop_event.wait(_LOOK_SECONDS):
+        """Wait until the consumer has nothing in flight: the two share the interpreter's lock and the processors."""
+        while self._busy() and not self._shutdown.stopping.wait(_LOOK_SECONDS):
             pass
 
-    def _trouble(self, error: Exception) -> None:
+    def _log_error(self, error: Exception) -> None:
         known = isinstance(error, WorkerError)
-        if type(error).__name__ not in self._told:
-            self._told.add(type(error).__name__)
+        if type(error).__name__ not in self._logged:
+            self._logged.add(type(error).__name__)
             _log.warning("shadow_thread_troubled", reason=f"{type(error).__name__}: {error}", exc_info=not known)

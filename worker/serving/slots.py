@@ -26,7 +26,7 @@ class ActiveBundle:
     since: datetime
     #: Whether it comes from the local cache, and the registry has not confirmed it yet.
     cached: bool = False
-    #: In which part it computes; a candidate stands here for one request, under the active version's activation.
+    #: In which role it computes; a candidate is here for one request, under the active version's activation.
     served_as: ServedAs = ServedAs.ACTIVE
 
 
@@ -118,7 +118,7 @@ class Slots:
             raise NoSnapshot("no snapshot of bars is loaded; import one with: signal-worker data import")
         return self._panel
 
-    def know(self, strategies: frozenset[str] | None) -> None:
+    def set_registered(self, strategies: frozenset[str] | None) -> None:
         """Remember every strategy that the registry has a version of; None: it could not be asked."""
         self._known = strategies
 

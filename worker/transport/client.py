@@ -1,25 +1,26 @@
 """Connections to the stream server, and what its errors mean.
 
-Owns: how each role of connection times out and retries, the translation of driver errors.
+Owns: how each role of connection times out and retries, the translation of driver errors, running a script.
 Must not know: what is read or written.
-Invariant: no command is ever retried by the driver. A retried XADD is a second entry; the caller alone knows whether
-its command may be said twice (reads, and the commit script, which recognises its own success).
+Invariant: the driver never retries a command. A retried XADD is a second entry; only the caller knows whether its
+command is idempotent (reads, and the commit script, which recognises its own success).
 """
 
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.errors import GroupVanished, StreamUnavailable
 from worker.server_urls import stream_url
-
-Client = redis.Redis
+from worker.transport.scripts import Reply, Script
 
 #: Time the server has for a command that does not block, in seconds.
 COMMAND_SECONDS = 5.0
@@ -28,8 +29,8 @@ GRACE_SECONDS = 5.0
 #: Seconds of silence until the kernel asks whether the peer is still there, seconds between asking, and how often.
 KEEPALIVE_SECONDS, KEEPALIVE_PAUSE_SECONDS, KEEPALIVE_TRIES = 3, 1, 3
 
-#: The server's own word for errors that the driver turns into classes without it.
-_WORDS: Mapping[type[redis.RedisError], str] = {
+#: The server's code of errors that the driver turns into classes without it.
+_CODES: Mapping[type[redis.RedisError], str] = {
     redis.exceptions.OutOfMemoryError: "OOM",
     redis.exceptions.ReadOnlyError: "READONLY",
     redis.exceptions.BusyLoadingError: "LOADING",
@@ -42,10 +43,74 @@ _WORDS: Mapping[type[redis.RedisError], str] = {
     redis.exceptions.AskError: "ASK",
     redis.exceptions.TryAgainError: "TRYAGAIN",
 }
-#: Answers of a server that has another for what was asked: after a failover the name may lead there, an open connection
-#: never does.
+#: Replies of a server that another has replaced: after a failover the name may lead there, an open connection never
+#: does.
 _ELSEWHERE = (redis.exceptions.ReadOnlyError, redis.exceptions.ClusterDownError, redis.exceptions.AskError)
 _RAW = ("XREADGROUP", "XREAD", "XCLAIM", "XAUTOCLAIM", "XRANGE", "XREVRANGE")
+
+
+class Client(redis.Redis):
+    """A connection for one role of one thread; not safe to share between threads.
+
+    Every command raises `GroupVanished` where the consumer group is gone, and `StreamUnavailable` where anything else
+    keeps the server from doing what was asked.
+    """
+
+    def execute_command(self, *command: Any, **options: Any) -> Any:  # noqa: ANN401 - replies have every shape
+        """Return the server's reply to a command."""
+        with _translated():
+            return super().execute_command(*command, **options)  # type: ignore[no-untyped-call]  # the driver's own border
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> "CommandPipeline":  # noqa: ANN401, FBT001, FBT002 - the driver's signature
+        """Return several commands to be sent in one round trip."""
+        return CommandPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    def run(self, script: Script[Reply]) -> Reply:
+        """Run a script on the server, which has forgotten it after a restart or a SCRIPT FLUSH."""
+        keys, arguments = script.keys(), script.arguments()
+        try:
+            raw = self.execute_command("EVALSHA", script.sha1(), len(keys), *keys, *arguments)
+        except StreamUnavailable as error:
+            if error.reason != "NOSCRIPT":
+                raise
+            raw = self.execute_command("EVAL", script.source(), len(keys), *keys, *arguments)
+        return script.reply(raw)
+
+    def server_time(self) -> datetime:
+        """Return the instant by the server's clock, by which deadlines and leases are kept."""
+        seconds, microseconds = self.execute_command("TIME")
+        return datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=int(microseconds))
+
+
+class CommandPipeline(redis.client.Pipeline):
+    """Several commands of one `Client`; it raises as that does."""
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - the driver's signature
+        """Return the reply to each command."""
+        with _translated():
+            return super().execute(raise_on_error)
+
+
+class AsyncClient(redis.asyncio.Redis):
+    """The twin of `Client` for one role of one task of an event loop."""
+
+    async def execute_command(self, *command: Any, **options: Any) -> Any:  # noqa: ANN401 - replies have every shape
+        """Return the server's reply to a command."""
+        with _translated():
+            return await super().execute_command(*command, **options)  # type: ignore[no-untyped-call]  # as above
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> "AsyncCommandPipeline":  # noqa: ANN401, FBT001, FBT002 - the driver's signature
+        """Return several commands to be sent in one round trip."""
+        return AsyncCommandPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class AsyncCommandPipeline(redis.asyncio.client.Pipeline):
+    """Several commands of one `AsyncClient`; it raises as that does."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT001, FBT002 - the driver's signature
+        """Return the reply to each command."""
+        with _translated():
+            return await super().execute(raise_on_error)
 
 
 def connect(url: str, name: str, *, block_ms: int = 0) -> Client:
@@ -60,14 +125,25 @@ def connect(url: str, name: str, *, block_ms: int = 0) -> Client:
         SettingsError: The URL cannot be read.
     """
     retry = Retry(NoBackoff(), 0)
-    client: Client = redis.Redis.from_url(
-        stream_url(url), retry=retry, max_connections=2, **connection_options(name, block_ms)
+    client = cast(
+        "Client",
+        Client.from_url(stream_url(url), retry=retry, max_connections=2, **_connection_options(name, block_ms)),
     )
-    keep_raw(client)
+    _keep_raw(client)
     return client
 
 
-def connection_options(name: str, block_ms: int) -> dict[str, Any]:
+def connect_async(url: str, name: str, *, block_ms: int = 0) -> AsyncClient:
+    """Return a client of its own connection, for one role of one task; see `connect`."""
+    retry = AsyncRetry(NoBackoff(), 0)
+    client = cast(
+        "AsyncClient", AsyncClient.from_url(stream_url(url), retry=retry, **_connection_options(name, block_ms))
+    )
+    _keep_raw(client)
+    return client
+
+
+def _connection_options(name: str, block_ms: int) -> dict[str, Any]:
     """Return what every connection of ours has in common, for threads and event loops alike."""
     return {
         "protocol": 2,
@@ -91,15 +167,10 @@ def _keepalive() -> dict[int, int]:
     return {getattr(socket, name): value for name, value in named.items() if hasattr(socket, name)}
 
 
-def keep_raw(client: Client | redis.asyncio.Redis) -> None:
+def _keep_raw(client: Client | AsyncClient) -> None:
     """Have entries come as the server sends them: a dict would hide the order of fields and doubled names."""
     for command in _RAW:
         client.set_response_callback(command, _raw)
-
-
-def say(client: Client, *command: str | int | bytes) -> Any:  # noqa: ANN401 - replies have every shape
-    """Return the server's reply to a command as it came, fields of entries in their order."""
-    return client.execute_command(*command)  # type: ignore[no-untyped-call]  # the driver's own border
 
 
 def pairs_of(flat: Sequence[bytes]) -> tuple[tuple[bytes, bytes], ...]:
@@ -113,7 +184,7 @@ def text_of(raw: bytes | str | int) -> str:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def _translated() -> Iterator[None]:
     """Turn driver errors into ours.
 
     Raises:
@@ -132,10 +203,12 @@ def translated() -> Iterator[None]:
 
 
 def _reason(error: redis.RedisError) -> str:
-    for driver, word in _WORDS.items():
+    """Return the server's own code of an error, or the driver's class where it has none."""
+    for driver, code in _CODES.items():
         if isinstance(error, driver):
-            return word
-    first = str(error).split(" ", 1)[0].rstrip(":")
+            return code
+    # Of a pipeline: "Command # 1 (XADD …) of pipeline caused error: WRONGTYPE …".
+    first = str(error).rpartition(" caused error: ")[2].split(" ", 1)[0].rstrip(":")
     return first if first.isupper() and first.isalpha() else type(error).__name__
 
 

@@ -177,7 +177,7 @@ def test_distance_is_that_of_scipy(left, right):
 
 def test_measuring_imports_nothing_that_holds_up_requests():
     program = (
-        "import sys, numpy as np; from worker.cli import run; run._import_lightgbm();"
+        "import sys, numpy as np; from worker.runtime import import_lightgbm; import_lightgbm();"
         "from strategies.analysis import drift; from strategies.models import reference;"
         "values = np.arange(100, dtype=np.float32);"
         "(_, known) = reference.describe(['x'], values[:, None], values);"

@@ -40,7 +40,7 @@ def test_sizes_have_a_fitting_unit(size, text):
     assert spell_bytes(size) == text
 
 
-def test_table_tells_which_goals_are_missed():
+def test_table_names_which_goals_are_missed():
     figures = [
         Figure(work="fast", value="1 ms", goal="2 ms", met=True),
         Figure(work="slow", value="3 ms", goal="2 ms", met=False),

@@ -108,7 +108,7 @@ def test_sales_come_before_the_purchases_they_pay_for():
     assert [(order.symbol, order.quantity) for order in plan.orders] == [("MSFT", -5), ("AAPL", 10)]
 
 
-def test_order_keys_tell_requests_and_symbols_apart():
+def test_order_keys_distinguish_requests_and_symbols():
     def keys(request_id):
         vector = vector_of({"AAPL": 1.0, "MSFT": -1.0}).model_copy(update={"request_id": request_id})
         plan = weights_to_orders(vector, 100.0, {"AAPL": 1.0, "MSFT": 1.0}, {})

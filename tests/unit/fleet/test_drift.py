@@ -1,5 +1,4 @@
 import dataclasses
-import threading
 from types import MappingProxyType
 
 import numpy as np
@@ -13,6 +12,7 @@ from tests.support.serving import NOW, make_active
 from worker.embedded.processes import wait_until
 from worker.fleet.drift import DriftThread, DriftWatch
 from worker.serving.slots import ActiveBundle, Slots
+from worker.shutdown import Shutdown
 
 SESSIONS = 120
 STRATEGY = "alpha_baseline"
@@ -75,7 +75,7 @@ def test_drift_is_measured_once_for_each_bundle_and_snapshot(watch, slots, bundl
     assert look(watch) == ["drift_measured"]
 
 
-def test_alarm_is_said_once_when_it_begins_and_once_when_it_ends(watch, slots, panel):
+def test_alarm_is_logged_once_when_it_begins_and_once_when_it_ends(watch, slots, panel):
     assert look(watch) == ["drift_measured"]
 
     slots.put_panel(wilder(panel, "a"))
@@ -86,7 +86,7 @@ def test_alarm_is_said_once_when_it_begins_and_once_when_it_ends(watch, slots, p
     assert look(watch) == ["drift_measured", "drift_settled"]
 
 
-def test_what_cannot_be_measured_is_said_once_and_has_no_report(watch, slots):
+def test_what_cannot_be_measured_is_logged_once_and_has_no_report(watch, slots):
     look(watch)
     slots.put(make_active())
 
@@ -131,13 +131,13 @@ def test_booster_that_answers_requests_is_left_alone(watch, bundle, monkeypatch)
     assert set(watch.reports) == {STRATEGY}
 
 
-def test_thread_measures_until_told_to_stop(watch):
-    stop = threading.Event()
-    thread = DriftThread(watch, stop)
+def test_thread_measures_until_stopped(watch):
+    shutdown = Shutdown(0)
+    thread = DriftThread(watch, shutdown)
 
     thread.start()
     measured = wait_until(lambda: STRATEGY in watch.reports, 60)
-    stop.set()
+    shutdown.request()
     thread.join(10)
 
     assert measured
@@ -147,7 +147,7 @@ def test_thread_measures_until_told_to_stop(watch):
 
 def test_thread_ends_at_once_where_drift_is_not_wanted(slots):
     watch = DriftWatch(slots, sessions=0, alarm_psi=0.25)
-    thread = DriftThread(watch, threading.Event())
+    thread = DriftThread(watch, Shutdown(0))
 
     thread.start()
     thread.join(10)
@@ -162,7 +162,7 @@ def test_death_of_the_thread_keeps_its_error(slots):
         def look(self, go_on):  # noqa: ARG002 - as the one it breaks
             raise ZeroDivisionError
 
-    thread = DriftThread(Broken(slots, sessions=1, alarm_psi=1.0), threading.Event())
+    thread = DriftThread(Broken(slots, sessions=1, alarm_psi=1.0), Shutdown(0))
 
     thread.start()
     thread.join(10)

@@ -1,51 +1,14 @@
-import threading
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import pytest
 
 from contracts import WorkerState
-from strategies.market.calendar import SessionCalendar
-from tests.support.market import make_panel
 from tests.support.serving import make_active
+from tests.support.status import SYMBOLS, World
 from worker.errors import StreamUnavailable
-from worker.fleet.health import Conditions, Liveness, Readiness
-from worker.retry import Outage
-from worker.serving.pipeline import Rules
+from worker.fleet.health import Liveness
 from worker.serving.slots import Slots
 from worker.telemetry import Pulse
-
-SYMBOLS = ("AAPL", "IBM")
-CALENDAR = SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1))
-#: After the close of Thursday 2013-02-28.
-NOW = datetime(2013, 3, 1, 12, 0, tzinfo=UTC)
-
-
-class World:
-    """A worker that can answer everything, to be spoilt piece by piece."""
-
-    def __init__(self) -> None:
-        self.slots, self.outage = Slots(), Outage("requests")
-        self.started, self.paused, self.leaving = (threading.Event() for _ in range(3))
-        self.started.set()
-        self.registry_away, self.strategies, self.default_as_of, self.now = False, (), "calendar", NOW
-        self.slots.put_panel(make_panel(SYMBOLS, sessions=40, first=date(2013, 1, 2)))
-        self.slots.put(make_active(SYMBOLS))
-
-    @property
-    def readiness(self) -> Readiness:
-        conditions = Conditions(
-            started=self.started,
-            paused=self.paused,
-            leaving=self.leaving,
-            registry_away=lambda: self.registry_away,
-            strategies=self.strategies,
-        )
-        rules = Rules(calendar=CALENDAR, default_as_of=self.default_as_of)
-        return Readiness(self.slots, rules, self.outage, conditions, lambda: self.now)
-
-    @property
-    def codes(self) -> list[str]:
-        return [reason.code for reason in self.readiness.reasons()]
 
 
 @pytest.fixture
@@ -59,7 +22,7 @@ def test_worker_with_model_and_fresh_bars_is_ready(world):
     assert world.readiness.state() is WorkerState.SERVING
 
 
-def test_server_away_is_said_and_means_waiting(world):
+def test_unavailable_server_is_reported_as_waiting(world):
     world.outage.away(StreamUnavailable("ConnectionError", "refused"))
 
     assert world.codes == ["server_away"]
@@ -73,26 +36,26 @@ def test_paused_worker_is_not_ready(world):
     assert world.readiness.state() is WorkerState.PAUSED
 
 
-def test_leaving_worker_drains_whatever_else_holds(world):
+def test_leaving_worker_drains_whatever_else_is_true(world):
     world.paused.set()
-    world.leaving.set()
+    world.draining.set()
 
     assert world.codes == ["draining", "paused"]
     assert world.readiness.state() is WorkerState.DRAINING
 
 
-def test_registry_that_never_answered_is_told_from_loading(world):
+def test_registry_that_never_answered_is_distinguished_from_loading(world):
     world.started.clear()
     assert world.codes == ["starting"]
 
-    world.registry_away = True
+    world.registry_unavailable.set()
 
     assert world.codes == ["registry_never_reached"]
     assert world.readiness.state() is WorkerState.STARTING
 
 
-def test_registry_that_goes_away_later_leaves_it_ready(world):
-    world.registry_away = True
+def test_registry_that_becomes_unavailable_later_leaves_it_ready(world):
+    world.registry_unavailable.set()
 
     assert world.codes == []
 
@@ -137,11 +100,11 @@ def test_snapshot_that_decides_the_session_is_never_stale(world):
     assert world.codes == []
 
 
-def test_loop_that_stands_still_is_hung(monkeypatch):
+def test_loop_without_progress_is_hung(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("worker.telemetry.time.monotonic", lambda: now[0])
     pulse = Pulse()
-    liveness = Liveness(lambda: {"consumer": (pulse, 60.0)}, dict)
+    liveness = Liveness({"consumer": (pulse, 60.0)}, {})
     pulse.beat()
 
     now[0] = 160.0
@@ -153,11 +116,11 @@ def test_loop_that_stands_still_is_hung(monkeypatch):
 
 
 def test_loop_that_has_not_begun_is_alive():
-    assert Liveness(lambda: {"consumer": (Pulse(), 0.0)}, dict).reasons() == ()
+    assert Liveness({"consumer": (Pulse(), 0.0)}, {}).reasons() == ()
 
 
 def test_thread_that_died_is_named_with_its_error():
-    liveness = Liveness(dict, lambda: {"control": None, "heartbeat": ValueError("odd")})
+    liveness = Liveness({}, {"heartbeat": ValueError("odd")})
 
     (reason,) = liveness.reasons()
 

@@ -28,7 +28,7 @@ def verdict():
 
 @pytest.fixture
 def port(verdict):
-    answers = pages(Liveness(dict, dict), verdict, CollectorRegistry())
+    answers = pages(Liveness({}, {}), verdict, CollectorRegistry())
 
     def broken() -> None:
         raise RuntimeError("odd")
@@ -38,7 +38,7 @@ def port(verdict):
     opened.close()
 
 
-def test_probe_that_finds_nothing_wrong_says_so(port):
+def test_probe_that_finds_nothing_wrong_reports_it(port):
     assert ask(port.port, "/livez") == (200, '{"status": "alive"}\n')
     assert ask(port.port, "/readyz?verbose") == (200, '{"status": "ready"}\n')
 
@@ -63,7 +63,7 @@ def test_head_answers_without_a_body(port):
     assert ask(port.port, "/livez", "HEAD") == (200, "")
 
 
-def test_client_that_says_nothing_holds_no_probe_up(port):
+def test_client_that_is_silent_delays_no_probe(port):
     with socket.create_connection(("127.0.0.1", port.port)):
         assert ask(port.port, "/livez")[0] == 200
 

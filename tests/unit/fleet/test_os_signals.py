@@ -4,14 +4,14 @@ import subprocess
 import sys
 import threading
 
-from worker.fleet.os_signals import hearing
+from worker.fleet.os_signals import handle_signals
 
 PATIENCE = 40.0
 #: Logs without a pause, and obeys every signal by another log line.
 LOGGING = """
 import signal
 import structlog
-from worker.fleet.os_signals import hearing
+from worker.fleet.os_signals import handle_signals
 from worker.runtime import configure_logs
 
 configure_logs("INFO", "json")
@@ -24,7 +24,7 @@ def tell(number):
     told += 1
     log.info("told", signal=number.name, count=told)
 
-with hearing(tell):
+with handle_signals(tell):
     log.info("hearing")
     while told < 200:
         log.info("line", text="x" * 200)
@@ -57,7 +57,7 @@ def test_handlers_are_as_before_afterwards():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     heard = []
 
-    with hearing(heard.append):
+    with handle_signals(heard.append):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -70,7 +70,7 @@ def test_signal_of_another_kind_is_left_alone():
     heard = []
     before = signal.signal(signal.SIGUSR1, lambda *_: heard.append("usr1"))
     try:
-        with hearing(heard.append):
+        with handle_signals(heard.append):
             os.kill(os.getpid(), signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)

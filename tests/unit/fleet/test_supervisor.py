@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from worker.embedded.processes import wait_until
-from worker.fleet.supervisor import Child, Patiences, Supervisor
+from worker.fleet.supervisor import Child, Supervisor, SupervisorTimeouts
 
 PATIENCE = 20.0
 #: Speaks as a worker does; what it does besides is appended. Its last argument is the pipe.
@@ -31,7 +31,7 @@ def make_child(tmp_path, body, name="w-0", before=SPEAK):
 
 
 def make_supervisor(*children, hung_after=20.0, shutdown=20.0, restart_max=0.05, **others):
-    patiences = Patiences(
+    patiences = SupervisorTimeouts(
         hung_after_seconds=hung_after, shutdown_timeout_seconds=shutdown, restart_max_seconds=restart_max, **others
     )
     return Supervisor(children, patiences)
@@ -103,7 +103,7 @@ def test_child_that_falls_silent_is_killed_and_started_again(tmp_path, script):
     script.done()
 
 
-def test_child_that_has_not_spoken_yet_may_take_longer(tmp_path, script):
+def test_child_that_has_not_reported_yet_may_take_longer(tmp_path, script):
     body = LEAVE_ON_TERM + 'time.sleep(1.5)\nsay()\nopen(f"{sys.argv[-3]}/spoke-{os.getpid()}", "w").close()\n'
     child = make_child(tmp_path, body + NOTE_START + ON_AND_ON, before=SPEAK.removesuffix("say()\n"))
     script.during((lambda: len(marks(tmp_path, "started-*")) == 1, told))
@@ -114,7 +114,7 @@ def test_child_that_has_not_spoken_yet_may_take_longer(tmp_path, script):
     assert len(marks(tmp_path, "spoke-*")) == 1
 
 
-def test_child_that_never_speaks_is_killed_and_started_again(tmp_path, script):
+def test_child_that_never_reports_is_killed_and_started_again(tmp_path, script):
     child = make_child(tmp_path, LEAVE_ON_TERM + NOTE_START + "signal.pause()\n", before=SPEAK.removesuffix("say()\n"))
     script.during((lambda: len(marks(tmp_path, "started-*")) == 2, told))
 
@@ -123,7 +123,7 @@ def test_child_that_never_speaks_is_killed_and_started_again(tmp_path, script):
     script.done()
 
 
-def test_child_that_calls_itself_hung_is_killed_at_once(tmp_path, script):
+def test_child_that_reports_itself_hung_is_killed_at_once(tmp_path, script):
     child = make_child(tmp_path, LEAVE_ON_TERM + NOTE_START + 'say(b"-")\nsignal.pause()\n')
     script.during((lambda: len(marks(tmp_path, "started-*")) == 2, told))
 
@@ -216,7 +216,7 @@ def test_signal_during_a_restart_pause_starts_nothing(tmp_path, script):
 
 
 def test_pause_before_a_restart_grows_up_to_its_cap(tmp_path, monkeypatch):
-    monkeypatch.setattr("worker.fleet.supervisor.random.uniform", lambda _low, high: high)
+    monkeypatch.setattr("worker.retry.random.uniform", lambda _low, high: high)
     child = make_child(tmp_path, "")
 
     # A first failure a long time after its start, as here, begins anew.

@@ -1,26 +1,23 @@
-import threading
-
 import pytest
 
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
-from worker.fleet.watchdog import Departure, Orders
+from worker.fleet.watchdog import ShutdownWatchdog
+from worker.shutdown import Shutdown
 
 PATIENCE = 20.0
 
 
 class Leaving:
-    """A departure whose ends are written down instead of carried out."""
+    """A worker on its way out whose ends are written down instead of carried out."""
 
     def __init__(self, *, limit_seconds: float, away: bool = False) -> None:
-        self.orders = Orders(stop=threading.Event(), leave_now=threading.Event())
+        self.shutdown = Shutdown(limit_seconds)
         self.handed_back, self.codes, self._away = 0, [], away
-        self.departure = Departure(
-            self._hand_back, self.orders, limit_seconds=limit_seconds, end_process=self.codes.append
-        )
-        self.departure.start()
+        self.watchdog = ShutdownWatchdog(self._nack_all, self.shutdown, end_process=self.codes.append)
+        self.watchdog.start()
 
-    def _hand_back(self) -> int:
+    def _nack_all(self) -> int:
         if self._away:
             raise StreamUnavailable("ConnectionError", "refused")
         self.handed_back += 1
@@ -37,17 +34,17 @@ def make_leaving():
 
     yield make
     for leaving in made:
-        leaving.departure.left()
-        leaving.orders.stop.set()
-        leaving.departure.join(PATIENCE)
+        leaving.watchdog.stop()
+        leaving.shutdown.request()
+        leaving.watchdog.join(PATIENCE)
 
 
 def test_worker_that_leaves_in_time_is_let_go(make_leaving):
     leaving = make_leaving(limit_seconds=60.0)
 
-    leaving.orders.stop.set()
-    leaving.departure.left()
-    leaving.departure.join(PATIENCE)
+    leaving.shutdown.request()
+    leaving.watchdog.stop()
+    leaving.watchdog.join(PATIENCE)
 
     assert (leaving.codes, leaving.handed_back) == ([], 0)
 
@@ -55,8 +52,8 @@ def test_worker_that_leaves_in_time_is_let_go(make_leaving):
 def test_worker_that_ended_untold_is_let_go(make_leaving):
     leaving = make_leaving(limit_seconds=60.0)
 
-    leaving.departure.left()
-    leaving.departure.join(PATIENCE)
+    leaving.watchdog.stop()
+    leaving.watchdog.join(PATIENCE)
 
     assert leaving.codes == []
 
@@ -64,7 +61,7 @@ def test_worker_that_ended_untold_is_let_go(make_leaving):
 def test_process_that_stays_past_its_limit_is_ended(make_leaving):
     leaving = make_leaving(limit_seconds=-0.9)
 
-    leaving.orders.stop.set()
+    leaving.shutdown.request()
 
     assert wait_until(lambda: leaving.codes == [1], PATIENCE)
     assert leaving.handed_back == 1
@@ -73,16 +70,16 @@ def test_process_that_stays_past_its_limit_is_ended(make_leaving):
 def test_second_signal_ends_long_before_the_limit(make_leaving):
     leaving = make_leaving(limit_seconds=3600.0)
 
-    leaving.orders.stop.set()
-    leaving.orders.leave_now.set()
+    leaving.shutdown.request()
+    leaving.shutdown.force()
 
     assert wait_until(lambda: leaving.codes == [1], PATIENCE)
     assert leaving.handed_back == 1
 
 
-def test_process_is_ended_even_with_its_server_away(make_leaving):
+def test_process_is_ended_even_with_its_server_unavailable(make_leaving):
     leaving = make_leaving(limit_seconds=-0.9, away=True)
 
-    leaving.orders.stop.set()
+    leaving.shutdown.request()
 
     assert wait_until(lambda: leaving.codes == [1], PATIENCE)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.serving import make_active
-from worker.lifecycle.last_known_good import ProvenModels
+from worker.lifecycle.last_known_good import LastKnownGood
 from worker.registry.models import ActiveModel
 
 BUNDLE = make_active().bundle
@@ -25,7 +25,7 @@ def activated(strategy="alpha_baseline", version="v1", activation=7):
 
 @pytest.fixture
 def proven(tmp_path):
-    return ProvenModels(tmp_path / "proven" / "{signals}")
+    return LastKnownGood(tmp_path / "proven" / "{signals}")
 
 
 def test_what_was_proven_last_is_remembered_by_digest(proven):
@@ -68,7 +68,7 @@ def test_field_of_another_release_is_not_guessed_at(proven):
 
 def test_folder_that_cannot_be_written_costs_nothing_else(tmp_path):
     (tmp_path / "file").write_text("")
-    proven = ProvenModels(tmp_path / "file" / "proven")
+    proven = LastKnownGood(tmp_path / "file" / "proven")
 
     proven.remember(activated(), BUNDLE)
 

@@ -1,13 +1,15 @@
 """A registry row that points anywhere is refused as a bundle error, never as another one."""
 
+import dataclasses
 from datetime import UTC, datetime
 
 import pytest
 
 from strategies.errors import BundleError, BundleNotFound, DigestMismatch
 from tests.support.models import make_bundle
-from worker.lifecycle import loader as proving
-from worker.lifecycle.loader import artifact_path, prove
+from tests.support.serving import make_active
+from worker.lifecycle import loader
+from worker.lifecycle.loader import artifact_path, prove, require_calendar
 from worker.registry.models import ActiveModel
 
 
@@ -42,7 +44,7 @@ def test_link_swapped_in_between_the_look_at_a_path_and_its_reading_leads_nowher
     root, outside = tmp_path / "artifacts", tmp_path / "outside"
     folder = make_bundle(root).parent
     model_path = "models/alpha_baseline/v1/model.txt" if bare else "models/alpha_baseline/v1"
-    look = proving.artifact_path
+    look = loader.artifact_path
 
     def swap_after(path, artifacts_dir):
         found = look(path, artifacts_dir)
@@ -50,7 +52,7 @@ def test_link_swapped_in_between_the_look_at_a_path_and_its_reading_leads_nowher
         folder.symlink_to(outside)
         return found
 
-    monkeypatch.setattr(proving, "artifact_path", swap_after)
+    monkeypatch.setattr(loader, "artifact_path", swap_after)
 
     with pytest.raises(BundleError, match="cannot be opened"):
         prove(make_row(model_path).ref, root, allow_unproven=True)
@@ -60,7 +62,7 @@ def test_whatever_a_bundle_raises_is_its_refusal(tmp_path, monkeypatch):
     def explode(*_args, **_kwargs):
         raise ZeroDivisionError("deep inside")
 
-    monkeypatch.setattr(proving, "load_bundle", explode)
+    monkeypatch.setattr(loader, "load_bundle", explode)
     (tmp_path / "v1").mkdir()
     model = make_row("v1")
 
@@ -74,3 +76,11 @@ def test_digest_that_no_file_has_trusts_no_file(tmp_path, registered):
 
     with pytest.raises(DigestMismatch):
         prove(make_row("models/alpha_baseline/v1", bundle_sha256=registered).ref, tmp_path, allow_unproven=False)
+
+
+def test_bundle_of_another_exchange_is_refused():
+    bundle = make_active().bundle
+
+    require_calendar(bundle, "XNYS")
+    with pytest.raises(BundleError, match="calendar XHKG, this worker serves XNYS"):
+        require_calendar(dataclasses.replace(bundle, calendar="XHKG"), "XNYS")

@@ -10,7 +10,7 @@ from strategies.models.bundle_files import SIZE_LIMITS
 from strategies.models.bundle_store import load_bundle
 from tests.benchmarks.swap import save_large_bundle
 from tests.support.models import SYMBOLS, make_bundle, make_training_panel
-from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.serving.pipeline import DeliveryRecord, ServingRules, compute, signal_vector
 from worker.serving.slots import ActiveBundle
 
 LARGE_BYTES = 200_000_000
@@ -21,11 +21,11 @@ def serve(bundle):
     """The vector that a worker publishes of the last session that the bundle learnt from."""
     panel = make_training_panel(starts={"ORCL": 100})
     as_of = panel.sessions[-1].astype(object)
-    rules = Rules(calendar=SessionCalendar("XNYS", first=panel.sessions[0].astype(object), last=NOW.date()))
-    delivery = Delivery(worker="w", code_version="1", queue_ms=0, compute_ms=0, deliveries=1)
+    rules = ServingRules(calendar=SessionCalendar("XNYS", first=panel.sessions[0].astype(object), last=NOW.date()))
+    delivery = DeliveryRecord(worker="w", code_version="1", queue_ms=0, compute_ms=0, deliveries=1)
     request = SignalRequest(request_id="r", strategy=bundle.strategy, symbols=SYMBOLS, as_of=as_of)
     active = ActiveBundle(bundle=bundle, activation=1, since=NOW)
-    return signal_vector(answer(request, active, panel, rules, NOW), delivery, rules, NOW)
+    return signal_vector(compute(request, active, panel, rules, NOW), delivery, rules, NOW)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from strategies.analysis.comparison import ModelOutput, Pair, compare
 from worker.operations.comparison.counts import Counts
 from worker.operations.comparison.drawing import FORMATS, draw
-from worker.operations.comparison.gathering import Evidence, Side
+from worker.operations.comparison.gathering import Contender, Evidence
 
 
 def make_evidence(*, sessions):
@@ -20,8 +20,8 @@ def make_evidence(*, sessions):
     pairs = [Pair(question="q", session=day, left=one, right=one) for day in days]
     return Evidence(
         strategy="alpha",
-        left=Side(version="v1", bundle=None, unproven="away"),
-        right=Side(version="v2", bundle=None, unproven="away"),
+        left=Contender(version="v1", bundle=None, unproven="away"),
+        right=Contender(version="v2", bundle=None, unproven="away"),
         comparison=compare(pairs, None, None),
         counts=Counts(),
         source="published",
@@ -37,7 +37,7 @@ def test_same_evidence_is_the_same_picture(file_format):
     assert draw(evidence, file_format) == draw(evidence, file_format)
 
 
-def test_picture_names_what_it_stands_on():
+def test_picture_names_what_it_is_based_on():
     picture = draw(make_evidence(sessions=1), "svg").decode()
 
     assert "<svg" in picture

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from contracts import Heartbeat, ServedModel, WorkerState
-from worker.operations.fleet_status import standings
+from worker.operations.fleet_status import fleet_status
 from worker.registry.models import ActiveModel
 
 NOW = datetime(2024, 1, 2, tzinfo=UTC)
@@ -32,7 +32,7 @@ def active(strategy, version, activation):
 
 
 def judged(beats, *models):
-    found = standings(beats, {model.strategy: model for model in models})
+    found = fleet_status(beats, {model.strategy: model for model in models})
     return [(one.worker, one.strategy, one.equal) for one in found]
 
 
@@ -70,8 +70,8 @@ def test_worker_of_an_earlier_release_is_understood():
     ]
 
 
-def test_nothing_is_judged_while_the_registry_is_away():
-    (found,) = standings([beat(serving=(served("a", "v1", 3),))], None)
+def test_nothing_is_judged_while_the_registry_is_unavailable():
+    (found,) = fleet_status([beat(serving=(served("a", "v1", 3),))], None)
 
     assert found.equal is None
     assert (found.version, found.since, found.proven) == ("v1", NOW, True)
@@ -79,5 +79,5 @@ def test_nothing_is_judged_while_the_registry_is_away():
 
 def test_idle_worker_is_still_shown():
     assert judged([beat()]) == [("w1", "", True)]
-    (found,) = standings([beat()], None)
+    (found,) = fleet_status([beat()], None)
     assert found.equal is None

@@ -11,8 +11,7 @@ from tests.unit.operations.test_verdict import publish
 from worker.operations.replay import artifacts
 from worker.operations.replay import lineage as lineage_module
 from worker.operations.replay.artifacts import Artifacts
-from worker.operations.replay.errors import NotReproducible
-from worker.operations.replay.lineage import Lineage
+from worker.operations.replay.lineage import LineageResolver, NotReproducible
 
 VECTOR = publish()
 
@@ -33,7 +32,7 @@ def remember(reads, read, path, *rest, **named):
 
 
 def lineage(root):
-    return Lineage(root, root / "data")
+    return LineageResolver(root, root / "data")
 
 
 @pytest.fixture
@@ -140,5 +139,5 @@ def test_many_missing_bundles_read_no_file_again(tmp_path, released, monkeypatch
     assert reads == []
 
 
-def test_root_that_is_not_there_holds_nothing():
+def test_root_that_is_not_there_contains_nothing():
     assert Artifacts(Path("/nowhere/at/all")).bundle("0" * 64) is None

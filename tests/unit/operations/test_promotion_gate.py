@@ -6,7 +6,7 @@ import pytest
 
 from strategies.analysis.comparison import Comparison, Similarity, Total
 from strategies.analysis.outcomes import LabelStatus
-from worker.operations.comparison.gate import Candidacy, Limits, judge, latency_ratio, reason
+from worker.operations.comparison.gate import Candidacy, PromotionLimits, evaluate, latency_ratio, reason
 
 NAN = float("nan")
 SIMILARITY = Similarity(rank_correlation=0.9, active_share=0.5, long_overlap=0.8, short_overlap=0.6, agreement=0.7)
@@ -23,13 +23,13 @@ CANDIDATE = replace(ACTIVE, turnover=0.8, rank_ic=0.03, tied_share=0.1, compute_
 COMPARISON = Comparison(sessions=(), pairs=40, symbol_mismatches=0, similarity=SIMILARITY, left=ACTIVE, right=CANDIDATE)
 TESTING = Candidacy(status="testing", unproven="")
 #: Exactly what the evidence shows.
-LIMITS = Limits(
+LIMITS = PromotionLimits(
     sessions=20, min_rank_ic=0.03, min_agreement=0.7, max_turnover=0.8, max_tied_share=0.1, max_latency_ratio=1.5
 )
 
 
 def failed(comparison=COMPARISON, candidacy=TESTING, limits=LIMITS):
-    return [one.name for one in judge(comparison, candidacy, limits) if not one.holds]
+    return [one.name for one in evaluate(comparison, candidacy, limits) if not one.holds]
 
 
 def candidate(**changes):
@@ -38,7 +38,7 @@ def candidate(**changes):
 
 def test_evidence_at_its_limits_passes():
     assert failed() == []
-    assert len(judge(COMPARISON, TESTING, LIMITS)) == 8
+    assert len(evaluate(COMPARISON, TESTING, LIMITS)) == 8
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_only_what_waits_or_served_before_may_be_promoted(status, held):
 
 
 def test_version_that_did_not_prove_itself_is_refused_with_the_reason():
-    (_, proof, *_rest) = judge(COMPARISON, replace(TESTING, unproven="model.txt has SHA-256 0"), LIMITS)
+    (_, proof, *_rest) = evaluate(COMPARISON, replace(TESTING, unproven="model.txt has SHA-256 0"), LIMITS)
 
     assert (proof.holds, proof.value) == (False, "model.txt has SHA-256 0")
 
 
-def test_unmeasured_criteria_do_not_hold():
+def test_unmeasured_criteria_are_not_met():
     nothing = candidate(rank_ic=NAN, turnover=NAN, compute_ms_p50=NAN, sessions={})
     nothing = replace(nothing, similarity=replace(SIMILARITY, agreement=NAN))
 
@@ -77,7 +77,7 @@ def test_unmeasured_criteria_do_not_hold():
 
 
 def test_candidate_without_any_known_session_has_no_evidence():
-    limits = Limits(sessions=1, min_rank_ic=0, min_agreement=0)
+    limits = PromotionLimits(sessions=1, min_rank_ic=0, min_agreement=0)
 
     assert failed(candidate(sessions={}), limits=limits) == ["sessions with evidence"]
 
@@ -85,7 +85,7 @@ def test_candidate_without_any_known_session_has_no_evidence():
 def test_criteria_are_stated_with_value_and_limit():
     nothing = candidate(rank_ic=NAN)
 
-    assert [str(one) for one in judge(nothing, TESTING, LIMITS)][:4] == [
+    assert [str(one) for one in evaluate(nothing, TESTING, LIMITS)][:4] == [
         "status testing, asked testing or inactive",
         "proof proven, asked proven here",
         "sessions with evidence 20, asked at least 20",
@@ -94,14 +94,14 @@ def test_criteria_are_stated_with_value_and_limit():
 
 
 def test_limits_that_were_not_asked_for_are_no_criteria():
-    limits = Limits(sessions=1, min_rank_ic=0, min_agreement=0)
+    limits = PromotionLimits(sessions=1, min_rank_ic=0, min_agreement=0)
 
-    assert [one.name for one in judge(candidate(turnover=NAN), TESTING, limits)][-1] == "agreement"
+    assert [one.name for one in evaluate(candidate(turnover=NAN), TESTING, limits)][-1] == "agreement"
     assert failed(candidate(turnover=NAN), limits=limits) == []
 
 
 def test_value_just_below_its_limit_does_not_read_as_the_limit():
-    criteria = judge(candidate(rank_ic=0.029999), TESTING, LIMITS)
+    criteria = evaluate(candidate(rank_ic=0.029999), TESTING, LIMITS)
 
     (rank_ic,) = [one for one in criteria if one.name == "rank IC"]
     assert str(rank_ic) == "rank IC 0.029999, asked at least 0.03"
@@ -114,7 +114,7 @@ def test_ratio_of_a_time_that_was_not_measured_is_none():
 
 
 def test_reason_states_the_evidence():
-    stated = reason(judge(COMPARISON, TESTING, LIMITS), "40 pairs on 20 sessions")
+    stated = reason(evaluate(COMPARISON, TESTING, LIMITS), "40 pairs on 20 sessions")
 
     assert stated.startswith("promoted on 40 pairs on 20 sessions: status testing, asked testing or inactive; proof ")
     assert "; turnover 0.8, asked at most 0.8;" in stated

@@ -10,7 +10,7 @@ from strategies.market.calendar import SessionCalendar
 from tests.support.market import make_panel
 from tests.support.serving import NOW, make_active
 from worker.operations.replay.verdict import recompute
-from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.serving.pipeline import DeliveryRecord, ServingRules, compute, signal_vector
 
 SYMBOLS = ("AAPL", "GOOG", "IBM", "MSFT", "NEW")
 CALENDAR = SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1))
@@ -23,9 +23,9 @@ AS_OF = date(2013, 2, 1)
 def publish(panel=PANEL, active=ACTIVE, stale_after_sessions=0, **fields):
     """Return a vector as a worker publishes it; by default of the whole universe, two symbols of it left out."""
     request = SignalRequest(**{"request_id": "r", "strategy": "alpha_baseline", "as_of": AS_OF} | fields)
-    rules = Rules(calendar=CALENDAR, stale_after_sessions=stale_after_sessions)
-    delivery = Delivery(worker="w", code_version="1", queue_ms=3.0, compute_ms=2.0, deliveries=2)
-    return signal_vector(answer(request, active, panel, rules, NOW), delivery, rules, NOW)
+    rules = ServingRules(calendar=CALENDAR, stale_after_sessions=stale_after_sessions)
+    delivery = DeliveryRecord(worker="w", code_version="1", queue_ms=3.0, compute_ms=2.0, deliveries=2)
+    return signal_vector(compute(request, active, panel, rules, NOW), delivery, rules, NOW)
 
 
 def verdict_on(vector, panel=PANEL, active=ACTIVE):
@@ -138,7 +138,7 @@ def test_sign_of_zero_counts_as_a_difference():
         ("valid_until", NOW),
     ],
 )
-def test_statement_that_does_not_hold_is_named(field, value):
+def test_statement_that_is_not_met_is_named(field, value):
     assert named(verdict_on(publish().model_copy(update={field: value}))) == [(field, "")]
 
 
@@ -211,9 +211,9 @@ def test_forged_weights_with_their_own_digest_are_named():
 @pytest.mark.parametrize("features", [0, 1, 7, 158])
 def test_explained_vector_replays_identically_however_many_features_it_names(features):
     request = SignalRequest(request_id="r", strategy="alpha_baseline", as_of=AS_OF, explain=True)
-    rules = Rules(calendar=CALENDAR, explain_features=features)
-    delivery = Delivery(worker="w", code_version="1", queue_ms=3.0, compute_ms=2.0, deliveries=2)
-    vector = signal_vector(answer(request, ACTIVE, PANEL, rules, NOW), delivery, rules, NOW)
+    rules = ServingRules(calendar=CALENDAR, explain_features=features)
+    delivery = DeliveryRecord(worker="w", code_version="1", queue_ms=3.0, compute_ms=2.0, deliveries=2)
+    vector = signal_vector(compute(request, ACTIVE, PANEL, rules, NOW), delivery, rules, NOW)
 
     assert len(vector.explanations) == len(vector.weights)
     assert verdict_on(vector).identical

@@ -13,14 +13,14 @@ from strategies.market.calendar import SessionCalendar
 from strategies.models.processors import Scaling, apply_processors
 from tests.support.market import make_panel
 from tests.support.serving import NOW, make_active
-from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.serving.pipeline import DeliveryRecord, ServingRules, compute, signal_vector
 
 SYMBOLS = ("AAPL", "GOOG", "IBM", "MSFT", "NEW")
-RULES = Rules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
+RULES = ServingRules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
 #: 120 sessions, 2012-09-05 to 2013-02-28; NEW is listed 30 sessions before the end.
 PANEL = make_panel(SYMBOLS, sessions=120, first=date(2012, 9, 5), starts={"NEW": 90})
 ACTIVE = make_active(SYMBOLS)
-DELIVERY = Delivery(worker="w", code_version="1", queue_ms=0.0, compute_ms=0.0, deliveries=1)
+DELIVERY = DeliveryRecord(worker="w", code_version="1", queue_ms=0.0, compute_ms=0.0, deliveries=1)
 
 
 def make_request(**fields):
@@ -30,7 +30,7 @@ def make_request(**fields):
 
 
 def vector_of(request, panel=PANEL, active=ACTIVE, rules=RULES, now=NOW):
-    return signal_vector(answer(request, active, panel, rules, now), DELIVERY, rules, now)
+    return signal_vector(compute(request, active, panel, rules, now), DELIVERY, rules, now)
 
 
 def corrupted_after(as_of, seed):
@@ -75,7 +75,7 @@ def test_prediction_does_not_depend_on_who_else_was_asked():
     assert alone == {symbol: among[symbol] for symbol in alone}
 
 
-def test_vector_says_where_it_came_from():
+def test_vector_states_where_it_came_from():
     vector = vector_of(make_request(as_of=date(2013, 2, 3)))
 
     assert vector.as_of == date(2013, 2, 1)
@@ -89,7 +89,7 @@ def test_vector_says_where_it_came_from():
     assert (vector.requested_top_n, vector.used_top_n, vector.used_bottom_n) == (3, 2, 2)
 
 
-def test_sides_of_the_request_stand_above_the_bundle():
+def test_sides_of_the_request_override_the_bundle():
     vector = vector_of(make_request(top_n=1, bottom_n=0))
 
     assert [signal.target_weight for signal in vector.weights] == [1.0, 0.0, 0.0, 0.0]

@@ -1,4 +1,5 @@
-from worker.serving.intake import Entry, Prefetch
+from worker.serving.intake import Prefetch
+from worker.serving.request_stream import Entry
 
 
 def make_entry(size: int) -> Entry:

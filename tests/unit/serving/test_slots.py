@@ -45,7 +45,7 @@ def test_activated_candidate_is_no_candidate_from_the_same_swap_on(slots):
 
 
 def test_strategy_that_is_removed_takes_its_candidates_along(slots):
-    slots.know(frozenset({STRATEGY}))
+    slots.set_registered(frozenset({STRATEGY}))
 
     slots.remove(STRATEGY)
 
@@ -54,7 +54,7 @@ def test_strategy_that_is_removed_takes_its_candidates_along(slots):
         slots.slot(STRATEGY)
 
 
-def test_candidate_stands_beside_an_active_version_or_nowhere():
+def test_candidate_is_beside_an_active_version_or_nowhere():
     empty = Slots()
 
     assert not empty.change_candidates(STRATEGY, lambda _: (make_candidate(1),))

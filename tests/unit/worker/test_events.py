@@ -5,22 +5,18 @@ import structlog
 from contracts import FleetEvent, FleetEventType, StreamNames
 from contracts.codec import decode
 from worker.events import Events
+from worker.transport.client import connect
 
 NAMES = StreamNames("t")
 
 
 @pytest.fixture
-def server():
-    return fakeredis.FakeServer()
-
-
-@pytest.fixture
-def commands(server):
-    return fakeredis.FakeRedis(server=server)
+def commands():
+    return fakeredis.FakeRedis()
 
 
 def test_event_is_one_readable_entry(commands):
-    Events(commands, NAMES, "w-1").say(
+    Events(commands, NAMES, "w-1").emit(
         FleetEventType.MODEL_LOADED, strategy="alpha_baseline", version="v1", activation=3, reason=None
     )
 
@@ -30,20 +26,20 @@ def test_event_is_one_readable_entry(commands):
     assert b"reason" not in fields
 
 
-def test_saying_much_cuts_nothing(commands):
+def test_many_events_cut_nothing(commands):
     events = Events(commands, NAMES, "w-1")
 
     for _ in range(400):
-        events.say(FleetEventType.PONG)
+        events.emit(FleetEventType.PONG)
 
     assert commands.xlen(NAMES.events) == 400
 
 
-def test_event_that_cannot_be_said_stops_nothing(server, commands):
-    events = Events(commands, NAMES, "w-1")
-    server.connected = False
+def test_event_that_cannot_be_appended_stops_nothing():
+    events = Events(connect("redis://127.0.0.1:1", "nobody"), NAMES, "w-1")
 
     with structlog.testing.capture_logs() as logs:
-        events.say(FleetEventType.PONG)
+        taken = events.emit(FleetEventType.PONG)
 
+    assert not taken
     assert [log["event"] for log in logs] == ["fleet_event", "fleet_event_lost"]

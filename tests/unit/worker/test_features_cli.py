@@ -78,7 +78,7 @@ def test_compute_takes_a_range_that_begins_between_sessions(data_dir, tmp_path):
         (["compute", "alpha158", "--output", "absent/x.csv"], 1, "absent"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_sentence(data_dir, words, code, sentence):
+def test_what_cannot_be_done_is_reported_in_one_sentence(data_dir, words, code, sentence):
     there = ["--data-dir", data_dir] if words[0] == "compute" else []
     done = typed(*words, *there)
 

@@ -1,11 +1,11 @@
 import sys
 
 import pytest
-from typer.testing import CliRunner
 
-from worker import app
-from worker.cli.main import app as command_line
-from worker.cli.run import SWITCH_SECONDS
+from worker import runtime
+from worker.app import Worker
+from worker.embedded import Endpoints
+from worker.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -15,25 +15,9 @@ def _as_before():
     sys.setswitchinterval(before)
 
 
-def test_worker_runs_with_threads_that_take_short_turns(monkeypatch):
-    turns = []
+def test_worker_runs_with_threads_that_take_short_turns():
+    endpoints = Endpoints(redis_url="redis://127.0.0.1:1", database_url="postgresql://127.0.0.1:1/nothing")
 
-    class Watched:
-        def __init__(self, *_, **__):
-            pass
+    Worker(Settings(), endpoints)
 
-        def run(self):
-            turns.append(sys.getswitchinterval())
-            return 0
-
-    monkeypatch.setattr(app, "Worker", Watched)
-    # What they do to this process, later tests would find.
-    monkeypatch.setattr("worker.runtime.configure_logs", lambda *_: None)
-    monkeypatch.setattr("worker.cli.run._import_lightgbm", lambda: None)
-    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
-    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nothing")
-
-    result = CliRunner().invoke(command_line, ["run"])
-
-    assert result.exit_code == 0, result.output
-    assert turns == [pytest.approx(SWITCH_SECONDS)]
+    assert sys.getswitchinterval() == pytest.approx(runtime.SWITCH_SECONDS)

@@ -29,7 +29,7 @@ def test_impossible_value_is_refused_with_value_and_limit(monkeypatch):
         load_settings()
 
 
-def test_command_line_stands_above_the_environment(monkeypatch):
+def test_command_line_overrides_the_environment(monkeypatch):
     monkeypatch.setenv("SIGNALS_NAMESPACE", "from-environment")
 
     assert load_settings(namespace="given").namespace == "given"

@@ -9,7 +9,7 @@ from worker.settings import setting_names
 PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 
 
-def test_page_of_settings_is_what_the_code_says():
+def test_page_of_settings_is_what_the_code_states():
     assert PAGE.read_text(encoding="utf-8") == markdown_table() + "\n"
 
 

@@ -4,7 +4,7 @@ from worker.telemetry import Counters
 from worker.transport.scripts import CommitStatus
 
 
-def test_counters_tell_outcomes_apart():
+def test_counters_distinguish_outcomes():
     counters = Counters()
 
     counters.count(make_vector(), CommitStatus.COMMITTED, 1.0)

@@ -1,6 +1,6 @@
 """A comparison as a picture.
 
-Owns: which lines stand on which axis.
+Owns: which lines are on which axis.
 Must not know: files, the command line; matplotlib is imported when it draws.
 Invariant: what was not measured leaves a gap, never a 0.
 """

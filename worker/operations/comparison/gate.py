@@ -1,8 +1,8 @@
 """The gate before a version serves: what evidence must show, and whether it does.
 
-Owns: the criteria, and the sentence that says what a promotion stands on.
+Owns: the criteria, and the sentence that names what a promotion is based on.
 Must not know: where evidence comes from, how versions are activated.
-Invariant: what was not measured does not hold; a gate passes only if every criterion holds.
+Invariant: what was not measured is not met; a gate passes only if every criterion is met.
 """
 
 import math
@@ -14,7 +14,7 @@ from strategies.analysis.outcomes import LabelStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class PromotionLimits:
     """What is asked of a candidate."""
 
     #: Least number of sessions whose realised rank IC is known.
@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidacy:
-    """The version that is to serve, as it stands."""
+    """The version that is to serve, in its present state."""
 
     status: str
     #: Why it did not prove itself here; empty: it did.
@@ -50,11 +50,11 @@ class Criterion:
     holds: bool
 
     def __str__(self) -> str:
-        """Say it in one clause."""
+        """Return it in one clause."""
         return f"{self.name} {self.value}, asked {self.limit}"
 
 
-def judge(comparison: Comparison, candidacy: Candidacy, limits: Limits) -> tuple[Criterion, ...]:
+def evaluate(comparison: Comparison, candidacy: Candidacy, limits: PromotionLimits) -> tuple[Criterion, ...]:
     """Return every criterion that was asked for; the candidate is the comparison's right version."""
     total, similarity = comparison.right, comparison.similarity
     known = total.sessions.get(LabelStatus.KNOWN, 0)
@@ -93,18 +93,18 @@ def latency_ratio(comparison: Comparison) -> float:
 
 
 def reason(criteria: Sequence[Criterion], basis: str) -> str:
-    """Return what a promotion stands on, for the history."""
+    """Return what a promotion is based on, for the history."""
     return f"promoted on {basis}: " + "; ".join(map(str, criteria))
 
 
 def _at_least(name: str, value: float, limit: float) -> Criterion:
-    return Criterion(name=name, value=_said(value), limit=f"at least {limit:g}", holds=value >= limit)
+    return Criterion(name=name, value=_text(value), limit=f"at least {limit:g}", holds=value >= limit)
 
 
 def _at_most(name: str, value: float, limit: float) -> Criterion:
-    return Criterion(name=name, value=_said(value), limit=f"at most {limit:g}", holds=value <= limit)
+    return Criterion(name=name, value=_text(value), limit=f"at most {limit:g}", holds=value <= limit)
 
 
-def _said(value: float) -> str:
+def _text(value: float) -> str:
     # Rounded to 4 digits, a value just below its limit would read as the limit itself.
     return f"{value:.6g}" if math.isfinite(value) else "not measured"

@@ -2,7 +2,7 @@
 
 Owns: the order of the steps from two rows of the registry to a comparison.
 Must not know: how it is shown, what it is asked to show.
-Invariant: a bundle is loaded as a worker loads it, proof included; what is missing here is said, never made up.
+Invariant: a bundle is loaded as a worker loads it, proof included; what is missing here is reported, never made up.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ from worker.errors import WorkerError
 from worker.lifecycle.loader import prove
 from worker.operations.archive import Archive
 from worker.operations.comparison.counts import Counts
-from worker.operations.comparison.published import PublishedPairs, Wanted, shelves_of
+from worker.operations.comparison.published import PairQuery, PublishedPairs, vector_sources
 from worker.operations.comparison.recomputed import Recomputation
 from worker.registry.models import ModelVersion
-from worker.serving.pipeline import Rules
+from worker.serving.pipeline import ServingRules
 from worker.transport.client import Client
 
 
@@ -34,8 +34,8 @@ class NoEvidence(WorkerError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """Where evidence lies."""
+class ComparisonSources:
+    """Where evidence is."""
 
     names: StreamNames
     data_dir: Path
@@ -47,7 +47,7 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
+class Contender:
     """One version."""
 
     version: str
@@ -59,11 +59,11 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Two versions beside each other, and what that stands on."""
+    """Two versions beside each other, and what that is based on."""
 
     strategy: str
-    left: Side
-    right: Side
+    left: Contender
+    right: Contender
     comparison: Comparison
     counts: Counts
     #: In words.
@@ -75,7 +75,7 @@ class Evidence:
 
     @property
     def basis(self) -> str:
-        """Return in one clause what the comparison stands on."""
+        """Return in one clause what the comparison is based on."""
         sessions = self.comparison.sessions
         span = f" ({sessions[0].session} to {sessions[-1].session})" if sessions else ""
         return f"{self.comparison.pairs} pairs on {len(sessions)} sessions{span}, {self.source}"
@@ -88,12 +88,17 @@ class _Bars:
 
 
 def from_streams(
-    rows: tuple[ModelVersion, ModelVersion], sources: Sources, client: Client, *, since: date | None, last: int
+    rows: tuple[ModelVersion, ModelVersion],
+    sources: ComparisonSources,
+    client: Client,
+    *,
+    since: date | None,
+    last: int,
 ) -> Evidence:
-    """Return what published vectors say of two versions.
+    """Return what published vectors show of two versions.
 
     Raises:
-        StreamUnavailable: The server is away.
+        StreamUnavailable: The server is unavailable.
         ArchiveUnusable: A partition of the archive cannot be read.
     """
     sides = _sides(rows, sources)
@@ -103,14 +108,14 @@ def from_streams(
         bars, missing = None, f"realised returns are not known here: {error}"
     names = sources.names
     archives = {stream: Archive(sources.data_dir, stream, SignalVector) for stream in (names.results, names.shadow)}
-    wanted = Wanted(
+    wanted = PairQuery(
         strategy=rows[0].strategy,
         versions=(rows[0].version, rows[1].version),
         bundles=(_digest(sides[0]), _digest(sides[1])),
         since=since,
         last=last,
     )
-    published = PublishedPairs(shelves_of(client, names, archives), wanted)
+    published = PublishedPairs(vector_sources(client, names, archives), wanted)
     outcomes = [Outcomes(bars.panel, side.bundle) if bars and side.bundle else None for side in sides]
     return Evidence(
         strategy=rows[0].strategy,
@@ -124,12 +129,12 @@ def from_streams(
     )
 
 
-def recomputed(rows: tuple[ModelVersion, ModelVersion], sources: Sources, *, sessions: int) -> Evidence:
+def recomputed(rows: tuple[ModelVersion, ModelVersion], sources: ComparisonSources, *, sessions: int) -> Evidence:
     """Return what two versions answer here and now for the last sessions of a snapshot.
 
     Args:
         rows: Left and right version.
-        sources: Where evidence lies.
+        sources: Where evidence is.
         sessions: Sessions whose returns can be known; those after them, whose returns cannot, come on top.
 
     Raises:
@@ -142,7 +147,9 @@ def recomputed(rows: tuple[ModelVersion, ModelVersion], sources: Sources, *, ses
     except DataError as error:
         raise NoEvidence(str(error)) from error
     panel, counts = bars.panel, Counts()
-    rules = Rules(calendar=bars.calendar, stale_after_sessions=sources.stale_after_sessions, threads=sources.threads)
+    rules = ServingRules(
+        calendar=bars.calendar, stale_after_sessions=sources.stale_after_sessions, threads=sources.threads
+    )
     asked = Recomputation(
         bundles=(left, right),
         panel=panel,
@@ -162,38 +169,38 @@ def recomputed(rows: tuple[ModelVersion, ModelVersion], sources: Sources, *, ses
     )
 
 
-def _sides(rows: tuple[ModelVersion, ModelVersion], sources: Sources) -> tuple[Side, Side]:
+def _sides(rows: tuple[ModelVersion, ModelVersion], sources: ComparisonSources) -> tuple[Contender, Contender]:
     return _side(rows[0], sources), _side(rows[1], sources)
 
 
-def _side(row: ModelVersion, sources: Sources) -> Side:
+def _side(row: ModelVersion, sources: ComparisonSources) -> Contender:
     try:
-        # A bare model is loaded to be compared; that it is not proven is said.
+        # A bare model is loaded to be compared; that it is not proven is reported.
         bundle = prove(row.ref, sources.artifacts_dir, allow_unproven=True)
     except BundleError as error:
-        return Side(version=row.version, bundle=None, unproven=str(error))
+        return Contender(version=row.version, bundle=None, unproven=str(error))
     unproven = "" if bundle.proven else "a bare model without a golden sample"
-    return Side(version=row.version, bundle=bundle, unproven=unproven)
+    return Contender(version=row.version, bundle=bundle, unproven=unproven)
 
 
-def _bars(sources: Sources) -> _Bars:
+def _bars(sources: ComparisonSources) -> _Bars:
     name, data_dir = sources.snapshot, sources.data_dir
     snapshot = latest_snapshot(data_dir) if name is None else find_snapshot(data_dir, name)
     calendar = snapshot.open_calendar()
     return _Bars(panel=load_panel(snapshot, calendar), calendar=calendar)
 
 
-def _digest(side: Side) -> str | None:
+def _digest(side: Contender) -> str | None:
     return side.bundle.bundle_sha256 if side.bundle else None
 
 
-def _needed(side: Side) -> Bundle:
+def _needed(side: Contender) -> Bundle:
     if side.bundle is None:
         raise NoEvidence(f"{side.version} cannot be computed again: {side.unproven}")
     return side.bundle
 
 
-def _notes(sides: tuple[Side, Side]) -> Iterator[str]:
+def _notes(sides: tuple[Contender, Contender]) -> Iterator[str]:
     for side in sides:
         if side.unproven:
             yield f"{side.version} is not proven here: {side.unproven}"

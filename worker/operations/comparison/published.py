@@ -22,14 +22,14 @@ from worker.transport.client import Client
 
 #: Pairs whose vectors are in memory at once.
 PIECE = 100
-#: What tells of which version and request an entry is, and whether another one is equal.
-_HEAD = ("strategy", "model_version", "request_id", "weights_sha256")
+#: What identifies version and request of an entry, and whether another one is equal.
+_HEADER = ("strategy", "model_version", "request_id", "weights_sha256")
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class PairQuery:
     """Which pairs are asked for."""
 
     strategy: str
@@ -45,9 +45,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a vector stands."""
+    """Where a vector is."""
 
-    shelf: int
+    source: int
     entry_id: str
     digest: str
 
@@ -56,18 +56,18 @@ class _Place:
         return EntryId.parse(self.entry_id)
 
 
-class Shelf:
-    """One stream with its archive: what stands on both is read from the stream."""
+class VectorSource:
+    """One stream with its archive: what is on both is read from the stream."""
 
     def __init__(self, client: Client, archive: Archive) -> None:
         """Take a connection that does not block, and the archive of the stream."""
         self._client, self._archive = client, archive
 
-    def heads(self, since: date | None) -> Iterator[tuple[str, Mapping[str, str]]]:
+    def headers(self, since: date | None) -> Iterator[tuple[str, Mapping[str, str]]]:
         """Yield id and identifying fields of every entry, archived ones first; what is missing is left out.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
             ArchiveUnusable: A partition cannot be read.
         """
         start = "-" if since is None else ids_between(since, since)[0]
@@ -75,7 +75,7 @@ class Shelf:
         first = next(entries, None)
         for day in self._archive.days():
             if since is None or day >= since:
-                for entry_id, head in self._archive.heads(day, _HEAD):
+                for entry_id, head in self._archive.headers(day, _HEADER):
                     if first is None or EntryId.parse(entry_id) < EntryId.parse(first[0]):
                         yield entry_id, head
         if first is not None:
@@ -86,7 +86,7 @@ class Shelf:
         """Return the vectors of these entries; what is gone, or is no vector, is left out.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
             ArchiveUnusable: A partition cannot be read.
         """
         found: dict[str, SignalVector] = {}
@@ -104,7 +104,7 @@ class Shelf:
 
 @dataclass(slots=True)
 class _Index:
-    """Where both versions' vectors stand, by request id."""
+    """Where both versions' vectors are, by request id."""
 
     sides: tuple[dict[str, _Place], dict[str, _Place]] = field(default_factory=lambda: ({}, {}))
     contradicted: set[str] = field(default_factory=set)
@@ -113,9 +113,9 @@ class _Index:
 class PublishedPairs:
     """The pairs of one namespace's streams and their archive."""
 
-    def __init__(self, shelves: Sequence[Shelf], wanted: Wanted) -> None:
-        """Take where vectors stand, and which are asked for; nothing is read before `pairs`."""
-        self._shelves, self._wanted = tuple(shelves), wanted
+    def __init__(self, sources: Sequence[VectorSource], wanted: PairQuery) -> None:
+        """Take where vectors are, and which are asked for; nothing is read before `pairs`."""
+        self._sources, self._wanted = tuple(sources), wanted
         #: Complete once `pairs` has ended.
         self.counts = Counts()
 
@@ -123,7 +123,7 @@ class PublishedPairs:
         """Yield the latest pairs, in the order in which the right version answered.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
             ArchiveUnusable: A partition cannot be read.
         """
         left, right = self._indexed().sides
@@ -140,8 +140,8 @@ class PublishedPairs:
 
     def _indexed(self) -> _Index:
         index = _Index()
-        for number, shelf in enumerate(self._shelves):
-            for entry_id, head in shelf.heads(self._wanted.since):
+        for number, source in enumerate(self._sources):
+            for entry_id, head in source.headers(self._wanted.since):
                 self._note(index, _Place(number, entry_id, head.get("weights_sha256", "")), head)
         for request_id in index.contradicted:
             for side in index.sides:
@@ -151,7 +151,7 @@ class PublishedPairs:
 
     def _note(self, index: _Index, place: _Place, head: Mapping[str, str]) -> None:
         self.counts.read += 1
-        if len(head) < len(_HEAD):
+        if len(head) < len(_HEADER):
             self.counts.no_vector += 1
             return
         versions, request_id = self._wanted.versions, head["request_id"]
@@ -169,9 +169,9 @@ class PublishedPairs:
 
     def _read(self, places: Sequence[_Place]) -> dict[_Place, SignalVector]:
         found: dict[_Place, SignalVector] = {}
-        for number, shelf in enumerate(self._shelves):
-            here = [place for place in places if place.shelf == number]
-            vectors = shelf.vectors([place.entry_id for place in here])
+        for number, source in enumerate(self._sources):
+            here = [place for place in places if place.source == number]
+            vectors = source.vectors([place.entry_id for place in here])
             found |= {place: vectors[place.entry_id] for place in here if place.entry_id in vectors}
         return found
 
@@ -192,13 +192,13 @@ class PublishedPairs:
         return None
 
 
-def shelves_of(client: Client, names: StreamNames, archives: Mapping[str, Archive]) -> tuple[Shelf, ...]:
-    """Return the streams on which vectors stand."""
-    return tuple(Shelf(client, archives[stream]) for stream in (names.results, names.shadow))
+def vector_sources(client: Client, names: StreamNames, archives: Mapping[str, Archive]) -> tuple[VectorSource, ...]:
+    """Return the streams on which vectors are published."""
+    return tuple(VectorSource(client, archives[stream]) for stream in (names.results, names.shadow))
 
 
 def answer_of(vector: SignalVector) -> ModelOutput:
-    """Return what a vector says, as it is compared."""
+    """Return a vector as it is compared."""
     return ModelOutput(
         symbols=tuple(signal.symbol for signal in vector.weights),
         predictions=np.array([signal.predicted_return for signal in vector.weights], dtype=np.float64),
@@ -219,7 +219,7 @@ def _keep(found: dict[str, SignalVector], entry_id: str, pairs: Pairs | None) ->
 
 
 def _head(pairs: Pairs) -> Mapping[str, str]:
-    wanted = {name.encode(): name for name in _HEAD}
+    wanted = {name.encode(): name for name in _HEADER}
     return {wanted[name]: value.decode(errors="replace") for name, value in pairs if name in wanted}
 
 

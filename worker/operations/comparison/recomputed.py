@@ -16,7 +16,7 @@ from strategies.errors import StrategyError
 from strategies.market.bars import Panel
 from strategies.models.bundle import Bundle
 from worker.operations.comparison.counts import Counts
-from worker.serving.pipeline import Rules, answer
+from worker.serving.pipeline import ServingRules, compute
 from worker.serving.slots import ActiveBundle
 
 
@@ -26,7 +26,7 @@ class Recomputation:
 
     bundles: tuple[Bundle, Bundle]
     panel: Panel
-    rules: Rules
+    rules: ServingRules
     #: The panel's last sessions.
     sessions: int
     now: datetime
@@ -48,7 +48,7 @@ class Recomputation:
         active = ActiveBundle(bundle=bundle, activation=0, since=self.now)
         begun = time.perf_counter()
         try:
-            found = answer(request, active, self.panel, self.rules, self.now)
+            found = compute(request, active, self.panel, self.rules, self.now)
         except StrategyError:
             return None
         return ModelOutput(

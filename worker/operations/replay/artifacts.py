@@ -16,9 +16,9 @@ from strategies.models.bundle_files import SIZE_LIMITS, digest, read_limited
 from strategies.models.bundle_store import MANIFEST_FILE
 from strategies.models.manifest import MODEL_FILE
 
-#: Folders below the root, one in the other, that are entered: runs of MLflow lie five deep.
+#: Folders below the root, one in the other, that are entered: runs of MLflow are five deep.
 MAX_DEPTH = 8
-#: Files that are looked at, in order of path: what lies beyond is not found.
+#: Files that are looked at, in order of path: what is beyond is not found.
 MAX_FILES = 20_000
 
 
@@ -76,7 +76,7 @@ class _Digests:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Yield every file below the root but those that lie too deep, in order of path."""
+    """Yield every file below the root but those that are too deep, in order of path."""
     for folder, folders, files in os.walk(root):
         deep = len(Path(folder).relative_to(root).parts) >= MAX_DEPTH
         folders[:] = [] if deep else sorted(folders)

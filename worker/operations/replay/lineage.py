@@ -2,7 +2,7 @@
 
 Owns: the way from digests in a vector to a bundle under the artifact root and a snapshot under the data directory.
 Must not know: streams, the registry, how vectors are compared.
-Invariant: what is found by digest is preferred, wherever it lies below the artifact root, as the registry takes any
+Invariant: what is found by digest is preferred, wherever it is below the artifact root, as the registry takes any
 path there; what is found by name alone is used too, and its other digest shows.
 """
 
@@ -21,18 +21,22 @@ from strategies.models.bundle import Bundle
 from strategies.models.bundle_files import SIZE_LIMITS, digest, read_limited
 from strategies.models.bundle_store import MANIFEST_FILE, bundle_path, load_bare_model, load_bundle
 from strategies.models.manifest import MODEL_FILE
+from worker.errors import WorkerError
 from worker.operations.replay.artifacts import MAX_DEPTH, MAX_FILES, Artifacts
-from worker.operations.replay.errors import NotReproducible
 
 #: Bundles and snapshots kept between vectors; an audit goes through them one after the other.
 _BUNDLES, _PANELS = 8, 2
 
 
-class Lineage:
-    """Bundles and bars by what vectors say of them; not safe to share between threads."""
+class NotReproducible(WorkerError):
+    """A vector whose bundle or snapshot is no longer here, so that nothing is known of it."""
+
+
+class LineageResolver:
+    """Bundles and bars by what vectors state of them; not safe to share between threads."""
 
     def __init__(self, artifacts_dir: Path, data_dir: Path) -> None:
-        """Take where bundles and snapshots lie; nothing is read before it is asked for."""
+        """Take where bundles and snapshots are; nothing is read before it is asked for."""
         self._artifacts_dir, self._data_dir = artifacts_dir, data_dir
         self._artifacts, self._identity = Artifacts(artifacts_dir), cache(_identity)
         self._bundle = lru_cache(_BUNDLES)(self._load_bundle)
@@ -47,7 +51,7 @@ class Lineage:
         return self._bundle(vector.strategy, vector.model_version, vector.bundle_sha256, vector.model_sha256)
 
     def bars(self, vector: SignalVector) -> tuple[Panel, SessionCalendar]:
-        """Return the bars of the vector's snapshot, and the calendar they stand on.
+        """Return the bars of the vector's snapshot, and their calendar.
 
         Raises:
             NotReproducible: The snapshot is gone, or no longer what its manifest states.

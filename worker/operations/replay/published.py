@@ -2,7 +2,7 @@
 
 Owns: the search by entry id, by request id and by day.
 Must not know: how vectors are computed.
-Invariant: a vector that stands in both places is found once.
+Invariant: a vector that is in both places is found once.
 """
 
 import random
@@ -17,12 +17,16 @@ import structlog
 from contracts import ContractError, SignalVector, StreamNames
 from contracts.codec import decode
 from contracts.entry_ids import EntryId
+from worker.errors import WorkerError
 from worker.operations.archive import Archive, day_of, ids_between, stream_entries
-from worker.operations.replay.errors import NotPublished
-from worker.transport.client import Client, say, translated
+from worker.transport.client import Client
 
 _log = structlog.get_logger()
 _ENTRY_ID = re.compile(r"\d{1,15}-\d{1,20}")
+
+
+class NotPublished(WorkerError):
+    """No vector of that name is on the stream or in the archive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +51,8 @@ class Publications:
         """Return the vector of a result entry, or else of a request id.
 
         Raises:
-            NotPublished: There is none, or what stands there is no vector.
-            StreamUnavailable: The server is away.
+            NotPublished: There is none, or what is there is no vector.
+            StreamUnavailable: The server is unavailable.
             ArchiveUnusable: A partition cannot be read.
         """
         entry_ids = [name] if _ENTRY_ID.fullmatch(name) else []
@@ -64,8 +68,8 @@ class Publications:
         """Return the vector of a result entry or request id; on the shadow stream those of all candidates.
 
         Raises:
-            NotPublished: There is none, or what stands there is no vector.
-            StreamUnavailable: The server is away.
+            NotPublished: There is none, or what is there is no vector.
+            StreamUnavailable: The server is unavailable.
             ArchiveUnusable: A partition cannot be read.
         """
         if not self._shadow:
@@ -88,7 +92,7 @@ class Publications:
             seed: The same seed draws the same ids from the same entries.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
             ArchiveUnusable: A partition cannot be read.
         """
         ids = {entry for day in self._archive.days() if first <= day <= last for entry in self._archive.entry_ids(day)}
@@ -102,7 +106,7 @@ class Publications:
         """Yield the vectors of these entries; what is gone, or is no vector, is left out.
 
         Raises:
-            StreamUnavailable: The server is away.
+            StreamUnavailable: The server is unavailable.
             ArchiveUnusable: A partition cannot be read.
         """
         gone: dict[date, list[str]] = {}
@@ -129,8 +133,7 @@ class Publications:
     def _remembered(self, request_id: str) -> str:
         if self._client is None:
             return ""
-        with translated():
-            state, entry = say(self._client, "HMGET", self._names.request(request_id), "state", "entry")
+        state, entry = self._client.execute_command("HMGET", self._names.request(request_id), "state", "entry")
         if entry is not None and state != b"done":
             raise NotPublished(f"request {request_id} was rejected, as entry {entry.decode()} of the rejections says")
         return entry.decode() if entry else ""

@@ -20,7 +20,7 @@ from strategies.market.calendar import SessionCalendar
 from strategies.market.eligibility import eligibility
 from strategies.models.bundle import Bundle
 from worker.serving.as_of import resolve_as_of
-from worker.serving.pipeline import Delivery, Rules, answer, signal_vector
+from worker.serving.pipeline import DeliveryRecord, ServingRules, compute, signal_vector
 from worker.serving.slots import ActiveBundle
 
 #: What went into the vector.
@@ -45,7 +45,7 @@ _SIGNAL = ("predicted_return", "rank", "target_weight")
 class Difference:
     """One value that came out otherwise."""
 
-    #: A field of the vector or of a signal; `answer` where there is none at all.
+    #: A field of the vector or of a signal; `compute` where there is none at all.
     field: str
     #: Of a signal, an explanation or of what was left out; empty for a field of the whole vector.
     symbol: str = ""
@@ -109,7 +109,7 @@ def _again(vector: SignalVector, bundle: Bundle, panel: Panel, calendar: Session
         on_ineligible=IneligiblePolicy.EXCLUDE,
         explain=bool(vector.explanations) or None,
     )
-    rules = Rules(
+    rules = ServingRules(
         calendar=calendar,
         stale_after_sessions=_staleness(priced, bundle, panel, vector.as_of),
         **_relaxed(priced, bundle, panel, vector.as_of),
@@ -118,8 +118,8 @@ def _again(vector: SignalVector, bundle: Bundle, panel: Panel, calendar: Session
         explain_symbols=len(request.symbols or ()),
     )
     active = ActiveBundle(bundle=bundle, activation=vector.activation, since=vector.generated_at)
-    found = answer(request, active, panel, rules, vector.generated_at)
-    delivery = Delivery(
+    found = compute(request, active, panel, rules, vector.generated_at)
+    delivery = DeliveryRecord(
         worker=vector.worker, code_version=vector.code_version, queue_ms=0, compute_ms=0, deliveries=vector.deliveries
     )
     again = signal_vector(found, delivery, rules, vector.generated_at)
@@ -213,8 +213,8 @@ def _left_out(published: tuple[Excluded, ...], recomputed: tuple[Excluded, ...])
 
 
 def _explained(published: tuple[Explanation, ...], recomputed: tuple[Explanation, ...]) -> Iterator[Difference]:
-    was = {one.symbol: _spelt(one) for one in published}
-    now = {one.symbol: _spelt(one) for one in recomputed}
+    was = {one.symbol: _parsed(one) for one in published}
+    now = {one.symbol: _parsed(one) for one in recomputed}
     for symbol in was | now:
         if symbol not in was or symbol not in now:
             yield Difference(
@@ -230,7 +230,7 @@ def _explained(published: tuple[Explanation, ...], recomputed: tuple[Explanation
                 yield Difference(field=f"explanation.{part}", symbol=symbol, published=before, recomputed=after)
 
 
-def _spelt(explanation: Explanation) -> dict[str, str]:
+def _parsed(explanation: Explanation) -> dict[str, str]:
     """Return each part of an explanation and its bits; contributions with their place, as their order counts."""
     named = {
         one.feature: f"{place}. {_bits(one.contribution)} of {one.value!r}"

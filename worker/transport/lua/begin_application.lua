@@ -1,22 +1,29 @@
 -- Decide whether a gateway may apply a vector, and record its intent, in one step.
 --
--- KEYS[1] stream of results   KEYS[2] the gateway's inbox: hash of the request id
--- KEYS[3] the gateway's book: hash of the strategy
--- ARGV[1] group   ARGV[2] consumer   ARGV[3] entry id   ARGV[4] SHA-256 of the weights
--- ARGV[5] as-of session as YYYYMMDD   ARGV[6] activation   ARGV[7] valid until, epoch milliseconds
--- ARGV[8] milliseconds to remember the request id   ARGV[9] milliseconds that other consumers keep away
--- ARGV[10] symbols of the vector with a weight, comma-separated
+-- KEYS[1]  results         stream of results
+-- KEYS[2]  inbox           the gateway's inbox: hash of the request id
+-- KEYS[3]  book            the gateway's book: hash of the strategy
+-- ARGV[1]  group           consumer group
+-- ARGV[2]  consumer        name of the consumer
+-- ARGV[3]  entry_id        entry of the request
+-- ARGV[4]  weights_sha256  SHA-256 of the weights
+-- ARGV[5]  as_of           as-of session as YYYYMMDD
+-- ARGV[6]  activation      activation number
+-- ARGV[7]  valid_until_ms  end of validity, epoch milliseconds
+-- ARGV[8]  remember_ms     milliseconds to remember it
+-- ARGV[9]  hold_ms         milliseconds for which other consumers keep off the book
+-- ARGV[10] symbols         symbols of the vector with a weight, comma-separated
 --
 -- Returns {status, detail, attempts, symbols}:
---   apply      apply it now; `attempts` counts this one; `symbols` are those the book may hold
---   repeated   decided before, as `detail` says; acknowledged
+--   apply      apply it now; `attempts` counts this one; `symbols` are those the book may contain
+--   repeated   decided before as `detail`; acknowledged
 --   conflict   this request id came with other weights before, whose SHA-256 is `detail`; acknowledged
 --   not_newer  the book's (as-of, activation) `detail` is as new or newer; acknowledged
 --   expired    the server's clock has passed valid until; acknowledged
 --   busy       consumer `detail` is applying to this book; nothing was written
 --   fenced     another consumer took the entry over; nothing was written
 --
--- Said twice after a lost reply, it says `apply` again with one attempt more: the first was never begun.
+-- Repeated after a lost reply, it answers `apply` again with one attempt more: the first was never begun.
 local inbox = redis.call('HMGET', KEYS[2], 'weights_sha256', 'state', 'attempts')
 local attempts = tonumber(inbox[3] or '0')
 

@@ -1,11 +1,16 @@
 -- Publish the one outcome of a request, remember its id and acknowledge its entry, in one step.
 --
--- KEYS[1] stream of requests            KEYS[2] stream the outcome belongs on (results or rejections)
--- KEYS[3] hash of the request id
--- ARGV[1] group   ARGV[2] consumer   ARGV[3] entry id   ARGV[4] state: done | rejected
--- ARGV[5] milliseconds to remember the id   ARGV[6] deadline in epoch milliseconds, '' = none
--- ARGV[7] digest of what was asked   ARGV[8..] field, value, field, value … of the outcome; opaque text. None: the
--- caller has no outcome yet and asks whether one is needed.
+-- KEYS[1]   requests     stream of requests
+-- KEYS[2]   outcomes     stream of the outcome: results or rejections
+-- KEYS[3]   request      hash of the request id
+-- ARGV[1]   group        consumer group
+-- ARGV[2]   consumer     name of the consumer
+-- ARGV[3]   entry_id     entry of the request
+-- ARGV[4]   state        done | rejected
+-- ARGV[5]   remember_ms  milliseconds to remember it
+-- ARGV[6]   deadline_ms  deadline in epoch milliseconds, '' = none
+-- ARGV[7]   fingerprint  digest of what the request asks
+-- ARGV[8..] outcome      field, value, field, value … of the outcome, opaque; none: is one needed?
 --
 -- Returns {status, outcome entry id}:
 --   committed  published now
@@ -16,7 +21,7 @@
 --   open       this id has no outcome, and none was given; nothing was written
 --
 -- The remembered id is looked at before ownership: a caller that lost the reply of its own success no longer finds
--- the entry pending, and must be told "duplicate", not "fenced". XADD is the first write: out of memory, the server
+-- the entry pending, and must be answered "duplicate", not "fenced". XADD is the first write: out of memory, the server
 -- refuses the whole script there, while a script that acknowledged first would lose the outcome.
 -- A key of another type under the id is nobody's memory; left there it would keep the entry from ever having an outcome.
 local kind = redis.call('TYPE', KEYS[3])['ok']

@@ -1,14 +1,20 @@
 -- Record that a gateway has applied a vector, move its book and acknowledge the entry, in one step.
 --
--- KEYS[1] stream of results   KEYS[2] the gateway's inbox: hash of the request id
--- KEYS[3] the gateway's book: hash of the strategy
--- ARGV[1] group   ARGV[2] consumer   ARGV[3] entry id   ARGV[4] SHA-256 of the weights
--- ARGV[5] as-of session as YYYYMMDD   ARGV[6] activation   ARGV[7] request id
--- ARGV[8] milliseconds to remember the request id
--- ARGV[9] symbols of the vector with a weight, comma-separated
+-- KEYS[1] results         stream of results
+-- KEYS[2] inbox           the gateway's inbox: hash of the request id
+-- KEYS[3] book            the gateway's book: hash of the strategy
+-- ARGV[1] group           consumer group
+-- ARGV[2] consumer        name of the consumer
+-- ARGV[3] entry_id        entry of the request
+-- ARGV[4] weights_sha256  SHA-256 of the weights
+-- ARGV[5] as_of           as-of session as YYYYMMDD
+-- ARGV[6] activation      activation number
+-- ARGV[7] request_id      request id
+-- ARGV[8] remember_ms     milliseconds to remember it
+-- ARGV[9] symbols         symbols of the vector with a weight, comma-separated
 --
--- Returns `applied`, also when said twice after a lost reply, or `overtaken` if another consumer holds the book or has
--- applied something newer meanwhile: this application took longer than the others were kept away.
+-- Returns `applied`, also when repeated after a lost reply, or `overtaken` if another consumer owns the book or has
+-- applied something newer meanwhile: this application took longer than the others were kept off.
 if redis.call('HGET', KEYS[2], 'state') == 'applied' then
   redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
   return 'applied'

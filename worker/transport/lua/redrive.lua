@@ -1,8 +1,12 @@
--- Put a rejected request back on its stream under the same request id, and take its rejection away, in one step.
+-- Put a rejected request back on its stream under the same request id, and remove its rejection, in one step.
 --
--- KEYS[1] stream of requests   KEYS[2] stream of rejections   KEYS[3] hash of the request id
--- ARGV[1] entry id of the rejection   ARGV[2] its code   ARGV[3] milliseconds to remember the redrive at least
--- ARGV[4..] field, value, field, value … of the request, its request_id among them; opaque bytes
+-- KEYS[1]   requests      stream of requests
+-- KEYS[2]   rejections    stream of rejections
+-- KEYS[3]   request       hash of the request id
+-- ARGV[1]   rejection_id  entry of the rejection
+-- ARGV[2]   code          code of the rejection
+-- ARGV[3]   remember_ms   milliseconds to remember it
+-- ARGV[4..] fields        field, value, field, value … of the request, its request_id among them; opaque bytes
 --
 -- Returns {status, detail}:
 --   redriven    added now, as entry `detail`; the request id may have an outcome again
@@ -10,7 +14,7 @@
 --   answered    the request id has a vector, entry `detail`; nothing was written
 --   superseded  the request id was rejected again since, by entry `detail`; nothing was written
 --
--- The rejection itself goes: a request id never has an entry on rejections and one on results, and said twice the
+-- The rejection itself goes: a request id never has an entry on rejections and one on results, and repeated the
 -- script finds no rejection the second time, so it adds once, however long ago the first time was. XADD is the first
 -- write: out of memory, the server refuses the whole script there.
 local remembered = redis.call('HMGET', KEYS[3], 'state', 'entry', 'redriven_from', 'redriven_entry')

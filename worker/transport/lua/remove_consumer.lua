@@ -1,12 +1,15 @@
--- Remove a consumer that holds nothing: one that nobody is, or the one that leaves.
+-- Remove a consumer without pending entries: one that no process is, or the one that leaves.
 --
--- KEYS[1] stream of requests   KEYS[2] heartbeat of the consumer
--- ARGV[1] group   ARGV[2] consumer   ARGV[3] 1 = it leaves, so that it may still beat
+-- KEYS[1] requests   stream of requests
+-- KEYS[2] heartbeat  heartbeat of the consumer
+-- ARGV[1] group      consumer group
+-- ARGV[2] consumer   name of the consumer
+-- ARGV[3] leaves     1 = the consumer itself leaves, so that it may still beat
 --
 -- Returns 1 if removed, 0 if it beats or has entries pending.
 --
--- One step, since XGROUP DELCONSUMER throws away what is pending: between a look and a removal of two commands an
--- entry could be delivered. A living consumer whose heartbeat a flush took away is created again by its next read.
+-- One step, since XGROUP DELCONSUMER discards what is pending: between a look and a removal of two commands an
+-- entry could be delivered. A living consumer whose heartbeat a flush removed is created again by its next read.
 if ARGV[3] ~= '1' and redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end

@@ -1,7 +1,9 @@
 -- Renew the leases of entries that this consumer is still working on.
 --
--- KEYS[1] stream of requests
--- ARGV[1] group   ARGV[2] consumer   ARGV[3..] entry ids
+-- KEYS[1]   requests   stream of requests
+-- ARGV[1]   group      consumer group
+-- ARGV[2]   consumer   name of the consumer
+-- ARGV[3..] entry_ids  entries in flight
 --
 -- Returns the ids that another consumer owns now. Ownership is tested first: XCLAIM with a minimum idle time of 0 would
 -- steal an entry back from the consumer that claimed it. An entry that is not pending at all was answered a moment ago.

@@ -1,7 +1,10 @@
--- Take an entry in hand that is pending under this consumer's name.
+-- Take up an entry that is pending under this consumer's name.
 --
--- KEYS[1] stream of requests
--- ARGV[1] group   ARGV[2] consumer   ARGV[3] entry id   ARGV[4] least delivery count to set
+-- KEYS[1] requests          stream of requests
+-- ARGV[1] group             consumer group
+-- ARGV[2] consumer          name of the consumer
+-- ARGV[3] entry_id          entry of the request
+-- ARGV[4] least_deliveries  least delivery count to set
 --
 -- Returns {status, delivery count, fields}:
 --   taken    with its delivery count and its fields
@@ -9,7 +12,7 @@
 --   trimmed  it was cut from the stream while pending; it is pending no more
 --
 -- Ownership is tested here: between a listing and this call its lease may have run out, and XCLAIM with a minimum idle
--- time of 0 would take it out of another consumer's hands.
+-- time of 0 would take it from another consumer.
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])
 if #pending == 0 then
   return {'gone', 0, {}}

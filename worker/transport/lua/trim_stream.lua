@@ -1,14 +1,15 @@
 -- Cut a stream by age, never past what a group still needs.
 --
--- KEYS[1] stream
--- ARGV[1] retention in milliseconds   ARGV[2] most entries to cut in this call, 0 = only look
--- ARGV[3] group without which nothing may be cut, '' = a stream without groups is cut by age alone
+-- KEYS[1] stream        stream to cut
+-- ARGV[1] retention_ms  retention in milliseconds
+-- ARGV[2] limit         most entries to cut in this call, 0 = look only
+-- ARGV[3] needs_group   group without which nothing may be cut, '' = a stream without groups is cut by age alone
 --
 -- Returns {entries cut, names of groups that keep entries older than the retention}.
 --
 -- The age is that of the server's clock. A group needs everything from its oldest pending entry on, and everything
 -- after its last delivered one. Ids are compared part by part as decimal texts: a sequence number may exceed what a
--- Lua number holds. The approximate cut drops whole nodes and is cheap; when it finds none left, the exact one has
+-- Lua number can represent. The approximate cut drops whole nodes and is cheap; when it finds none left, the exact one has
 -- less than a node to do.
 local function less(left, right)
   local left_ms, left_seq = string.match(left, '^(%d+)-(%d+)$')

@@ -1,11 +1,10 @@
-"""What the client says to the server, and in which order; carried by a thread or by an event loop.
+"""Which commands the client sends, and in which order; run by a thread or by an event loop.
 
-Owns: every operation of the client as a conversation: a generator that yields steps and is sent their replies.
-Must not know: connections, threads, event loops; `synchronous` and `asynchronous` carry the same conversations.
+Owns: every operation of the client as a generator that yields steps and is sent their replies.
+Must not know: connections, threads, event loops; `synchronous` and `asynchronous` run the same operations.
 Invariant: nothing is done but by steps, so the two twins behave alike by construction.
 """
 
-import random
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -20,11 +19,11 @@ from contracts import ContractError, Heartbeat, Rejection, SignalRequest, Signal
 from contracts.codec import decode, encode
 from worker.client.errors import OutcomeGone, SubmitInterrupted
 from worker.errors import RequestTimeout, StreamUnavailable
-from worker.retry import Outage
+from worker.retry import Outage, backoff
 from worker.transport.client import pairs_of
 
-Word: TypeAlias = str | int | bytes
-Command: TypeAlias = tuple[Word, ...]
+Argument: TypeAlias = str | int | bytes
+Command: TypeAlias = tuple[Argument, ...]
 Outcome: TypeAlias = SignalVector | Rejection
 Result = TypeVar("Result")
 
@@ -38,7 +37,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class Execute:
     """One command; the step's reply is the server's, as it came."""
 
     command: Command
@@ -47,7 +46,7 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
-class SayAll:
+class Pipeline:
     """Several commands in one round trip; the reply is the list of theirs."""
 
     commands: tuple[Command, ...]
@@ -55,13 +54,13 @@ class SayAll:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A wait that ends early when the carrier is told to stop."""
+    """A wait that ends early when the runner is stopped."""
 
     seconds: float
 
 
-Step: TypeAlias = Say | SayAll | Pause
-Conversation: TypeAlias = Generator[Step, Any, Result]
+Step: TypeAlias = Execute | Pipeline | Pause
+Operation: TypeAlias = Generator[Step, Any, Result]
 
 
 def new_request(
@@ -84,41 +83,39 @@ def new_request(
     )
 
 
-def submitted(names: StreamNames, request: SignalRequest) -> Conversation[str]:
+def submit(names: StreamNames, request: SignalRequest) -> Operation[str]:
     """Add one request."""
     try:
-        yield Say(_adding(names, request))
+        yield Execute(_xadd(names, request))
     except StreamUnavailable as error:
         raise SubmitInterrupted(error, [request]) from error
     return request.request_id
 
 
-def submitted_many(
-    names: StreamNames, requests: Iterable[SignalRequest | Mapping[str, Any]]
-) -> Conversation[list[str]]:
+def submit_many(names: StreamNames, requests: Iterable[SignalRequest | Mapping[str, Any]]) -> Operation[list[str]]:
     """Add many requests in few round trips; all are checked before the first is sent."""
     checked = [one if isinstance(one, SignalRequest) else new_request(**one) for one in requests]
     sent = 0
     for some in _batches(checked):
         try:
-            yield SayAll(tuple(_adding(names, request) for request in some))
+            yield Pipeline(tuple(_xadd(names, request) for request in some))
         except StreamUnavailable as error:
             raise SubmitInterrupted(error, checked[sent:]) from error
         sent += len(some)
     return [request.request_id for request in checked]
 
 
-def outcome(names: StreamNames, request_id: str) -> Conversation[Outcome | None]:
+def outcome(names: StreamNames, request_id: str) -> Operation[Outcome | None]:
     """Look once for the outcome of a request."""
     key = names.request(request_id)
-    remembered = yield Say(("HMGET", key, "state", "stream", "entry"))
+    remembered = yield Execute(("HMGET", key, "state", "stream", "entry"))
     while remembered[2] is not None:
         state, stream, entry = remembered
-        rows = yield Say(("XRANGE", stream, entry, entry, "COUNT", 1))
+        rows = yield Execute(("XRANGE", stream, entry, entry, "COUNT", 1))
         if rows:
             pairs = pairs_of(rows[0][1])
             return decode(SignalVector, pairs) if state == b"done" else decode(Rejection, pairs)
-        remembered = yield Say(("HMGET", key, "state", "stream", "entry"))
+        remembered = yield Execute(("HMGET", key, "state", "stream", "entry"))
         # A rejection put back between the two looks is no outcome any more; one that was cut is gone for good.
         if remembered[2] == entry:
             raise OutcomeGone(
@@ -127,7 +124,7 @@ def outcome(names: StreamNames, request_id: str) -> Conversation[Outcome | None]
     return None
 
 
-def result(names: StreamNames, request_id: str, timeout: float) -> Conversation[Outcome]:
+def result(names: StreamNames, request_id: str, timeout: float) -> Operation[Outcome]:
     """Look for the outcome of a request until it is there."""
     began = time.monotonic()
     while True:
@@ -140,45 +137,45 @@ def result(names: StreamNames, request_id: str, timeout: float) -> Conversation[
         yield Pause(min(max(waited * PAUSE_PART, PAUSE_MIN), PAUSE_MAX, timeout - waited))
 
 
-def workers(names: StreamNames) -> Conversation[list[Heartbeat]]:
+def workers(names: StreamNames) -> Operation[list[Heartbeat]]:
     """Read the heartbeat of every living worker."""
     keys: set[bytes] = set()
-    cursor: Word = 0
+    cursor: Argument = 0
     while True:
-        cursor, found = yield Say(("SCAN", cursor, "MATCH", names.worker("*"), "COUNT", SENT_AT_ONCE))
+        cursor, found = yield Execute(("SCAN", cursor, "MATCH", names.worker("*"), "COUNT", SENT_AT_ONCE))
         keys.update(found)
         if int(cursor) == 0:
             break
     beats: list[Heartbeat] = []
     for some in _batches(sorted(keys)):
-        hashes = yield SayAll(tuple(("HGETALL", key) for key in some))
+        hashes = yield Pipeline(tuple(("HGETALL", key) for key in some))
         beats += [beat for fields in hashes if fields and (beat := _heartbeat(fields))]
     return beats
 
 
-def patiently(
-    said: Callable[[], Conversation[Result]], *, outage: Outage, stopped: Callable[[], bool], max_seconds: float
-) -> Conversation[Result]:
-    """Hold a conversation again until the server is there, with capped and jittered pauses.
+def retrying(
+    operation: Callable[[], Operation[Result]], *, outage: Outage, stopped: Callable[[], bool], max_seconds: float
+) -> Operation[Result]:
+    """Run an operation again until the server is available, with capped and jittered pauses.
 
-    The conversation must be one that may be held twice.
+    The operation must be idempotent.
     """
-    ceiling = 0.05
+    failures = 0
     while True:
         try:
-            reply = yield from said()
+            reply = yield from operation()
         except StreamUnavailable as error:
             if stopped():
                 raise
             outage.away(error)
-            yield Pause(random.uniform(0, ceiling))  # noqa: S311 - jitter, not cryptography
-            ceiling = min(2 * ceiling, max_seconds)
+            failures += 1
+            yield Pause(backoff(failures, first=0.05, longest=max_seconds, least=0.0))
         else:
             outage.back()
             return reply
 
 
-def _adding(names: StreamNames, request: SignalRequest) -> Command:
+def _xadd(names: StreamNames, request: SignalRequest) -> Command:
     return ("XADD", names.requests, "*", *(text for pair in encode(request).items() for text in pair))
 
 

@@ -2,8 +2,8 @@ import pytest
 import structlog
 
 from contracts import StreamNames
-from worker.client import conversations
-from worker.client.conversations import Pause, Say
+from worker.client import protocol
+from worker.client.protocol import Execute, Pause
 from worker.errors import RequestTimeout, StreamUnavailable
 from worker.retry import Outage
 
@@ -11,7 +11,7 @@ from worker.retry import Outage
 def test_looks_for_an_outcome_grow_ever_rarer(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    waiting = conversations.result(StreamNames(), "r-1", 60.0)
+    waiting = protocol.result(StreamNames(), "r-1", 60.0)
     pauses = []
 
     def wait():
@@ -39,10 +39,10 @@ def test_outage_is_waited_out_with_capped_pauses():
 
     def failing():
         tries.append(1)
-        yield Say(("PING",))
+        yield Execute(("PING",))
         return "done"
 
-    waiting = conversations.patiently(failing, outage=Outage("test"), stopped=lambda: False, max_seconds=0.4)
+    waiting = protocol.retrying(failing, outage=Outage("test"), stopped=lambda: False, max_seconds=0.4)
     pauses, step = [], next(waiting)
     with structlog.testing.capture_logs() as logs:
         while len(tries) < 40:
@@ -62,9 +62,9 @@ def test_outage_is_waited_out_with_capped_pauses():
 
 def test_outage_is_not_waited_out_after_stopping():
     def failing():
-        yield Say(("PING",))
+        yield Execute(("PING",))
 
-    waiting = conversations.patiently(failing, outage=Outage("test"), stopped=lambda: True, max_seconds=0.4)
+    waiting = protocol.retrying(failing, outage=Outage("test"), stopped=lambda: True, max_seconds=0.4)
     next(waiting)
 
     with pytest.raises(StreamUnavailable):
@@ -72,7 +72,7 @@ def test_outage_is_not_waited_out_after_stopping():
 
 
 def test_redriven_request_between_two_looks_has_no_outcome_yet():
-    looking = conversations.outcome(StreamNames(), "r-1")
+    looking = protocol.outcome(StreamNames(), "r-1")
     next(looking)
     looking.send([b"rejected", b"signals:rejections", b"1-1"])
     looking.send([])

@@ -1,13 +1,17 @@
--- Give an entry back to the group: at once when a worker leaves, after a pause when its processing raised.
+-- Nack an entry: claimable at once when a worker leaves, after a pause when its processing raised.
 --
--- KEYS[1] stream of requests   KEYS[2] hash of the request id
--- ARGV[1] group   ARGV[2] consumer   ARGV[3] entry id
--- ARGV[4] idle milliseconds to set: the lease = claimable now, the lease less a pause = claimable after the pause
--- ARGV[5] delivery count to set
--- ARGV[6] last error, '' = none   ARGV[7] milliseconds to remember it
+-- KEYS[1] requests     stream of requests
+-- KEYS[2] request      hash of the request id
+-- ARGV[1] group        consumer group
+-- ARGV[2] consumer     name of the consumer
+-- ARGV[3] entry_id     entry of the request
+-- ARGV[4] idle_ms      idle milliseconds to set: the lease = claimable now, less = claimable later
+-- ARGV[5] deliveries   delivery count to set
+-- ARGV[6] error        last error, '' = none
+-- ARGV[7] remember_ms  milliseconds to remember it
 --
--- Returns 1 if given back, 0 if another consumer owns the entry (nothing was written), 2 if it was cut from the stream
--- meanwhile, so that nobody can be given it; it is pending no more.
+-- Returns 1 if nacked, 0 if another consumer owns the entry (nothing was written), 2 if it was cut from the stream
+-- meanwhile, so that nobody can claim it; it is pending no more.
 local owned = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2])
 if #owned == 0 then
   return 0

@@ -9,7 +9,7 @@
 # make bench           measurements
 # make shape           sizes of modules and functions, helpers used once, classes
 # make soak            the long run under faults; SOAK='--requests 50000 --faults 500' makes it shorter
-# make mutants         small changes to pure modules, each of which a test must notice
+# make mutants         small changes to pure modules and to the server's scripts, each of which a test must notice
 # make clean           stop and remove the local servers, their data, .venv and caches; data/ and artifacts/ stay
 # PYTHON=/path/to/python picks the interpreter, 3.11 to 3.14.
 
@@ -83,6 +83,7 @@ soak:
 mutants:
 	@deploy/venv.sh dev
 	@$(python) -m tests.mutants.modules
+	@$(python) -m tests.mutants.scripts
 
 clean:
 	@if [[ -x .venv/bin/python && -d .local ]]; then .venv/bin/python -m worker demo --stop || true; fi

@@ -64,7 +64,7 @@ class Streams:
     def commit_next(self, outcome_of):
         self._stream.ensure_group()
         (entry,) = self._stream.read(1, 10)
-        assert self._results.commit(entry, outcome_of(entry)).status is CommitStatus.COMMITTED
+        assert self._results.publish(entry, outcome_of(entry)).status is CommitStatus.COMMITTED
         return entry
 
     def reject_next(self, code=RejectionCode.NO_ACTIVE_MODEL):

@@ -93,7 +93,7 @@ def test_universe_is_answered_and_names_who_was_left_out(bench, streams):
         ({"strategy": "alpha_baselin"}, RejectionCode.UNKNOWN_STRATEGY, "alpha_baselin"),
         ({"strategy": "dormant"}, RejectionCode.NO_ACTIVE_MODEL, "dormant"),
         ({"symbols": "AAPL,ZZZZ"}, RejectionCode.UNKNOWN_SYMBOL, "ZZZZ"),
-        ({"symbols": "aapl"}, RejectionCode.UNKNOWN_SYMBOL, "aapl"),
+        ({"symbols": "Aapl"}, RejectionCode.UNKNOWN_SYMBOL, "Aapl"),
         ({"symbols": ""}, RejectionCode.EMPTY_SYMBOLS, "''"),
         ({"symbols": "AAPL,AAPL"}, RejectionCode.DUPLICATE_SYMBOLS, "AAPL"),
         ({"symbols": ",".join(f"S{i}" for i in range(5001))}, RejectionCode.TOO_MANY_SYMBOLS, "5001"),

@@ -31,7 +31,7 @@ def get_alpha158_features(
     fit_end_date: Day | None = None,
     data_dir: Path | str = "data",
     *,
-    vwap_stand_in: VwapStandIn = "typical_price",
+    vwap_stand_in: VwapStandIn | None = None,
     processors: Sequence[ProcessorKind] = (),
 ) -> pd.DataFrame:
     """Return the 158 features of the latest snapshot, float32, named as Qlib names them (KMID ... VSUMD60).
@@ -40,8 +40,8 @@ def get_alpha158_features(
     last; on a missing bar in between the row is there and mostly NaN, as in Qlib. Values are raw: Qlib's Alpha158
     normalises no feature, so `fit_start_date` and `fit_end_date` have an effect only where `processors` are asked for.
 
-    Bars of T1 need not have a vwap, and Alpha158 has one feature of it (VWAP0). By default (high + low + close) / 3
-    replaces it, in all bars alike; `vwap_stand_in="none"` takes the bars' own.
+    Bars of T1 need not have a vwap, and Alpha158 has one feature of it (VWAP0). By default it is the bars' own where
+    they carry one, else (high + low + close) / 3 in all bars alike.
 
     Args:
         symbols: As in the snapshot.
@@ -50,7 +50,7 @@ def get_alpha158_features(
         fit_start_date: First day of the period that processors are fitted on.
         fit_end_date: Last day of that period.
         data_dir: Folder above `adjusted/`.
-        vwap_stand_in: `typical_price`, `close` or `none`.
+        vwap_stand_in: `typical_price`, `close` or `none`, the bars' own.
         processors: Applied in order, fitted on the fit period of these symbols; see `fit_processors`.
 
     Raises:
@@ -62,7 +62,7 @@ def get_alpha158_features(
     """
     snapshot = latest_snapshot(Path(data_dir))
     panel = load_panel(snapshot, snapshot.open_calendar(), symbols=symbols)
-    features = feature_set("alpha158", vwap_stand_in=vwap_stand_in)
+    features = feature_set("alpha158", vwap_stand_in=vwap_stand_in or ("none" if panel.has_vwap else "typical_price"))
     values, index = _rows(panel, features, start_date, end_date)
     if processors:
         if fit_start_date is None or fit_end_date is None:

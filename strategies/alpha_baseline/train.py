@@ -134,6 +134,9 @@ def train_baseline(
     panel = load_panel(ref, ref.open_calendar())
     if progress:
         progress("bars", len(ref.symbols), len(ref.symbols))
+    if panel.has_vwap and "vwap_stand_in" not in config.model_fields_set:
+        # A stand-in is for bars that have none; Qlib's VWAP0 is that of the bars.
+        config = config.model_copy(update={"vwap_stand_in": "none"})
     provenance = Provenance(version=version, calendar=calendar, git_revision=git_revision)
     trained = train(panel, config, provenance, progress=progress)
     path = save_bundle(places.artifacts_dir, trained.content)

@@ -26,6 +26,8 @@ SessionArray = NDArray[np.datetime64]
 
 #: Fields every bar has; `vwap` and `factor` stand beside them where the snapshot knows them.
 FIELDS = ("open", "high", "low", "close", "volume")
+#: Share of the bars that must know their vwap for features to use it unless something else is asked for.
+VWAP_SHARE = 0.99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,15 @@ class Panel:
     def __post_init__(self) -> None:
         index = MappingProxyType({symbol: row for row, symbol in enumerate(self.symbols)})
         object.__setattr__(self, "index", index)
+
+    @property
+    def has_vwap(self) -> bool:
+        """Return whether the bars carry a vwap: all but a hundredth of them."""
+        if "vwap" not in self.fields:
+            return False
+        present = ~np.isnan(self.fields["close"])
+        known = present & ~np.isnan(self.fields["vwap"])
+        return bool(known.sum() >= VWAP_SHARE * present.sum())
 
     def rows(self, symbols: Sequence[str]) -> IntArray:
         """Return the row of each symbol.

@@ -255,7 +255,8 @@ def _volume_units(series: Series) -> BoolArray:
 
 def _other_unit(ratios: FloatArray, least: float) -> BoolArray:
     up, down = np.log(_VOLUME_UP), np.log(_VOLUME_DOWN)
-    within = ((up[0] + np.log(_LATER) <= ratios) & (ratios <= up[1])) | ((down[0] <= ratios) & (ratios <= down[1]))
-    within[:1] &= ~((ratios[:1] > 0) & (ratios[:1] < up[0]))
+    within = (up[0] + np.log(_LATER) <= ratios) & (ratios <= up[1])
+    within |= (down[0] <= ratios) & (ratios <= down[1] - np.log(_LATER))
+    within[:1] &= (ratios[:1] >= up[0]) | (ratios[:1] <= down[1])
     beyond: BoolArray = within & (np.abs(ratios) > least)
     return beyond

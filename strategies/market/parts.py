@@ -7,7 +7,7 @@ Invariant: a part's bars are sorted by symbol and session; what is read has the 
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,11 +40,16 @@ class ManyBars:
     sessions: SessionArray
     #: Column to values `[bars]`; NaN where there is none.
     columns: Mapping[str, FloatArray]
+    #: Symbol to its place; made from `symbols`.
+    index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", {symbol: row for row, symbol in enumerate(self.symbols)})
 
     def of(self, symbol: str) -> tuple[SessionArray, dict[str, FloatArray]]:
         """Return one symbol's sessions and columns; empty where it has no bars here."""
-        row = int(np.searchsorted(self.symbols, symbol)) if self.symbols else 0
-        if row == len(self.symbols) or self.symbols[row] != symbol:
+        row = self.index.get(symbol)
+        if row is None:
             return self.sessions[:0], {name: values[:0] for name, values in self.columns.items()}
         chosen = slice(int(self.bounds[row]), int(self.bounds[row + 1]))
         return self.sessions[chosen], {name: values[chosen] for name, values in self.columns.items()}

@@ -105,6 +105,16 @@ def newest_first(data_dir: Path) -> Iterator[SnapshotRef]:
     return (open_snapshot(folder) for folder in reversed(_complete_folders(data_dir)))
 
 
+def last_of_day(data_dir: Path, day: date) -> SnapshotRef | None:
+    """Return the last revision of a run date; None: there is no complete snapshot of it.
+
+    Raises:
+        DataError: Its manifest is unreadable.
+    """
+    folders = [one for one in _complete_folders(data_dir) if one.name.partition(".")[0] == day.isoformat()]
+    return open_snapshot(folders[-1]) if folders else None
+
+
 def latest_snapshot(data_dir: Path) -> SnapshotRef:
     """Return the complete snapshot of the latest run date.
 

@@ -16,7 +16,7 @@ from tempfile import mkdtemp
 from strategies.errors import DataError
 from strategies.files import sync
 from strategies.market.manifest import NAME, Manifest
-from strategies.market.snapshots import adjusted_dir, list_snapshots
+from strategies.market.snapshots import adjusted_dir, last_of_day
 
 
 def quarantine_dir(data_dir: Path) -> Path:
@@ -33,10 +33,9 @@ def placed(data_dir: Path, manifest: Manifest) -> tuple[Manifest, bool]:
     target = adjusted_dir(data_dir) / manifest.run_date.isoformat()
     if target.exists() and not (target / NAME).is_file():
         raise DataError(f"{target}: exists without a manifest, so it is no snapshot of this command; remove it")
-    before = [one for one in list_snapshots(data_dir) if one.manifest.run_date == manifest.run_date]
-    if not before:
+    last = last_of_day(data_dir, manifest.run_date)
+    if last is None:
         return manifest, True
-    last = before[-1]
     if _same(last.manifest, manifest):
         return last.manifest, False
     lineage = dict(manifest.lineage) or {"kind": "revision", "parent": last.id, "folder": last.path.name}

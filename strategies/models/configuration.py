@@ -153,7 +153,7 @@ class TrainingConfig(BaseModel):
     strategy: StrategyName = "alpha_baseline"
     #: A shipped one, or the path of a YAML or TOML file with one's own, relative to the configuration's file.
     feature_set: Annotated[str, Field(pattern=FEATURE_SET_PATTERN, max_length=1024)] = "alpha158"
-    #: Expression that replaces `$vwap`: `none` where the snapshot's bars have it.
+    #: Expression that replaces `$vwap`. Unless it is stated, `none` where the snapshot's bars carry one.
     vwap_stand_in: VwapStandIn = "typical_price"
     #: In which types features are computed; `qlib` = as Qlib does.
     precision: Literal["qlib", "float64"] = "qlib"

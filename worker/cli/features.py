@@ -60,7 +60,10 @@ def compute(
     data_dir: DataDir = None,
     snapshot: Annotated[str | None, typer.Option(help="Id or run date; default the latest.")] = None,
     output: Annotated[Path | None, typer.Option(help="A .parquet or .csv file; default a table on stdout.")] = None,
-    vwap_stand_in: StandIn = "typical_price",
+    vwap_stand_in: Annotated[
+        str | None,
+        typer.Option(help="For $vwap: typical_price, close or none; default the bars' own where they have it."),
+    ] = None,
     precision: Precision = "qlib",
     *,
     as_json: Json = False,
@@ -79,9 +82,11 @@ def compute(
         refuse("compute takes --output or --json, one of them")
     folder = settings_of(data_dir=data_dir).data_dir
     with _failures():
-        features = feature_set_of(name, vwap_stand_in, precision)
+        features = feature_set_of(name, vwap_stand_in or "typical_price", precision)
         ref = find_snapshot(folder, snapshot) if snapshot else latest_snapshot(folder)
         panel = load_panel(ref, ref.open_calendar(), symbols=symbols or None)
+        if panel.has_vwap and vwap_stand_in is None:
+            features = feature_set_of(name, "none", precision)
         frame = _frame(features, panel, _day(first, "--from"), _day(last, "--to"))
     if output is None:
         _print(frame, as_json=as_json)

@@ -102,3 +102,19 @@ def test_stand_in_for_vwap_changes_one_column(data_dir):
     changed = [name for name in typical.columns if not typical[name].equals(close[name])]
     assert changed == ["VWAP0"]
     assert (close["VWAP0"] == 1).all()
+
+
+def test_vwap_of_the_bars_is_used_where_they_carry_one(tmp_path):
+    bars = {name: make_bars(seed=seed, sessions=120, vwap=True) for seed, name in enumerate(("A", "B"))}
+    for frame in bars.values():
+        frame["vwap"] = frame["low"] * 0.25 + frame["high"] * 0.75
+    write_snapshot(tmp_path / "data", bars)
+
+    frame = get_alpha158_features(["A"], "2013-03-01", "2013-03-28", data_dir=tmp_path / "data")
+
+    own = bars["A"].set_index("date").loc["2013-03-01":"2013-03-28"]
+    np.testing.assert_allclose(frame["VWAP0"].to_numpy(), (own["vwap"] / own["close"]).to_numpy(), rtol=1e-6)
+    typical = get_alpha158_features(
+        ["A"], "2013-03-01", "2013-03-28", data_dir=tmp_path / "data", vwap_stand_in="typical_price"
+    )
+    assert (typical["VWAP0"] != frame["VWAP0"]).all()

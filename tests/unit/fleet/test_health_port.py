@@ -55,6 +55,17 @@ def test_reasons_come_one_json_line_each(port, verdict):
     ]
 
 
+def test_remark_is_a_line_of_its_own_and_changes_no_status(verdict):
+    remarks = (Reason("snapshot_refused", "half the universe is missing"),)
+    status, _, body = pages(Liveness(dict, dict), verdict, CollectorRegistry(), lambda: remarks)["/readyz"]()
+
+    assert status == 200
+    assert [json.loads(line) for line in body.splitlines()] == [
+        {"status": "ready"},
+        {"remark": "snapshot_refused", "detail": "half the universe is missing"},
+    ]
+
+
 def test_unknown_path_names_the_known_ones(port):
     assert ask(port.port, "/") == (404, "/livez, /readyz, /metrics\n")
 

@@ -31,8 +31,7 @@ from worker.fleet.watchdog import EntriesInFlight, ShutdownWatchdog
 from worker.lifecycle.candidates import Candidates
 from worker.lifecycle.control import ControlListener
 from worker.lifecycle.failure_reporter import FailureReporter, PeerHeartbeats
-from worker.lifecycle.last_known_good import LastKnownGood
-from worker.lifecycle.loader import ModelSources
+from worker.lifecycle.loader import ModelSources, sources_of
 from worker.lifecycle.reconciler import Reconciler
 from worker.registry.registry import Registry
 from worker.retry import Outage, RetryPolicy
@@ -118,10 +117,14 @@ class _Builder:
         intake = self._intake(stream)
         candidates = Candidates(self._slots, self._shadows, sources, limit=self._settings.shadow_candidates)
         reconciler = self._reconciler(sources, candidates)
-        control, janitor, drift = self._control(reconciler), self._janitor(), self._drift()
+        control, janitor, settings = self._control(reconciler), self._janitor(), self._settings
+        drift = DriftWatch(self._slots, sessions=settings.drift_sessions, alarm_psi=settings.drift_alarm_psi)
         status = self._status(stream, candidates, reconciler, control, janitor, drift)
         heartbeat = self._heartbeat(status)
-        guards: tuple[Service, ...] = (self._watchdog(intake), heartbeat)
+        guards: tuple[Service, ...] = (
+            ShutdownWatchdog(self._entries_in_flight("departure", intake), self._shutdown),
+            heartbeat,
+        )
         if pipe is not None:
             guards = (LivenessPipe(pipe, status.liveness, self._shutdown), *guards)
         return Parts(
@@ -140,7 +143,12 @@ class _Builder:
             loops=(
                 control,
                 self._shadow(candidates),
-                self._janitor_thread(janitor),
+                JanitorThread(
+                    janitor,
+                    self._retry("janitor"),
+                    self._shutdown,
+                    interval_seconds=settings.janitor_interval_seconds,
+                ),
                 DriftThread(drift, self._shutdown),
             ),
         )
@@ -269,14 +277,6 @@ class _Builder:
             interval_seconds=settings.janitor_interval_seconds,
         )
 
-    def _janitor_thread(self, janitor: Janitor) -> JanitorThread:
-        interval = self._settings.janitor_interval_seconds
-        return JanitorThread(janitor, self._retry("janitor"), self._shutdown, interval_seconds=interval)
-
-    def _drift(self) -> DriftWatch:
-        settings = self._settings
-        return DriftWatch(self._slots, sessions=settings.drift_sessions, alarm_psi=settings.drift_alarm_psi)
-
     def _status(
         self,
         stream: RequestStream,
@@ -327,9 +327,6 @@ class _Builder:
             beat_seconds=self._settings.heartbeat_seconds,
             lease_ms=self._settings.lease_ms,
         )
-
-    def _watchdog(self, intake: Intake) -> ShutdownWatchdog:
-        return ShutdownWatchdog(self._entries_in_flight("departure", intake), self._shutdown)
 
     def _entries_in_flight(self, role: str, intake: Intake) -> EntriesInFlight:
         lease_ms = self._settings.lease_ms
@@ -396,16 +393,4 @@ def limits_of(settings: Settings) -> Limits:
         max_deliveries=settings.max_deliveries,
         max_entry_bytes=settings.max_entry_bytes,
         max_symbols=settings.max_symbols,
-    )
-
-
-def sources_of(settings: Settings, calendar: SessionCalendar) -> ModelSources:
-    """Return where bundles and bars are."""
-    return ModelSources(
-        artifacts_dir=settings.artifacts_dir,
-        data_dir=settings.data_dir,
-        calendar=calendar,
-        allow_unproven=settings.allow_unproven,
-        cache=LastKnownGood(settings.local_dir / "proven" / settings.namespace),
-        serve_from_cache=settings.serve_from_cache,
     )

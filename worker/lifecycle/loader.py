@@ -17,6 +17,7 @@ from strategies.models.bundle import Bundle
 from strategies.models.bundle_store import fetched_path, load_bare_model, load_bundle
 from worker.lifecycle.last_known_good import LastKnownGood
 from worker.registry.models import ModelRef
+from worker.settings import Settings
 
 
 class UnprovenRefused(BundleError):
@@ -51,6 +52,18 @@ class ModelSources:
         bundle = prove(ref, self.artifacts_dir, allow_unproven=self.allow_unproven)
         require_calendar(bundle, self.calendar.name)
         return bundle
+
+
+def sources_of(settings: Settings, calendar: SessionCalendar) -> ModelSources:
+    """Return where bundles and bars are."""
+    return ModelSources(
+        artifacts_dir=settings.artifacts_dir,
+        data_dir=settings.data_dir,
+        calendar=calendar,
+        allow_unproven=settings.allow_unproven,
+        cache=LastKnownGood(settings.local_dir / "proven" / settings.namespace),
+        serve_from_cache=settings.serve_from_cache,
+    )
 
 
 def require_calendar(bundle: Bundle, here: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import tempfile
 
+import hypothesis
 import pytest
 import structlog
 
@@ -29,6 +30,10 @@ from worker.embedded.processes import reap_all
 # A shell ignores SIGINT for what it runs in the background, and children inherit that: Ctrl-C could not be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A test asserts no time: on a busy machine the 200 ms that hypothesis allows for an example are soon over.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 # The tracebacks that structlog would print take a tenth of a second each, with every local variable.
 _plainly = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)

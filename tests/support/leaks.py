@@ -58,12 +58,16 @@ class Belongings:
 
 def left_since(before: Belongings) -> list[str]:
     """Return what a test left, once nothing of it is about to end."""
-    reap_all()  # a server that its stack ended is a zombie until then
-    if not Belongings.now().left(before):
+
+    def left() -> list[str]:
+        reap_all()  # a process that was ended is a zombie until then
+        return Belongings.now().left(before)
+
+    if not left():
         return []
     gc.collect()  # what the traceback of an expected error refers to
-    wait_until(lambda: not Belongings.now().left(before), _SETTLING_SECONDS)
-    return Belongings.now().left(before)
+    wait_until(lambda: not left(), _SETTLING_SECONDS)
+    return left()
 
 
 def lasting_keys(client: "redis.Redis", namespace: str) -> list[str]:

@@ -194,9 +194,12 @@ def prediction_psi(reference: Distribution, finite: FloatArray) -> float:
 
 
 def _by_chance(bundle: Bundle, sessions: int) -> float | None:
-    """Return what the bundle states for the longest stretch that is no longer: PSI falls with length."""
+    """Return what the bundle states for the longest stretch that is no longer, brought to this length.
+
+    The PSI of a sample against its own distribution falls as one over its size.
+    """
     stated = (bundle.manifest.chance_psi if bundle.manifest else None) or ()
-    found = [each.psi for each in stated if each.sessions <= sessions]
+    found = [each.psi * each.sessions / sessions for each in stated if each.sessions <= sessions]
     return found[-1] if found else None
 
 

@@ -104,6 +104,7 @@ def words_of():
         "control resume": (("--wait", "--timeout", "60"), 0),
         "data list": ((), 0),
         "data check": ((), 0),
+        "data rules": ((), 0),
         "features hash": (("alpha158",), 0),
         "features compute": (("alpha158", *SYMBOLS), 0),
         "models status": ((), 0),
@@ -128,7 +129,8 @@ def words_of():
 
 #: Verbs that change what others show, or need what is not here; their output is a sentence and tested beside them.
 ELSEWHERE = {
-    "train", "report", "data import", "models register", "models fetch", "models activate", "models rollback",
+    "train", "report", "data import", "data append", "data correct", "data diff",
+    "models register", "models fetch", "models activate", "models rollback",
     "models deactivate", "models fail", "models retry", "models canary", "local up", "local env", "control drain",
 }  # fmt: skip
 

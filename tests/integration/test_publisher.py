@@ -240,7 +240,7 @@ def test_frozen_database_does_not_keep_a_publisher_from_stopping(private_servers
 def test_publisher_without_any_server_stops_at_once():
     options = PublisherOptions(backoff_max_seconds=3600)
     with Publisher("postgresql://x@127.0.0.1:1/x", "redis://127.0.0.1:1", StreamNames(), options) as publisher:
-        publisher._backoff._tries = 20
+        publisher._failures = 20
         thread = threading.Thread(target=publisher.run)
         thread.start()
 

@@ -71,7 +71,7 @@ def test_symbols_are_taken_as_on_the_stream_too(ask, typed):
 
 @pytest.mark.usefixtures("worker")
 def test_symbols_in_another_case_are_proposed(ask):
-    shown = ask("aapl,IBM", "--wait")
+    shown = ask("Aapl,IBM", "--wait")
 
     assert shown.exit_code == ExitCode.REJECTED
     assert "did you mean AAPL?" in shown.stdout

@@ -73,7 +73,7 @@ def test_script_survives_a_flushed_cache(client, namespace):
 
 
 def test_errors_of_several_commands_at_once_are_ours_too(client, namespace):
-    client.set(f"{namespace}:text", "x")
+    client.set(f"{namespace}:text", "x", ex=60)
 
     with client.pipeline(transaction=False) as pipe:
         pipe.xadd(f"{namespace}:text", {"a": "b"})

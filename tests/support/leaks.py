@@ -23,6 +23,8 @@ from worker.transport.client import text_of
 
 #: Time for what is about to end: a killed process that its parent has not reaped, a socket whose peer has left.
 _SETTLING_SECONDS = 5.0
+#: joblib starts one beside a process that used its pool, for as long as that process lives.
+_TRACKER = "resource_tracker"
 _ROOT = Path(__file__).parents[2]
 _PROC = Path("/proc")
 #: Kept for ever: the positions that a gateway has reached, and which groups were reported to be behind.
@@ -42,8 +44,9 @@ class Belongings:
         """Return what there is now."""
         servers = {server.pid for server in fork_servers()}
         children = {*_children(os.getpid())} - servers
+        children = {pid for pid in children.union(*map(_children, servers)) if _TRACKER not in _command(pid)}
         return cls(
-            frozenset(children.union(*map(_children, servers))),
+            frozenset(children),
             frozenset(_sockets()),
             frozenset(_files()),
         )

@@ -33,7 +33,8 @@ def drift(
 ) -> None:
     """Show the drift of the prediction and of each feature against the version's training rows.
 
-    JSON: strategy, version, bundle_sha256, snapshot_id, first, last, sessions, symbols, rows, prediction, features.
+    JSON: strategy, version, bundle_sha256, snapshot_id, first, last, sessions, symbols, rows, prediction, chance_psi,
+    features.
 
     Example: signal-worker models drift alpha_baseline --fail-above 0.25
     """

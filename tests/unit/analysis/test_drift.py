@@ -325,11 +325,12 @@ def stating(bundle, *records):
     return dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"chance_psi": records}))
 
 
-def test_report_takes_the_longest_stated_stretch_that_is_no_longer(bundle, panel):
+def test_chance_is_that_of_the_longest_stated_stretch_by_length(bundle, panel):
     stated = [ChancePsiRecord(sessions=sessions, stretches=9, psi=psi) for sessions, psi in ((5, 0.9), (20, 0.5))]
 
-    assert measure_drift(stating(bundle, *stated), panel, 30).chance_psi == 0.5
-    assert measure_drift(stating(bundle, *stated), panel, 19).chance_psi == 0.9
+    assert measure_drift(stating(bundle, *stated), panel, 20).chance_psi == 0.5
+    assert measure_drift(stating(bundle, *stated), panel, 40).chance_psi == 0.25
+    assert measure_drift(stating(bundle, *stated), panel, 15).chance_psi == pytest.approx(0.3)
     assert measure_drift(stating(bundle, *stated), panel, 4).chance_psi is None
     assert measure_drift(stating(bundle), panel, 20).chance_psi is None
 

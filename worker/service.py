@@ -6,7 +6,7 @@ Invariant: a thread that dies keeps its error and stops the worker; nothing that
 """
 
 import threading
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import structlog
 
@@ -16,21 +16,38 @@ from worker.shutdown import Shutdown
 _log = structlog.get_logger()
 
 
-class Service(threading.Thread):
-    """One thread of a worker: it serves until the worker stops, or dies of what it raises."""
+class Service(ABC):
+    """One thread of a worker: it serves until the worker stops, or dies of what it raises.
+
+    It has a thread and is none: the private names of `threading.Thread` differ between versions of Python, and a method
+    of the same name would replace them or be replaced.
+    """
 
     def __init__(self, name: str, shutdown: Shutdown) -> None:
         """Take the thread's name in logs and reasons."""
-        super().__init__(name=name, daemon=True)
+        self.name = name
         self._shutdown = shutdown
+        self._thread = threading.Thread(target=self.run, name=name, daemon=True)
         #: What it died of; None: it lives, or ended as it should.
         self.error: Exception | None = None
+
+    def start(self) -> None:
+        """Begin to serve, once."""
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended, at most for a time in seconds."""
+        self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Return whether the thread serves."""
+        return self._thread.is_alive()
 
     @abstractmethod
     def serve(self) -> None:
         """Work until the worker stops."""
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027 - most services need nothing more than the Shutdown
         """End this thread; most end by the worker's `Shutdown` and need nothing more."""
 
     def run(self) -> None:

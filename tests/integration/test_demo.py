@@ -114,7 +114,7 @@ def test_every_line_that_a_kept_demo_prints_can_be_pasted(folder):
     finally:
         shell.close()
 
-    assert len(pasted) == 13
+    assert len(pasted) == 14
     assert "alive" in pasted["# is it alive?"]
     assert "signal_worker_" in pasted["# what does it measure?"]
     assert "serving" in pasted["# who serves what?"]

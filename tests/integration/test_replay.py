@@ -14,12 +14,12 @@ from tests.support.models import make_bare_model
 from tests.support.published import Press, command_line
 from tests.support.serving import NOW, put_hash
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
-from worker.app import code_version
 from worker.cli._common import ExitCode
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.operations.archive import Archive, archive_stream
 from worker.registry.registry import Registry
+from worker.runtime import code_version
 from worker.serving.slots import ActiveBundle
 
 #: The UTC day that vectors are published on, unless a test says otherwise.

@@ -30,7 +30,7 @@ def test_page_of_the_test_period_is_below_the_artifacts(world):
     assert "Mean rank IC is" in done.stdout
     assert f"{page} (0." in done.stdout
     assert page.read_bytes().startswith(b"<!DOCTYPE html>")
-    assert b"14 of 14 figures" in page.read_bytes()
+    assert b"18 of 18 figures" in page.read_bytes()
     assert [path.name for path in page.parent.iterdir()] == ["v1.html"]
 
 

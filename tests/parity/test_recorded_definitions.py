@@ -6,7 +6,7 @@ import pytest
 
 from strategies.errors import ExpressionError
 from strategies.expressions.feature_sets import feature_set
-from strategies.expressions.graph import Meaning, build
+from strategies.expressions.graph import Semantics, build
 from tests.parity.expressions import typed
 from tests.parity.recording import RECORDINGS
 
@@ -38,5 +38,5 @@ def test_operators_have_the_type_qlib_gives(expression):
 
 
 def our_type(expression):
-    graph = build([("column", expression)], Meaning())
+    graph = build([("column", expression)], Semantics())
     return graph.nodes[graph.roots[0]].kind

@@ -5,7 +5,8 @@ import pytest
 from contracts.codec import decode
 from contracts.control import ControlEvent, ControlType
 from worker.registry.outbox import OutboxEvent
-from worker.registry.publisher import _Backoff
+from worker.registry.publisher import FIRST_PAUSE_SECONDS
+from worker.retry import backoff
 
 
 def make_event(**changes):
@@ -40,12 +41,9 @@ def test_event_without_reason_has_no_such_field():
     assert fields["at"] == "2026-01-02T03:04:05Z"
 
 
-def test_backoff_doubles_up_to_its_limit_and_starts_again():
-    backoff = _Backoff(2.0)
+def test_pauses_double_up_to_their_limit():
+    pauses = [backoff(tries, first=FIRST_PAUSE_SECONDS, longest=2.0) for tries in range(1, 41)]
 
-    pauses = [backoff.next_seconds() for _ in range(40)]
-
-    assert all(0.05 <= pause <= 2.0 for pause in pauses)
+    assert all(FIRST_PAUSE_SECONDS / 2 <= pause <= 2.0 for pause in pauses)
+    assert pauses[0] <= FIRST_PAUSE_SECONDS
     assert all(pause >= 1.0 for pause in pauses[5:])
-    backoff.reset()
-    assert backoff.next_seconds() <= 0.1

@@ -20,11 +20,11 @@ from tests.support.market import make_bars, write_raw, xnys
 
 DAY = date(2014, 1, 2)
 NAMES = tuple(f"S{number:02d}" for number in range(12))
-BASE = 80
+SESSIONS, BASE = 90, 80
 
 
 def frames_of(names=NAMES, *, vwap=False):
-    return {name: make_bars(seed=seed, sessions=90, vwap=vwap) for seed, name in enumerate(names)}
+    return {name: make_bars(seed=seed, sessions=SESSIONS, vwap=vwap) for seed, name in enumerate(names)}
 
 
 def session(frames, *rows):
@@ -80,7 +80,7 @@ def assert_same(one, other):
 
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    st.lists(st.integers(1, 3), min_size=1, max_size=4).filter(lambda steps: sum(steps) <= SESSIONS - BASE),
     st.booleans(),
     st.sets(st.sampled_from(NAMES[1:]), max_size=2),
     st.integers(0, 2**31),

@@ -206,7 +206,7 @@ def _weekly(definition: Mapping[str, Any], first: date, last: date) -> SessionAr
     names = [str(name).lower()[:3] for name in definition.get("weekdays", ())]
     if not names or not set(names) <= set(WEEKDAYS):
         raise DataError(f"a calendar without a base needs weekdays, of {', '.join(WEEKDAYS)}; they were {names}")
-    days = np.arange(np.datetime64(first, "D"), np.datetime64(last, "D") + 1)
+    days = np.arange(np.datetime64(first, "D"), np.datetime64(last, "D") + np.timedelta64(1, "D"))
     # Day 0 of the epoch was a Thursday.
     chosen: SessionArray = days[np.isin((days.astype(np.int64) + 3) % 7, [WEEKDAYS.index(name) for name in names])]
     return chosen

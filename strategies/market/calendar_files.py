@@ -99,7 +99,7 @@ def definition_of_dates(name: str, dates: SessionArray, *, zone: str, close: str
     if len(days) < 10:  # noqa: PLR2004 - two weeks
         raise DataError(f"{len(days)} days are too few to make the calendar {name} of, 10 are needed")
     weekday = (days.astype(np.int64) + 3) % 7
-    span = np.arange(days[0], days[-1] + 1)
+    span = np.arange(days[0], days[-1] + np.timedelta64(1, "D"))
     all_weekdays = (span.astype(np.int64) + 3) % 7
     share = np.bincount(weekday, minlength=7) / np.maximum(np.bincount(all_weekdays, minlength=7), 1)
     chosen = np.flatnonzero(share > WEEKLY_SHARE)

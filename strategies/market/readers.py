@@ -215,7 +215,7 @@ def read_days(column: pa.ChunkedArray, calendar: SessionCalendar) -> Times:
         whole = column.cast(pa.int64(), safe=False).fill_null(0).to_numpy()
         times = read_day_numbers(whole, known & np.isfinite(floats.to_numpy()), calendar)
         broken = np.flatnonzero(known & (floats.to_numpy() != np.floor(floats.to_numpy())))
-        times.days[broken] = np.datetime64("NaT")
+        times.days[broken] = np.datetime64("NaT", "D")
         times.unreadable.update({int(row): str(column[int(row)].as_py()) for row in broken})
         return times
     try:

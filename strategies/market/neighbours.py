@@ -241,7 +241,10 @@ def _volume_units(series: Series) -> BoolArray:
         before = before[~np.isnan(before)]
         if row < blocked or len(before) < _MEDIAN_BARS:
             continue
-        usual, spread = float(np.median(before[-_MEDIAN_BARS:])), max(float(np.std(before)), _LEAST_SPREAD)
+        usual = float(np.median(before[-_MEDIAN_BARS:]))
+        if not _other_unit(volume[row : row + 1] - usual, 0.0)[0]:
+            continue  # as most: a block that does not begin here needs no look at all that follows
+        spread = max(float(np.std(before)), _LEAST_SPREAD)
         ratios = volume[row:] - usual
         # The shares of a split are traded in its ratio.
         split = abs(np.log(series.close[row] / series.close[row - 1]) + ratios[0]) < abs(ratios[0]) / 2

@@ -55,7 +55,8 @@ def test_judge_sees_vectors_of_another_model_and_a_worker_that_receives_nothing(
     outcome, verdict = run(private_servers, folder, plan)
 
     assert outcome.converged_seconds is None
-    share = verdict.answered // 4
+    # Of four stamps in turn; a worker that takes over begins the turns anew, so that each may have one less.
+    share = verdict.answered // 4 - 1
     assert share >= 3
     for fault, stamps in {"unknown": 2, "mislabelled": 2, "different": 3}.items():
         assert len(verdict.faults[fault]) >= share * stamps, fault

@@ -119,7 +119,7 @@ class _Walk:
     def starts_in_other_unit(self) -> bool:
         """Return whether most rows are of another unit than the first ones: then those are the wrong ones."""
         mixed = self._flags["unit_mixup"]
-        return bool(mixed.sum() > max((~self._bad).sum(), _START_ROWS))
+        return int(mixed.sum()) > max(int((~self._bad).sum()), _START_ROWS)
 
     def restart(self) -> None:
         """Take the level of the later rows as the right one."""

@@ -161,7 +161,7 @@ def _joined(place: NDArray[np.intp]) -> NDArray[np.intp]:
     counts = np.bincount(place)
     bin_of, current, rows = np.zeros(len(counts), dtype=np.intp), 0, 0
     for index, count in enumerate(counts):
-        bin_of[index], rows = current, rows + count
+        bin_of[index], rows = current, rows + int(count)
         if rows >= MIN_BIN_ROWS:
             current, rows = current + 1, 0
     if rows:

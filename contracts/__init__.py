@@ -2,6 +2,7 @@
 
 from contracts.control import ControlEvent, ControlType, FleetEvent, FleetEventType
 from contracts.errors import ContractError
+from contracts.fields import Purpose
 from contracts.heartbeats import Heartbeat, ServedModel, StandingCandidate, WorkerState
 from contracts.rejections import Rejection, RejectionCode
 from contracts.requests import IneligiblePolicy, SignalRequest
@@ -13,6 +14,8 @@ from contracts.signals import (
     ServedAs,
     Signal,
     SignalVector,
+    UniverseKind,
+    universe_digest,
     weights_digest,
 )
 from contracts.streams import GROUP, StreamNames
@@ -30,6 +33,7 @@ __all__ = [
     "Heartbeat",
     "IneligiblePolicy",
     "PredictionKind",
+    "Purpose",
     "Rejection",
     "RejectionCode",
     "ServedAs",
@@ -39,6 +43,8 @@ __all__ = [
     "SignalVector",
     "StandingCandidate",
     "StreamNames",
+    "UniverseKind",
     "WorkerState",
+    "universe_digest",
     "weights_digest",
 ]

@@ -71,6 +71,7 @@ def _channels() -> Iterator[tuple[str, dict[str, Any]]]:
     rows: tuple[tuple[str, str, type[BaseModel], str, dict[str, str]], ...] = (
         ("requests", names.requests, SignalRequest, "receive", {"group": GROUP}),
         ("results", names.results, SignalVector, "send", {}),
+        ("probes", names.probes, SignalVector, "send", {}),
         ("rejections", names.rejections, Rejection, "send", {}),
         ("shadow", names.shadow, SignalVector, "send", {}),
         ("control", names.control, ControlEvent, "receive", {}),

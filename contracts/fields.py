@@ -8,6 +8,7 @@ Invariant: what is read back equals what was written; nothing is repaired but wh
 import re
 from collections import Counter
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer, StringConstraints
@@ -15,6 +16,15 @@ from pydantic_core import PydanticCustomError
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]{1,10}")
+
+
+class Purpose(StrEnum):
+    """What a request's vector is for."""
+
+    #: To be traded: the vector goes to results, which gateways follow.
+    TRADE = "trade"
+    #: To be looked at: the vector goes to probes alone, and no gateway applies it.
+    PROBE = "probe"
 
 
 def _symbols(value: object) -> object:
@@ -93,6 +103,8 @@ def _spell_as_of(as_of: date | datetime) -> str:
 Count = Annotated[int, Field(ge=0, le=10_000), BeforeValidator(_count)]
 #: Chosen by the producer, or the entry id of the request.
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+#: A scheduler's or a person's name: `daily-rebalance`, `ops@desk`.
+Producer = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
 Strategy = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
 #: A ticker as vendors write it: BRK.B, M&M, BRK/B, TpA; single blanks inside, no comma.

@@ -10,7 +10,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from contracts.fields import AsOf, Count, Instant, RequestId, Strategy, Symbols, TraceParent, TraceState
+from contracts.fields import (
+    AsOf,
+    Count,
+    Instant,
+    Producer,
+    Purpose,
+    RequestId,
+    Strategy,
+    Symbols,
+    TraceParent,
+    TraceState,
+)
 
 
 class IneligiblePolicy(StrEnum):
@@ -35,6 +46,10 @@ class SignalRequest(BaseModel):
     #: Exactly one outcome is published for it; absent on the stream: the entry's id.
     request_id: RequestId
     strategy: Strategy
+    #: Absent: `trade`.
+    purpose: Purpose | None = None
+    #: Who asks, as gateways know it: a gateway may follow the requests of some producers alone.
+    producer: Producer | None = None
     #: Absent: the universe that the strategy's model was trained on.
     symbols: Symbols | None = None
     #: Absent: the latest complete session.

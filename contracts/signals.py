@@ -1,13 +1,13 @@
 """What gateways read: target weights and where they came from.
 
-Owns: `SignalVector` and what it is made of, and the digest of a vector's weights.
+Owns: `SignalVector` and what it is made of, the digests of a vector's weights and of a universe.
 Must not know: how predictions and weights are made.
 Invariant: frozen; a full vector replaces the book; readers tolerate fields they do not know.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -18,6 +18,8 @@ from contracts.fields import (
     AsOf,
     Digest,
     Instant,
+    Producer,
+    Purpose,
     RequestId,
     Sentence,
     Strategy,
@@ -48,6 +50,15 @@ class ServedAs(StrEnum):
     CANARY = "canary"
     #: A version in testing beside the one that answered; on the shadow stream alone, never traded.
     SHADOW = "shadow"
+
+
+class UniverseKind(StrEnum):
+    """Where the symbols of a vector come from."""
+
+    #: The request named none: the universe that the model was trained on.
+    MODEL = "model"
+    #: The request named them.
+    NAMED = "named"
 
 
 class Signal(BaseModel):
@@ -112,6 +123,10 @@ class SignalVector(BaseModel):
     v: Literal["1"] = "1"
     request_id: RequestId
     strategy: Strategy
+    #: From the request; only a vector to `trade` may be traded.
+    purpose: Purpose = Purpose.TRADE
+    #: From the request; absent: it named nobody.
+    producer: Producer | None = None
     model_version: Version
     #: SHA-256 of the model file.
     model_sha256: Digest
@@ -141,6 +156,10 @@ class SignalVector(BaseModel):
     #: Smaller than requested where the universe is too small for both sides.
     used_top_n: Annotated[int, Field(ge=0)]
     used_bottom_n: Annotated[int, Field(ge=0)]
+    #: Whether the request named its symbols; absent: from a worker before the field.
+    universe: UniverseKind | None = None
+    #: `universe_digest` of all symbols asked for, those left out included; absent likewise.
+    universe_sha256: Digest | None = None
     #: SHA-256 over `weights_digest`'s text of the signals.
     weights_sha256: Digest
     #: In rank order.
@@ -168,3 +187,8 @@ def weights_digest(signals: Sequence[Signal]) -> str:
     """
     rows = [[signal.symbol, signal.predicted_return, signal.rank, signal.target_weight] for signal in signals]
     return hashlib.sha256(json.dumps(rows, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+
+
+def universe_digest(symbols: Iterable[str]) -> str:
+    """Return the SHA-256 over the symbols, sorted and joined by commas: equal for the same set in any order."""
+    return hashlib.sha256(",".join(sorted(symbols)).encode()).hexdigest()

@@ -28,6 +28,11 @@ class StreamNames:
         return f"{self.namespace}:results"
 
     @property
+    def probes(self) -> str:
+        """Stream of vectors of requests whose purpose is `probe`; never traded."""
+        return f"{self.namespace}:probes"
+
+    @property
     def rejections(self) -> str:
         """Stream of requests that could not be answered."""
         return f"{self.namespace}:rejections"

@@ -131,6 +131,8 @@ class Settings(BaseSettings):
     """Hours that requests are kept, by the server's clock; longer where a group has not acknowledged them."""
     retention_results_hours: float = Field(default=168.0, gt=0, le=87_600)
     """Hours that signal vectors are kept, and longer where a gateway's group has not acknowledged them."""
+    retention_probes_hours: float = Field(default=24.0, gt=0, le=87_600)
+    """Hours that vectors of probes are kept, at most about 10,000 of them."""
     retention_rejections_hours: float = Field(default=720.0, gt=0, le=87_600)
     """Hours that rejections are kept."""
     retention_events_hours: float = Field(default=720.0, gt=0, le=87_600)
@@ -191,7 +193,7 @@ class Settings(BaseSettings):
     @property
     def retention_hours(self) -> dict[str, float]:
         """Stream to the hours that it is kept."""
-        streams = ("requests", "results", "rejections", "events", "control", "shadow")
+        streams = ("requests", "results", "probes", "rejections", "events", "control", "shadow")
         return {stream: float(getattr(self, f"retention_{stream}_hours")) for stream in streams}
 
 

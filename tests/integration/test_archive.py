@@ -57,6 +57,16 @@ def test_entries_are_in_the_day_of_their_id(call, streams, archive, tmp_path):
     assert streams.client.xlen(streams.names.results) == 2
 
 
+def test_probes_are_kept_in_a_folder_of_their_own(call, streams, archive, tmp_path):
+    streams.client.xadd(streams.names.probes, encode(make_vector(purpose="probe")), id=f"{FIRST_MS}-0")
+
+    reports = json.loads(call("archive", "--json").stdout)
+
+    assert {report["stream"]: report["added"] for report in reports}[streams.names.probes] == 1
+    assert kept(archive) == {}
+    assert (tmp_path / "data" / "archive" / streams.names.namespace / "probes" / "2024-01-03.parquet").is_file()
+
+
 def test_archived_entry_reads_back_as_it_was_published(streams, archive):
     entry_id = publish(streams, "r-1", f"{FIRST_MS}-0", tracestate="a=1", queue_ms=0.1 + 0.2)
     archive_stream(streams.client, archive)

@@ -120,6 +120,7 @@ def test_commit_publishes_remembers_and_acknowledges(stream):
         "request_entry": entry_id,
         "worker": MINE,
         "asked_sha256": "f1",
+        "purpose": "trade",
     }
 
 

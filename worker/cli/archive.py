@@ -7,6 +7,8 @@ import typer
 from worker.cli._common import ExitCode, Json, Namespace, print_json, redis_url_of, refuse, settings_of
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from worker.operations.archive import Archived
     from worker.settings import Settings
 
@@ -17,7 +19,9 @@ def archive(
     whole: Annotated[bool, typer.Option("--whole", help="Look at every entry, not from the last day on.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add new vectors, shadow vectors and rejections to data/archive, a file a day; streams stay as they are.
+    """Add new vectors, probes, shadow vectors and rejections to data/archive, a file a day; streams stay as they are.
+
+    Probes have a folder of their own, which no evidence for a promotion is read from.
 
     JSON: a list of: stream, read, added, refused, days.
 
@@ -44,9 +48,12 @@ def _archive(settings: "Settings", *, whole: bool) -> "list[Archived]":
     from worker.transport.client import connect
 
     names = StreamNames(settings.namespace)
-    kept = ((names.results, SignalVector), (names.rejections, Rejection), (names.shadow, SignalVector))
     client = connect(redis_url_of(settings), "signal-worker:archive")
     try:
+        kept: list[tuple[str, type[BaseModel]]] = [(names.results, SignalVector), (names.rejections, Rejection)]
+        kept.append((names.shadow, SignalVector))
+        if client.exists(names.probes):
+            kept.append((names.probes, SignalVector))
         return [
             archive_stream(client, Archive(settings.data_dir, stream, model), whole=whole) for stream, model in kept
         ]

@@ -236,8 +236,8 @@ def lines_to_try(endpoints: Endpoints, settings: "Settings", worker: str, port: 
         ("what does it measure?", f"curl -s {health}/metrics"),
     ]
     return [
-        ("ask", f"{redis} XADD {names.requests} '*' strategy {STRATEGY} symbols AAPL,MSFT,IBM"),
-        ("read the last answer", f"{redis} XREVRANGE {names.results} + - COUNT 1"),
+        ("ask", f"{redis} XADD {names.requests} '*' strategy {STRATEGY} symbols AAPL,MSFT,IBM purpose probe"),
+        ("read the last answer", f"{redis} XREVRANGE {names.probes} + - COUNT 1"),
         ("read the last rejection", f"{redis} XREVRANGE {names.rejections} + - COUNT 1"),
         ("find the workers", f"{redis} --scan --pattern '{names.worker('*')}'"),
         ("read a worker's heartbeat", f"{redis} HGETALL {shlex.quote(names.worker(worker))}"),

@@ -16,7 +16,7 @@ from worker.embedded import StackNotRunning
 
 if TYPE_CHECKING:
     from worker.operations.replay.audit import ReplayFinding
-    from worker.operations.replay.published import Publications
+    from worker.operations.replay.published import Publications, Published
     from worker.settings import Settings
 
 #: Findings that an audit shows one by one.
@@ -35,19 +35,24 @@ def replay(
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Vectors of versions in testing, which nobody trades.")
     ] = False,
+    probes: Annotated[bool, typer.Option("--probes", help="Vectors of probes alone, which nobody trades.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compute a published vector again from its lineage; with --since, a sample of a period.
 
-    JSON: entry_id, found_in, request_id, strategy, model_version, served_as, as_of, outcome, differences, notes;
-    with --shadow a list of these; with --since: published, replayed, findings.
+    One vector is looked for among the results and the probes; a sample is of results unless --probes is given.
+
+    JSON: entry_id, found_in, request_id, purpose, strategy, model_version, served_as, as_of, outcome, differences,
+    notes; with --shadow a list of these; with --since: published, replayed, findings.
 
     Example: signal-worker replay --since 2026-01-01 --sample 100
     """
     if (name is None) == (since is None):
         refuse("replay takes one entry id or request id, or --since for an audit")
+    if shadow and probes:
+        refuse("--shadow and --probes name two streams; replay reads one at a time")
     settings = settings_of(namespace=namespace)
-    where = {"offline": offline, "shadow": shadow}
+    where = {"offline": offline, "shadow": shadow, "probes": probes}
     if name is not None:
         _replay_one(settings, name, where, as_json=as_json)
     elif since is not None:
@@ -62,7 +67,7 @@ def _replay_one(settings: "Settings", name: str, where: dict[str, bool], *, as_j
 
     with ExitStack() as stack:
         try:
-            published = _publications(settings, stack, **where).find_all(name)
+            published = _find(name, _publications(settings, stack, **where))
         except NotPublished as error:
             refuse(error, code=ExitCode.NOT_FOUND)
         except ArchiveUnusable as error:
@@ -87,7 +92,7 @@ def _audit(
 
     with ExitStack() as stack:
         try:
-            publications = _publications(settings, stack, **where)
+            publications = _publications(settings, stack, **where)[0]
             drawn, total = publications.sample(*period, *draw)
             vectors = list(publications.fetch(drawn))
         except (ArchiveUnusable, NotPublished) as error:
@@ -103,23 +108,44 @@ def _audit(
     _end(findings)
 
 
-def _publications(settings: "Settings", stack: ExitStack, *, offline: bool, shadow: bool) -> "Publications":
+def _find(name: str, places: "Sequence[Publications]") -> "list[Published]":
+    """Return the vectors of that name in the first place that has any.
+
+    Raises:
+        NotPublished: No place has one.
+    """
+    from worker.operations.replay.published import NotPublished
+
+    refusals = []
+    for place in places:
+        try:
+            return place.find_all(name)
+        except NotPublished as error:
+            refusals.append(str(error))
+    raise NotPublished("; ".join(dict.fromkeys(refusals)))
+
+
+def _publications(
+    settings: "Settings", stack: ExitStack, *, offline: bool, shadow: bool, probes: bool
+) -> "list[Publications]":
+    """Return where vectors are looked for, the first place first."""
     from contracts import SignalVector, StreamNames
     from worker.operations.archive import Archive
     from worker.operations.replay.published import Publications
     from worker.transport.client import connect
 
     names = StreamNames(settings.namespace)
-    archive = Archive(settings.data_dir, names.shadow if shadow else names.results, SignalVector)
+    streams = [names.shadow] if shadow else [names.probes] if probes else [names.results, names.probes]
+    archives = [Archive(settings.data_dir, stream, SignalVector) for stream in streams]
     if offline:
-        return Publications(None, names, archive, shadow=shadow)
+        return [Publications(None, names, archive) for archive in archives]
     try:
         url = redis_url_of(settings)
     except StackNotRunning as error:
         refuse(f"{error}; --offline reads the archive alone")
     client = connect(url, "signal-worker:replay")
     stack.callback(client.close)
-    return Publications(client, names, archive, shadow=shadow)
+    return [Publications(client, names, archive) for archive in archives]
 
 
 def _lineage(settings: "Settings") -> Any:  # noqa: ANN401 - imported late
@@ -150,6 +176,7 @@ def _as_json(finding: "ReplayFinding") -> dict[str, Any]:
         "entry_id": finding.published.entry_id,
         "found_in": finding.published.found_in,
         "request_id": vector.request_id,
+        "purpose": vector.purpose,
         "strategy": vector.strategy,
         "model_version": vector.model_version,
         "served_as": vector.served_as,
@@ -161,12 +188,13 @@ def _as_json(finding: "ReplayFinding") -> dict[str, Any]:
 
 
 def _show(finding: "ReplayFinding") -> None:
-    from contracts import ServedAs
+    from contracts import Purpose, ServedAs
 
     vector = finding.published.vector
     part = "" if vector.served_as is ServedAs.ACTIVE else f" ({vector.served_as.value})"
+    request = "probe" if vector.purpose is Purpose.PROBE else "request"
     print_line(
-        f"{finding.outcome.value}: entry {finding.published.entry_id} ({finding.published.found_in}), request "
+        f"{finding.outcome.value}: entry {finding.published.entry_id} ({finding.published.found_in}), {request} "
         f"{vector.request_id}, {vector.strategy} {vector.model_version}{part}, as of {vector.as_of}, "
         f"{len(vector.weights)} signals"
     )

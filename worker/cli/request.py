@@ -26,6 +26,10 @@ def request(
     request_id: Annotated[str | None, typer.Option(help="Your own id, to ask again without asking twice.")] = None,
     namespace: Namespace = None,
     *,
+    trade: Annotated[
+        bool, typer.Option("--trade", help="Ask for a vector to be traded: it goes to the results, for gateways.")
+    ] = False,
+    producer: Annotated[str | None, typer.Option(help="Who asks, for gateways that follow some producers.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Ask which features moved each prediction most.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait for the answer and show it.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 30.0,
@@ -33,13 +37,15 @@ def request(
 ) -> None:
     """Send a signal request; with --wait, show the weights or the rejection (exit code 6).
 
+    The request is a probe, whose vector no gateway applies, unless --trade is given.
+
     JSON: the signal vector or the rejection as in the contracts; without --wait: request_id.
 
     Example: signal-worker request AAPL,MSFT IBM --wait --timeout 10
     """
     from pydantic import ValidationError
 
-    from contracts import SignalVector
+    from contracts import Purpose, SignalVector
     from worker.client import SignalClient
     from worker.errors import RequestTimeout
 
@@ -47,6 +53,8 @@ def request(
     options = {"top_n": top_n, "bottom_n": bottom_n, "deadline": deadline, "on_ineligible": on_ineligible}
     # Left out where it is not asked for: workers of before the field refuse what they do not know.
     options |= {"explain": True} if explain else {}
+    purpose = Purpose.TRADE if trade else Purpose.PROBE
+    options |= {"purpose": None if trade else purpose, "producer": producer}
     with SignalClient(redis_url_of(settings), namespace=settings.namespace) as client:
         try:
             sent = client.submit(strategy, _split(symbols), as_of=as_of, request_id=request_id, **options)
@@ -60,6 +68,10 @@ def request(
     if outcome is None:
         print_json({"request_id": sent}) if as_json else typer.echo(sent)
         return
+    if isinstance(outcome, SignalVector) and outcome.purpose is not purpose:
+        # The id was taken: its one outcome answers the earlier request.
+        asked = f"request {sent} was asked before, to {outcome.purpose.value}; ask to {purpose.value} under another id"
+        refuse(asked, code=ExitCode.CONFLICT)
     if as_json:
         print_json(outcome)
     else:
@@ -101,7 +113,8 @@ def _print_vector(vector: "SignalVector") -> None:
         (signal.symbol, f"{signal.predicted_return:+.6f}", signal.rank, f"{signal.target_weight:+.4f}")
         for signal in vector.weights
     ]
-    title = f"{vector.strategy} {vector.model_version}, as of {vector.as_of}"
+    probe = " (probe)" if vector.purpose == "probe" else ""
+    title = f"{vector.strategy} {vector.model_version}, as of {vector.as_of}{probe}"
     print_table(("symbol", *right(_predicted(vector), "rank", "weight")), rows, title=title)
     about = "return from" if vector.prediction_kind == "return" else "scores, whose order alone has a meaning, for"
     print_line(f"{about} {vector.horizon}; valid until {vector.valid_until:%Y-%m-%d %H:%M} UTC")

@@ -16,7 +16,7 @@ from typing import Self
 
 import structlog
 
-from contracts import ServedAs, SignalVector, weights_digest
+from contracts import Purpose, ServedAs, SignalVector, weights_digest
 from worker.client.feeds import Delivery
 from worker.client.inbox import Disposition, Inbox, Permission
 from worker.client.synchronous import BACKOFF_MAX_SECONDS, SignalClient
@@ -30,7 +30,7 @@ FIRST_PAUSE_SECONDS, RETRY_MAX_SECONDS = 0.05, 5.0
 _ORDER_KEYS = uuid.UUID("6f1d3c52-6a0e-5d0c-9a55-1f2f0f5f7b10")
 _CLOSING_KEYS = uuid.uuid5(_ORDER_KEYS, "closing")
 
-_ALARMS = frozenset({Disposition.CONFLICT, Disposition.OVERTAKEN, Disposition.SHADOW})
+_ALARMS = frozenset({Disposition.CONFLICT, Disposition.OVERTAKEN, Disposition.SHADOW, Disposition.PROBE})
 _log = structlog.get_logger()
 
 
@@ -67,8 +67,13 @@ class GatewayOptions:
     consumer: str = "gateway"
     #: Where a gateway that never ran begins: `0` = the oldest vector kept, `$` = what comes from now on, or a position.
     from_id: str = "0"
-    #: Strategies it trades; vectors of others are acknowledged. None = all.
+    #: Strategies whose requests it follows; vectors of others are acknowledged. None = all.
     strategies: frozenset[str] | None = None
+    #: Producers whose requests it follows, as they name themselves in `producer`. None = all.
+    producers: frozenset[str] | None = None
+    #: Universes that it follows: digests as `contracts.universe_digest` computes them of the symbols asked for, or
+    #: `model` for requests that name no symbols. None = all: any vector replaces the book of its strategy.
+    universes: frozenset[str] | None = None
     #: Longest blocking read.
     block_ms: int = 2000
     #: Idle time after which vectors of the gateway's other processes are taken over; None = never.
@@ -77,6 +82,23 @@ class GatewayOptions:
     remembered_seconds: int = 30 * 86_400
     #: How long the gateway's other processes keep off a book that one of them is applying to.
     hold_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse a text where a set of names is wanted: its letters would be the names."""
+        for name in ("strategies", "producers", "universes"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} was the text {getattr(self, name)!r}, must be a set of names")  # noqa: TRY004
+
+    def unfollowed(self, vector: SignalVector) -> str:
+        """Return why this gateway does not follow a vector's request; empty: it does."""
+        if self.strategies is not None and vector.strategy not in self.strategies:
+            return f"strategy {vector.strategy} is not followed"
+        if self.producers is not None and vector.producer not in self.producers:
+            return f"producer {vector.producer or 'unnamed'} is not followed"
+        if self.universes is not None and not self.universes & {vector.universe, vector.universe_sha256}:
+            symbols = len(vector.weights) + len(vector.excluded)
+            return f"the universe of {symbols} symbols with digest {vector.universe_sha256} is not followed"
+        return ""
 
 
 class Gateway:
@@ -107,7 +129,7 @@ class Gateway:
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
             raise ValueError(f"a gateway's name has 1 to 64 letters, digits, _, . or -, was {name!r}")
         chosen = options or GatewayOptions()
-        self._apply, self._strategies, self._stop = apply, chosen.strategies, stop or threading.Event()
+        self._apply, self._options, self._stop = apply, chosen, stop or threading.Event()
         self._commands = connect(client.redis_url, f"gateway:{name}")
         self._inbox = Inbox(
             self._commands,
@@ -169,16 +191,9 @@ class Gateway:
     def take(self, delivery: Delivery) -> Disposition:
         """Decide about one vector, apply it where it is due, and record that."""
         vector = delivery.vector
-        if self._strategies is not None and vector.strategy not in self._strategies:
+        if refused := self._refused(vector):
             self._feed.ack(delivery)
-            return self._note(delivery, Disposition.IGNORED, "")
-        if vector.served_as is ServedAs.SHADOW:
-            self._feed.ack(delivery)
-            return self._note(delivery, Disposition.SHADOW, f"computed by {vector.model_version}, never to be traded")
-        actual = weights_digest(vector.weights)
-        if actual != vector.weights_sha256:
-            self._feed.ack(delivery)
-            return self._note(delivery, Disposition.CONFLICT, f"the weights' digest is {actual}")
+            return self._note(delivery, *refused)
         permission = self._patience.call(lambda: self._permission(delivery))
         if permission.refusal is not None:
             self._unless_again(delivery, permission.refusal)
@@ -188,6 +203,19 @@ class Gateway:
         targets = targets_of(vector, permission.symbols)
         application = Application(vector=vector, targets=targets, attempt=permission.attempts)
         return self._apply_and_record(delivery, application)
+
+    def _refused(self, vector: SignalVector) -> tuple[Disposition, str] | None:
+        """Return what a vector alone shows against applying it, whatever the book contains."""
+        if vector.purpose is not Purpose.TRADE:
+            return Disposition.PROBE, "answers a probe, never to be traded"
+        if vector.served_as is ServedAs.SHADOW:
+            return Disposition.SHADOW, f"computed by {vector.model_version}, never to be traded"
+        if unfollowed := self._options.unfollowed(vector):
+            return Disposition.IGNORED, unfollowed
+        actual = weights_digest(vector.weights)
+        if actual != vector.weights_sha256:
+            return Disposition.CONFLICT, f"the weights' digest is {actual}"
+        return None
 
     def _permission(self, delivery: Delivery) -> Permission:
         try:

@@ -30,7 +30,9 @@ class Disposition(StrEnum):
     EXPIRED = "expired"
     #: A shadow vector, which is never traded and must not be among the results: an alarm.
     SHADOW = "shadow"
-    #: Of a strategy that this gateway does not trade.
+    #: The answer to a probe, which is never traded and must not be among the results: an alarm.
+    PROBE = "probe"
+    #: Of a strategy, a producer or a universe that this gateway does not follow.
     IGNORED = "ignored"
     #: Another consumer is applying to the same book; tried again.
     BUSY = "busy"

@@ -12,7 +12,7 @@ from hashlib import sha256
 
 import structlog
 
-from contracts import GROUP, Rejection, ServedAs, SignalVector, StreamNames
+from contracts import GROUP, Purpose, Rejection, ServedAs, SignalVector, StreamNames
 from contracts.codec import encode
 from worker.errors import DeadlineExceeded, GroupVanished
 from worker.retry import RetryPolicy
@@ -30,9 +30,16 @@ _log = structlog.get_logger()
 TRANSPORT_FIELDS = frozenset({b"request_id", b"deadline", b"traceparent", b"tracestate"})
 
 
+#: Approximate length at which the stream of probes is cut: whoever asks reads the answer at once.
+PROBES_KEPT = 10_000
+_PURPOSE = b"purpose"
+_TO_TRADE = (_PURPOSE, Purpose.TRADE.encode())
+
+
 def request_fingerprint(entry: Entry) -> str:
     """Return the digest of what an entry asks: equal for a request that its producer sent again."""
-    question = sorted(pair for pair in entry.pairs if pair[0] not in TRANSPORT_FIELDS)
+    # To trade is what a request without a purpose asks.
+    question = sorted(pair for pair in entry.pairs if pair[0] not in TRANSPORT_FIELDS and pair != _TO_TRADE)
     return sha256(b"".join(b"%d:%s" % (len(text), text) for pair in question for text in pair)).hexdigest()
 
 
@@ -79,10 +86,11 @@ class Results:
         self, entry: Entry, request_id: str, publication: Publication | None, deadline_ms: int | None
     ) -> Commit:
         rejected = isinstance(publication, Rejection)
+        probe = isinstance(publication, SignalVector) and publication.purpose is Purpose.PROBE
         status, outcome_id = self._commands.run(
             CommitOutcome(
                 requests=self._names.requests,
-                outcomes=self._names.rejections if rejected else self._names.results,
+                outcomes=self._stream_of(publication),
                 request=self._names.request(request_id),
                 group=GROUP,
                 consumer=self._consumer,
@@ -91,10 +99,24 @@ class Results:
                 remember_ms=self._dedupe_ms,
                 deadline_ms="" if deadline_ms is None else deadline_ms,
                 fingerprint=request_fingerprint(entry),
+                purpose=_purpose_of(entry),
+                most=PROBES_KEPT if probe else "",
                 outcome=[text for pair in encode(publication).items() for text in pair] if publication else (),
             )
         )
         return Commit(status, outcome_id)
+
+    def _stream_of(self, publication: Publication | None) -> str:
+        if isinstance(publication, Rejection):
+            return self._names.rejections
+        probe = publication is not None and publication.purpose is Purpose.PROBE
+        return self._names.probes if probe else self._names.results
+
+
+def _purpose_of(entry: Entry) -> str:
+    """Return the purpose that an entry states, to be remembered; what is no purpose counts as none stated."""
+    stated = next((value.decode(errors="replace") for name, value in entry.pairs if name == _PURPOSE), "")
+    return stated if stated in set(Purpose) else Purpose.TRADE.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,15 @@ from contracts import (
     Explanation,
     IneligiblePolicy,
     PredictionKind,
+    Purpose,
     RejectionCode,
     Signal,
     SignalRequest,
     SignalVector,
+    UniverseKind,
+    universe_digest,
+    weights_digest,
 )
-from contracts.signals import weights_digest
 from strategies.construction import Construction, Portfolio, construct
 from strategies.errors import NothingToPrice, TooManyToExplain
 from strategies.market.bars import Float32Array, FloatArray, Panel, Window
@@ -119,6 +122,8 @@ def signal_vector(computed: Computed, delivery: DeliveryRecord, rules: ServingRu
     return SignalVector(
         request_id=request.request_id,
         strategy=bundle.strategy,
+        purpose=request.purpose or Purpose.TRADE,
+        producer=request.producer,
         model_version=bundle.version,
         model_sha256=bundle.model_sha256,
         bundle_sha256=bundle.bundle_sha256,
@@ -138,6 +143,8 @@ def signal_vector(computed: Computed, delivery: DeliveryRecord, rules: ServingRu
         requested_bottom_n=portfolio.requested_bottom_n,
         used_top_n=portfolio.used_top_n,
         used_bottom_n=portfolio.used_bottom_n,
+        universe=UniverseKind.MODEL if request.symbols is None else UniverseKind.NAMED,
+        universe_sha256=universe_digest([*computed.window.symbols, *(one.symbol for one in computed.excluded)]),
         weights_sha256=weights_digest(weights),
         weights=weights,
         excluded=computed.excluded,

@@ -115,6 +115,10 @@ class CommitOutcome(Script[tuple[CommitStatus, str]]):
     #: Epoch milliseconds; empty: no deadline.
     deadline_ms: int | str
     fingerprint: str
+    #: `trade` or `probe`, as the request states it.
+    purpose: str = "trade"
+    #: Approximate length at which the stream of the outcome is cut; empty: not by this script.
+    most: int | str = ""
     #: Field, value, field, value, … of the outcome; none asks whether one is needed.
     outcome: Rest
 

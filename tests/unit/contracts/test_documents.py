@@ -21,7 +21,7 @@ def test_asyncapi_names_every_stream_with_its_direction():
     document = json.loads(documents()["asyncapi.json"])
 
     assert {channel["address"] for channel in document["channels"].values()} == {
-        f"signals:{name}" for name in ("requests", "results", "rejections", "shadow", "control", "events")
+        f"signals:{name}" for name in ("requests", "results", "probes", "rejections", "shadow", "control", "events")
     }
     assert document["operations"]["requests"]["action"] == "receive"
     assert document["operations"]["results"]["action"] == "send"

@@ -60,4 +60,4 @@ def test_call_gives_keys_and_arguments_in_their_order():
     )
 
     assert call.keys() == ["q", "o", "r"]
-    assert call.arguments() == ["g", "w", "1-0", "done", 5, "", "f", "a", "1"]
+    assert call.arguments() == ["g", "w", "1-0", "done", 5, "", "f", "trade", "", "a", "1"]

@@ -17,6 +17,8 @@ class Counts:
     read: int = 0
     #: Entries that are no vector by the contract, or state a digest that is not that of their weights.
     no_vector: int = 0
+    #: Vectors that answer probes.
+    probes: int = 0
     #: Vectors of other strategies and versions.
     of_others: int = 0
     #: Further vectors of one version for one request that are equal to the first.
@@ -47,6 +49,7 @@ class Counts:
 
 _REASONS = {
     "no_vector": "entries are no vector, left out",
+    "probes": "answers to probes left out",
     "duplicates": "equal vectors for a request counted once",
     "contradictions": "requests left out, as one version has two different vectors for each",
     "left_alone": "requests answered by the left version alone",

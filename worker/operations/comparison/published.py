@@ -12,7 +12,7 @@ from datetime import date
 
 import numpy as np
 
-from contracts import ContractError, SignalVector, StreamNames, weights_digest
+from contracts import ContractError, Purpose, SignalVector, StreamNames, weights_digest
 from contracts.codec import decode
 from contracts.entry_ids import EntryId
 from strategies.analysis.comparison import ModelOutput, Pair
@@ -24,6 +24,8 @@ from worker.transport.client import Client
 PIECE = 100
 #: What identifies version and request of an entry, and whether another one is equal.
 _HEADER = ("strategy", "model_version", "request_id", "weights_sha256")
+#: What an entry may state beside it.
+_HEADER_AND_PURPOSE = (*_HEADER, "purpose")
 
 Pairs = Sequence[tuple[bytes, bytes]]
 
@@ -75,7 +77,7 @@ class VectorSource:
         first = next(entries, None)
         for day in self._archive.days():
             if since is None or day >= since:
-                for entry_id, head in self._archive.headers(day, _HEADER):
+                for entry_id, head in self._archive.headers(day, _HEADER_AND_PURPOSE):
                     if first is None or EntryId.parse(entry_id) < EntryId.parse(first[0]):
                         yield entry_id, head
         if first is not None:
@@ -151,7 +153,11 @@ class PublishedPairs:
 
     def _note(self, index: _Index, place: _Place, head: Mapping[str, str]) -> None:
         self.counts.read += 1
-        if len(head) < len(_HEADER):
+        if head.get("purpose") == Purpose.PROBE:
+            # What a person asks out of curiosity is no sample of what is traded.
+            self.counts.probes += 1
+            return
+        if any(name not in head for name in _HEADER):
             self.counts.no_vector += 1
             return
         versions, request_id = self._wanted.versions, head["request_id"]
@@ -219,7 +225,7 @@ def _keep(found: dict[str, SignalVector], entry_id: str, pairs: Pairs | None) ->
 
 
 def _head(pairs: Pairs) -> Mapping[str, str]:
-    wanted = {name.encode(): name for name in _HEADER}
+    wanted = {name.encode(): name for name in _HEADER_AND_PURPOSE}
     return {wanted[name]: value.decode(errors="replace") for name, value in pairs if name in wanted}
 
 

@@ -1,4 +1,4 @@
-"""Where published vectors are found: on the results or the shadow stream, and in its archive once that was cut.
+"""Where published vectors are found: on results, probes or the shadow stream, and in its archive once that was cut.
 
 Owns: the search by entry id, by request id and by day.
 Must not know: how vectors are computed.
@@ -40,15 +40,16 @@ class Published:
 
 
 class Publications:
-    """All vectors of one namespace that can still be read."""
+    """All vectors of one stream that can still be read."""
 
-    def __init__(self, client: Client | None, names: StreamNames, archive: Archive, *, shadow: bool = False) -> None:
-        """Take a connection that does not block, or None to read the archive alone; `shadow`: of candidates alone."""
+    def __init__(self, client: Client | None, names: StreamNames, archive: Archive) -> None:
+        """Take a connection that does not block, or None to read the archive alone, and the archive of the stream."""
         self._client, self._names, self._archive = client, names, archive
-        self._shadow, self._stream = shadow, names.shadow if shadow else names.results
+        self._stream = archive.stream
+        self._shadow = archive.stream == names.shadow
 
     def find(self, name: str) -> Published:
-        """Return the vector of a result entry, or else of a request id.
+        """Return the vector of an entry of the stream, or else of a request id.
 
         Raises:
             NotPublished: There is none, or what is there is no vector.
@@ -61,7 +62,7 @@ class Publications:
         found = next(self.fetch(entry_ids[:1]), None) or next(self.fetch(entry_ids[1:]), None)
         found = found or self._archived_answer(name) or self._streamed_answer(name)
         if found is None:
-            raise NotPublished(f"no vector of entry or request {name} on {self._names.results} or in its archive")
+            raise NotPublished(f"no vector of entry or request {name} on {self._stream} or in its archive")
         return found
 
     def find_all(self, name: str) -> list[Published]:
@@ -133,10 +134,11 @@ class Publications:
     def _remembered(self, request_id: str) -> str:
         if self._client is None:
             return ""
-        state, entry = self._client.execute_command("HMGET", self._names.request(request_id), "state", "entry")
+        key = self._names.request(request_id)
+        state, stream, entry = self._client.execute_command("HMGET", key, "state", "stream", "entry")
         if entry is not None and state != b"done":
             raise NotPublished(f"request {request_id} was rejected, as entry {entry.decode()} of the rejections says")
-        return entry.decode() if entry else ""
+        return entry.decode() if entry and stream == self._stream.encode() else ""
 
     def _archived_answer(self, request_id: str) -> Published | None:
         entry = self._archive.answer_to(request_id)

@@ -1,7 +1,7 @@
 -- Publish the one outcome of a request, remember its id and acknowledge its entry, in one step.
 --
 -- KEYS[1]   requests     stream of requests
--- KEYS[2]   outcomes     stream of the outcome: results or rejections
+-- KEYS[2]   outcomes     stream of the outcome: results, probes or rejections
 -- KEYS[3]   request      hash of the request id
 -- ARGV[1]   group        consumer group
 -- ARGV[2]   consumer     name of the consumer
@@ -10,7 +10,9 @@
 -- ARGV[5]   remember_ms  milliseconds to remember it
 -- ARGV[6]   deadline_ms  deadline in epoch milliseconds, '' = none
 -- ARGV[7]   fingerprint  digest of what the request asks
--- ARGV[8..] outcome      field, value, field, value … of the outcome, opaque; none: is one needed?
+-- ARGV[8]   purpose      trade | probe, remembered beside the outcome
+-- ARGV[9]   most         approximate length at which the outcome's stream is cut, '' = it is not cut here
+-- ARGV[10..] outcome     field, value, field, value … of the outcome, opaque; none: is one needed?
 --
 -- Returns {status, outcome entry id}:
 --   committed  published now
@@ -35,7 +37,7 @@ if remembered[1] then
   return {other and 'conflict' or 'duplicate', remembered[1]}
 end
 
-if #ARGV < 8 then
+if #ARGV < 10 then
   return {'open', ''}
 end
 
@@ -50,9 +52,15 @@ if ARGV[4] == 'done' and ARGV[6] ~= '' and now > tonumber(ARGV[6]) then
   return {'late', ''}
 end
 
-local outcome = redis.call('XADD', KEYS[2], '*', unpack(ARGV, 8))
+local outcome
+if ARGV[9] ~= '' then
+  outcome = redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[9], '*', unpack(ARGV, 10))
+else
+  outcome = redis.call('XADD', KEYS[2], '*', unpack(ARGV, 10))
+end
 redis.call('HSET', KEYS[3], 'state', ARGV[4], 'stream', KEYS[2], 'entry', outcome,
-  'request_entry', ARGV[3], 'worker', ARGV[2], 'at_ms', string.format('%.0f', now), 'asked_sha256', ARGV[7])
+  'request_entry', ARGV[3], 'worker', ARGV[2], 'at_ms', string.format('%.0f', now), 'asked_sha256', ARGV[7],
+  'purpose', ARGV[8])
 redis.call('PEXPIRE', KEYS[3], ARGV[5])
 redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
 return {'committed', outcome}

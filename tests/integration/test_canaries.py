@@ -213,3 +213,46 @@ def test_wrong_canary_is_one_sentence_and_an_exit_code(call, arguments, code):
     assert result.exit_code == code
     assert result.stderr.startswith("signal-worker: ")
     assert result.stderr.count("\n") == 1
+
+
+def history_of(registry):
+    return [(row.action, row.version, row.to_version, row.reason) for row in reversed(registry.history("alpha"))]
+
+
+def test_failed_activation_of_another_version_records_why_the_canary_stopped(registry):
+    registry.set_canary("alpha", "v2", 0.05, reason="first look", by="ada")
+    registry.activate("alpha", "v3")
+
+    registry.fail("alpha", "v3", "golden sample differs", by="w1")
+
+    assert history_of(registry)[2:] == [
+        ("activated", "v3", "v3", None),
+        ("failed", "v3", None, "golden sample differs"),
+        ("canary_stopped", "v2", None, "v3 was failed while it was active: golden sample differs"),
+        ("rolled_back", "v1", "v1", "v3 failed: golden sample differs"),
+    ]
+    assert registry.history("alpha")[1].actor == "w1"
+    assert registry.active("alpha").version == "v1"
+    assert shares(registry) == {"v2": 0.0}
+
+
+def test_deactivation_records_why_the_canary_stopped(registry):
+    registry.set_canary("alpha", "v2", 0.05, reason="first look")
+
+    registry.deactivate("alpha", reason="market closed")
+
+    assert history_of(registry)[-1] == (
+        "canary_stopped",
+        "v2",
+        None,
+        "v1 was deactivated while it was active: market closed",
+    )
+
+
+def test_failure_of_a_version_that_is_not_active_stops_no_canary(registry):
+    registry.set_canary("alpha", "v2", 0.05, reason="first look")
+
+    registry.fail("alpha", "v3", "bad")
+
+    assert [row[0] for row in history_of(registry)] == ["activated", "canary_set", "failed"]
+    assert shares(registry) == {"v2": 0.05}

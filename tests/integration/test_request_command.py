@@ -1,11 +1,14 @@
 import json
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
 
+from contracts import GROUP, Heartbeat
+from contracts.codec import encode
 from tests.support.fleet import Fleet
-from tests.support.serving import Streams
+from tests.support.serving import NOW, Streams, put_hash
 from tests.support.world import STRATEGY, build_world, register
 from worker.cli._common import ExitCode
 from worker.cli.main import app
@@ -126,9 +129,51 @@ def test_nobody_answering_is_reported_after_the_timeout(ask):
     shown = ask("AAPL", "--wait", "--timeout", "0.1")
 
     assert shown.exit_code == ExitCode.TIMEOUT
-    assert "is a worker running? None lives in " in shown.stderr
+    assert "has no outcome after 0.1 s: no worker lives in " in shown.stderr
     assert "`signal-worker run` starts one" in shown.stderr
     assert len(shown.stderr.splitlines()) == 1
+
+
+BEAT = {"worker": "w1", "host": "h", "pid": 1, "started_at": NOW, "code_version": "1"}
+
+
+def beat(streams, state, **changes):
+    heartbeat = Heartbeat.model_validate(BEAT | {"state": state, "beaten_at": datetime.now(UTC)} | changes)
+    put_hash(streams.client, streams.names.worker(heartbeat.worker), encode(heartbeat))
+
+
+@pytest.mark.parametrize(
+    ("states", "sentence"),
+    [
+        ([("paused", {})], "has no outcome after 0.1 s: paused: w1; `signal-worker control resume` ends it"),
+        (
+            [("starting", {"reason": "no snapshot in data"}), ("paused", {"worker": "w2"})],
+            "no worker is ready: w1 starting (no snapshot in data); w2 paused",
+        ),
+        ([("serving", {"strategies": "other"})], "serves alpha_baseline: w1"),
+        ([("serving", {})], "not delivered yet, the next one"),
+    ],
+)
+def test_timeout_states_why_nobody_answered(ask, streams, states, sentence):
+    for state, changes in states:
+        beat(streams, state, **changes)
+
+    shown = ask("AAPL", "--wait", "--timeout", "0.1")
+
+    assert shown.exit_code == ExitCode.TIMEOUT
+    assert sentence in shown.stderr
+    assert "is a worker running" not in shown.stderr
+
+
+def test_timeout_names_who_has_the_request(ask, streams):
+    streams.client.xgroup_create(streams.names.requests, GROUP, id="0", mkstream=True)
+    beat(streams, "serving")
+    ask("AAPL", "--request-id", "r")
+    streams.client.xreadgroup(GROUP, "w1", {streams.names.requests: ">"})
+
+    shown = ask("AAPL", "--wait", "--timeout", "0.1", "--request-id", "r")
+
+    assert "w1 (serving) was given it, delivery 1, idle for " in shown.stderr
 
 
 def test_misspelt_setting_ends_every_verb_with_a_sentence(ask, monkeypatch):

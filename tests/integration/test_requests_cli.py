@@ -174,5 +174,27 @@ def test_outcome_cut_from_its_stream_is_reported(cli, redis_client, names):
     assert "has been cut from its stream" in cli("show", "r-1")
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_request_that_nobody_was_given_yet_is_shown_with_its_place(cli, add, deliver, grouped):
+    if grouped:
+        add(request_id="before")
+        deliver("w")
+    add(request_id="ahead")
+    entry = add()
+
+    found = cli("show", "r-1", "--json")
+
+    assert (found["waiting"]["entry_id"], found["waiting"]["ahead"]) == (entry, 1)
+    assert (found["pending"], found["outcome"]) == (None, None)
+    assert "not delivered yet, 1 before it" in cli("show", "r-1")
+    assert "not delivered yet, 1 before it" in cli("show", "r-1")
+
+
+def test_request_without_an_id_is_found_by_its_entry(cli, redis_client, names):
+    entry = redis_client.xadd(names.requests, {"strategy": "alpha_baseline"}).decode()
+
+    assert cli("show", entry, "--json")["waiting"]["ahead"] == 0
+
+
 def test_unknown_request_is_not_found(cli):
     assert "nothing is remembered of request r-9" in cli("show", "r-9", code=3)

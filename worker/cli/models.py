@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli._common import ExitCode, Json, VerbGroup, operator, print_json, refuse, settings_of, warn
+from worker.cli._activation import Timeout, Wait, await_activation
+from worker.cli._common import ExitCode, Json, Namespace, VerbGroup, operator, print_json, refuse, settings_of, warn
 from worker.cli._registry import near_names, registry
 from worker.cli._tables import Column, print_table, right
 from worker.cli.models_compare import compare
@@ -130,9 +131,19 @@ def show(strategy: Strategy, version: Version, *, as_json: Json = False) -> None
 
 @app.command()
 def activate(
-    strategy: Strategy, version: Version, reason: Reason = None, by: By = None, *, as_json: Json = False
+    strategy: Strategy,
+    version: Version,
+    reason: Reason = None,
+    by: By = None,
+    namespace: Namespace = None,
+    *,
+    wait: Wait = None,
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
 ) -> None:
     """Let a version serve from now on, in place of the one that does.
+
+    With --wait it succeeds once every living worker serves it; else exit code 1 or 7, and the workers by name.
 
     JSON: strategy, version, activation, model_path, mlflow_run_id, config, metrics, activated_at.
 
@@ -142,17 +153,29 @@ def activate(
         before = models.active(strategy)
         active = models.activate(strategy, version, by or operator(), reason)
     unchanged = before is not None and before.activation == active.activation
+    served = await_activation(active, namespace, wait=wait, timeout=timeout)
     if as_json:
         print_json(active)
     elif unchanged:
-        typer.echo(f"{strategy} {version} was active already, since activation {active.activation}")
+        typer.echo(f"{strategy} {version} was active already, since activation {active.activation}{served}")
     else:
-        typer.echo(f"{strategy} {active.version} is active, activation {active.activation}")
+        typer.echo(f"{strategy} {active.version} is active, activation {active.activation}{served}")
 
 
 @app.command()
-def rollback(strategy: Strategy, reason: Reason = None, by: By = None, *, as_json: Json = False) -> None:
+def rollback(
+    strategy: Strategy,
+    reason: Reason = None,
+    by: By = None,
+    namespace: Namespace = None,
+    *,
+    wait: Wait = None,
+    timeout: Timeout = 60.0,
+    as_json: Json = False,
+) -> None:
     """Let the version serve again that was active before, by history.
+
+    With --wait it succeeds once every living worker serves it; else exit code 1 or 7, and the workers by name.
 
     JSON: strategy, version, activation, model_path, mlflow_run_id, config, metrics, activated_at.
 
@@ -160,10 +183,11 @@ def rollback(strategy: Strategy, reason: Reason = None, by: By = None, *, as_jso
     """
     with registry(strategy) as models:
         active = models.rollback(strategy, by or operator(), reason)
+    served = await_activation(active, namespace, wait=wait, timeout=timeout)
     if as_json:
         print_json(active)
     else:
-        typer.echo(f"{strategy} {active.version} is active again, activation {active.activation}")
+        typer.echo(f"{strategy} {active.version} is active again, activation {active.activation}{served}")
 
 
 @app.command()

@@ -5,11 +5,13 @@ hold.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from worker.cli import _comparison as comparison
+from worker.cli._activation import Timeout, Wait, await_activation
 from worker.cli._common import (
     ExitCode,
     Json,
@@ -52,11 +54,15 @@ def promote(
     by: Annotated[str | None, typer.Option(help="Who; your login name by default.")] = None,
     namespace: Namespace = None,
     *,
+    wait: Wait = None,
+    timeout: Timeout = 60.0,
     recompute: Recompute = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Evaluate the criteria alone; activate nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Let a version serve if the evidence on it holds; refuse and change nothing if not (exit code 5).
+
+    With --wait it succeeds once every living worker serves it; else exit code 1 or 7, and the workers by name.
 
     JSON: passed, activation, criteria, evidence.
 
@@ -88,7 +94,11 @@ def promote(
         print_json(_as_json(evidence, criteria, number))
     else:
         _show(evidence, criteria)
-    _end(before, criteria, number)
+    served = ""
+    if number is not None:
+        active = replace(before.active, version=version, activation=number)
+        served = await_activation(active, namespace, wait=wait, timeout=timeout)
+    _end(before, criteria, number, served)
 
 
 def _baseline(strategy: str, version: str) -> "PromotionBaseline":
@@ -141,7 +151,7 @@ def _show(evidence: "Evidence", criteria: "Sequence[Criterion]") -> None:
     print_table(columns, [(one.name, one.value, one.limit, "yes" if one.holds else "no") for one in criteria])
 
 
-def _end(before: "PromotionBaseline", criteria: "Sequence[Criterion]", number: int | None) -> None:
+def _end(before: "PromotionBaseline", criteria: "Sequence[Criterion]", number: int | None, served: str) -> None:
     candidate = before.candidate
     name = f"{candidate.strategy} {candidate.version}"
     failed = [str(one) for one in criteria if not one.holds]
@@ -150,4 +160,4 @@ def _end(before: "PromotionBaseline", criteria: "Sequence[Criterion]", number: i
     if number is None:
         typer.echo(f"{name} would be promoted in place of {before.active.version}; nothing was changed", err=True)
     else:
-        typer.echo(f"{name} is active, activation {number}, in place of {before.active.version}", err=True)
+        typer.echo(f"{name} is active, activation {number}, in place of {before.active.version}{served}", err=True)

@@ -6,11 +6,12 @@ import typer
 
 from worker.cli._common import ExitCode, Json, Namespace, print_json, redis_url_of, refuse, settings_of
 from worker.cli._fleet import read_fleet
-from worker.cli._streams import stream_server
+from worker.cli._streams import span_text, stream_server
 from worker.cli._tables import print_line, print_table, right
 
 if TYPE_CHECKING:
-    from contracts import Rejection, SignalVector
+    from contracts import Heartbeat, Rejection, SignalVector
+    from worker.operations.pending import PendingRequest, WaitingRequest
 
 
 def request(
@@ -46,7 +47,7 @@ def request(
     from pydantic import ValidationError
 
     from contracts import Purpose, SignalVector
-    from worker.client import SignalClient
+    from worker.client import OutcomeGone, SignalClient
     from worker.errors import RequestTimeout
 
     settings = settings_of(namespace=namespace)
@@ -63,8 +64,11 @@ def request(
             refuse(f"{first['loc'][0]} was {first['input']!r}: {first['msg']}")
         try:
             outcome = client.result(sent, timeout=timeout) if wait else None
-        except RequestTimeout as error:
-            refuse(f"{error} {_who_could_answer(settings.namespace)}", code=ExitCode.TIMEOUT)
+        except OutcomeGone as error:
+            refuse(error, code=ExitCode.TIMEOUT)
+        except RequestTimeout:
+            why = why_unanswered(settings.namespace, sent, strategy)
+            refuse(f"request {sent} has no outcome after {timeout:g} s: {why}", code=ExitCode.TIMEOUT)
     if outcome is None:
         print_json({"request_id": sent}) if as_json else typer.echo(sent)
         return
@@ -94,13 +98,46 @@ def show(outcome: "SignalVector | Rejection") -> None:
         print_line(f"left out {excluded.code}: {excluded.reason}")
 
 
-def _who_could_answer(namespace: str) -> str:
-    """Return a clause that names the workers and their states, or the remedy where there is none."""
+def why_unanswered(namespace: str, request_id: str, strategy: str) -> str:
+    """Return a clause that states why a request has no outcome yet, and what remedies it."""
+    from worker.operations.pending import Requests
+
     with stream_server(namespace) as (client, names, _):
-        fleet = read_fleet(client, names)
-    if not any(beat.beats for beat in fleet):
-        return f"None lives in {namespace}: `signal-worker run` starts one"
-    return f"In {namespace}: {', '.join(f'{beat.worker} {beat.state}' for beat in fleet)}"
+        beating = [one.heartbeat for one in read_fleet(client, names) if one.beats]
+        requests = Requests(client, names)
+        claimed = next((one for one in requests.pending(limit=1000).requests if one.request_id == request_id), None)
+        waiting = requests.waiting(request_id) if claimed is None else None
+    living = [beat for beat in beating if beat is not None]
+    return _of_fleet(living, namespace, strategy) or _of_entry(claimed, waiting)
+
+
+def _of_fleet(living: "list[Heartbeat]", namespace: str, strategy: str) -> str:
+    """Return why no worker can answer; empty: one can."""
+    if not living:
+        return f"no worker lives in {namespace}; `signal-worker run` starts one"
+    able = [beat for beat in living if not beat.strategies or strategy in beat.strategies.split(",")]
+    if not able:
+        return f"no worker of {namespace} serves {strategy}: {', '.join(beat.worker for beat in living)}"
+    if all(beat.state == "paused" for beat in able):
+        return f"paused: {', '.join(beat.worker for beat in able)}; `signal-worker control resume` ends it"
+    if any(beat.state == "serving" and not beat.reason for beat in able):
+        return ""
+    states = "; ".join(f"{beat.worker} {beat.state}" + (f" ({beat.reason})" if beat.reason else "") for beat in able)
+    return f"no worker is ready: {states}"
+
+
+def _of_entry(claimed: "PendingRequest | None", waiting: "WaitingRequest | None") -> str:
+    from worker.cli.requests import waiting_text
+
+    if claimed is not None:
+        error = f", last error: {claimed.last_error}" if claimed.last_error else ""
+        return (
+            f"{claimed.holder.name} ({claimed.holder.state}) was given it, delivery {claimed.deliveries}, "
+            f"idle for {span_text(claimed.idle_ms)}{error}"
+        )
+    if waiting is not None:
+        return waiting_text(waiting)
+    return "its entry is no longer on the stream"
 
 
 def _split(symbols: list[str] | None) -> list[str] | None:

@@ -13,7 +13,7 @@ from worker.cli._streams import span_text, stream_server
 from worker.cli._tables import Column, print_rows, print_table
 
 if TYPE_CHECKING:
-    from worker.operations.pending import PendingList, PendingRequest, RequestRecord, Requests
+    from worker.operations.pending import PendingList, PendingRequest, RequestRecord, Requests, WaitingRequest
 
 app = typer.Typer(cls=VerbGroup, help="Requests: who works on what, what became of one.", no_args_is_help=True)
 
@@ -53,7 +53,7 @@ def show(
 ) -> None:
     """Show what is remembered of a request id, and its outcome.
 
-    JSON: request_id, remembered, forgotten_in_ms, pending, outcome.
+    JSON: request_id, remembered, forgotten_in_ms, waiting, pending, outcome.
 
     Example: signal-worker requests show my-request-1
     """
@@ -61,25 +61,31 @@ def show(
         record = requests.record(request_id)
         pending = _with_states(requests.pending(limit=1000), states).requests
         claimed = next((one for one in pending if one.request_id == request_id), None)
-    if not record.remembered and claimed is None:
-        refuse(f"nothing is remembered of request {request_id}, and it is not pending", code=ExitCode.NOT_FOUND)
+        answered = record.outcome is not None or claimed is not None
+        waiting = None if answered else requests.waiting(request_id)
+    if not record.remembered and claimed is None and waiting is None:
+        absent = "it is neither pending nor waiting on the stream"
+        refuse(f"nothing is remembered of request {request_id}, and {absent}", code=ExitCode.NOT_FOUND)
     if as_json:
-        print_json(_fields(record, claimed))
+        print_json(_fields(record, claimed, waiting))
     else:
-        _show(record, claimed)
+        _show(record, claimed, waiting)
 
 
-def _fields(record: "RequestRecord", claimed: "PendingRequest | None") -> dict[str, Any]:
+def _fields(
+    record: "RequestRecord", claimed: "PendingRequest | None", waiting: "WaitingRequest | None"
+) -> dict[str, Any]:
     return {
         "request_id": record.request_id,
         "remembered": record.remembered,
         "forgotten_in_ms": record.forgotten_in_ms,
+        "waiting": waiting,
         "pending": claimed,
         "outcome": record.outcome,
     }
 
 
-def _show(record: "RequestRecord", claimed: "PendingRequest | None") -> None:
+def _show(record: "RequestRecord", claimed: "PendingRequest | None", waiting: "WaitingRequest | None") -> None:
     from worker.cli.request import show as show_outcome
 
     if record.remembered:
@@ -87,12 +93,20 @@ def _show(record: "RequestRecord", claimed: "PendingRequest | None") -> None:
         if record.forgotten_in_ms is not None:
             rows.append(("forgotten in", span_text(record.forgotten_in_ms)))
         print_table(("field", Column("value", text=True)), rows, title=f"remembered of {record.request_id}")
+    if waiting is not None:
+        typer.echo(waiting_text(waiting))
     if claimed is not None:
         print_rows([_row(claimed)], "pending", text=_TEXT)
     if record.outcome is not None:
         show_outcome(record.outcome)
     elif "entry" in record.remembered:
         typer.echo("its outcome has been cut from its stream since")
+
+
+def waiting_text(waiting: "WaitingRequest") -> str:
+    """Return where a request is that nobody was given yet."""
+    before = "the next one" if not waiting.ahead else f"{waiting.ahead} before it"
+    return f"on the stream as {waiting.entry_id} for {span_text(waiting.age_ms)}, not delivered yet, {before}"
 
 
 def _row(one: "PendingRequest") -> dict[str, Any]:

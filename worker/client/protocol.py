@@ -133,7 +133,8 @@ def result(names: StreamNames, request_id: str, timeout: float) -> Operation[Out
             return found
         waited = time.monotonic() - began
         if waited >= timeout:
-            raise RequestTimeout(f"request {request_id} has no outcome after {timeout} s; is a worker running?")
+            where = f"`signal-worker requests show {request_id}` states where it is"
+            raise RequestTimeout(f"request {request_id} has no outcome after {timeout:g} s; {where}")
         yield Pause(min(max(waited * PAUSE_PART, PAUSE_MIN), PAUSE_MAX, timeout - waited))
 
 

@@ -1,6 +1,6 @@
-"""Requests that are being worked on, and what is remembered of a request id.
+"""Requests that wait or are being worked on, and what is remembered of a request id.
 
-Owns: one row a pending entry, beside the heartbeat of its consumer; one page a request id.
+Owns: one row a pending entry, beside the heartbeat of its consumer; one page a request id; what is not delivered yet.
 Must not know: how they are shown.
 Invariant: only reads; looking never changes who owns what.
 """
@@ -13,6 +13,9 @@ from contracts.codec import decode, request_id_of
 from contracts.entry_ids import EntryId
 from worker.errors import GroupVanished, StreamUnavailable
 from worker.transport.client import Client, pairs_of, text_of
+
+#: Entries read at once, and entries that a search for one that is not delivered yet looks through.
+PAGE, LOOKED_THROUGH = 1000, 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,17 @@ class PendingList:
     #: Entries that nobody has read yet; None where the server cannot say.
     unread: int | None
     requests: tuple[PendingRequest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRequest:
+    """An entry that no consumer of the group was given yet."""
+
+    entry_id: str
+    #: Milliseconds since its producer added it.
+    age_ms: int
+    #: Entries that are delivered before it.
+    ahead: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +126,43 @@ class Requests:
             outcome=self._outcome(remembered),
         )
 
+    def waiting(self, request_id: str, *, limit: int = LOOKED_THROUGH) -> WaitingRequest | None:
+        """Return the first entry of a request id that is not delivered yet; None where there is none.
+
+        Args:
+            request_id: As the producer chose it, or the entry id of the request.
+            limit: Most entries looked at, the oldest first.
+
+        Raises:
+            StreamUnavailable: The server is unavailable.
+        """
+        after, seen = self._last_delivered(), 0
+        while seen < limit:
+            rows = self._client.execute_command("XRANGE", self._names.requests, f"({after}", "+", "COUNT", PAGE)
+            for raw_id, flat in rows:
+                after = text_of(raw_id)
+                if request_id_of(pairs_of(flat), after) == request_id:
+                    age_ms = max(0, self._now() - EntryId.parse(after).ms)
+                    return WaitingRequest(entry_id=after, age_ms=age_ms, ahead=seen)
+                seen += 1
+            if len(rows) < PAGE:
+                break
+        return None
+
+    def _last_delivered(self) -> str:
+        """Return the last entry id that the group was given; without a group, one before every entry."""
+        group = next((one for one in self._groups() if text_of(one["name"]) == GROUP), None)
+        return text_of(group["last-delivered-id"]) if group else "0-0"
+
+    def _groups(self) -> list[dict[str, Any]]:
+        try:
+            groups: list[dict[str, Any]] = self._client.xinfo_groups(self._names.requests)
+        except StreamUnavailable as error:
+            if error.reason != "ResponseError":  # "no such key": nothing was ever requested
+                raise
+            return []
+        return groups
+
     def _pending(self, row: dict[str, Any], holders: dict[str, Holder], now: int) -> PendingRequest:
         entry_id = text_of(row["message_id"])
         entries = self._client.execute_command("XRANGE", self._names.requests, entry_id, entry_id, "COUNT", 1)
@@ -140,14 +191,8 @@ class Requests:
         return Holder(name=name, state=beat.state.value, beaten_ms_ago=ago, reason=beat.reason)
 
     def _unread(self) -> int | None:
-        try:
-            groups = self._client.xinfo_groups(self._names.requests)
-            length = int(self._client.xlen(self._names.requests))
-        except StreamUnavailable as error:
-            if error.reason != "ResponseError":  # "no such key": nothing was ever requested
-                raise
-            return 0
-        mine = [group for group in groups if text_of(group["name"]) == GROUP]
+        length = int(self._client.xlen(self._names.requests))
+        mine = [group for group in self._groups() if text_of(group["name"]) == GROUP]
         lag = mine[0].get("lag") if mine else length
         return None if lag is None else int(lag)
 

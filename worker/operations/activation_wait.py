@@ -17,7 +17,7 @@ from worker.registry.models import Activation, ActiveModel
 #: Pause between two looks, in seconds.
 LOOK_SECONDS = 0.2
 #: Time for which nobody may publish, or no worker live, before the wait ends, in seconds: one may just be starting.
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 10.0
 
 
 class ActivationState(Protocol):

@@ -59,31 +59,6 @@ def test_demo_runs_the_whole_job_and_leaves_nothing_running(folder):
     assert of_this_demo(folder) == []
 
 
-def test_kept_demo_serves_until_it_is_stopped(folder):
-    done = demo(folder, "--keep")
-    try:
-        assert done.returncode == 0, done.stdout + done.stderr
-        (line,) = re.findall(
-            r"^(\S+signal-worker) request AAPL MSFT --as-of 2013-02-01 --wait$", done.stdout, re.MULTILINE
-        )
-        (redis_url,) = set(re.findall(r"redis-cli -u (\S+) XADD", done.stdout))
-        (database_url,) = re.findall(r"psql (\S+) -c", done.stdout)
-        asked = subprocess.run(
-            [line, "request", "AAPL", "MSFT", "--as-of", "2013-02-01", "--wait"],
-            env=inherited_environment() | {"REDIS_URL": redis_url, "DATABASE_URL": database_url},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert "as of 2013-02-01" in asked.stdout, asked.stderr
-    finally:
-        stopped = demo(folder, "--stop")
-
-    assert stopped.returncode == 0
-    assert of_this_demo(folder) == []
-
-
 @pytest.mark.parametrize(
     ("given", "words", "sentence"),
     [
@@ -105,19 +80,25 @@ def test_demo_keeps_off_servers_that_are_given(monkeypatch, tmp_path, given, wor
     assert not (tmp_path / "local").exists()
 
 
-def test_every_line_that_a_kept_demo_prints_can_be_pasted(folder):
+def test_kept_demo_serves_until_the_line_that_stops_it_and_every_line_can_be_pasted(folder):
     shell = Shell(folder)
     try:
         printed = re.sub(r"\x1b\[[0-9;]*m", "", shell.run("make demo KEEP=1", "the demo"))
-        lines = re.findall(r"^(# .*)\n(.*)$", printed.partition("Lines to play with:")[2], re.MULTILINE)
-        pasted = {what: shell.run(line, what) for what, line in lines}
+        lines = dict(re.findall(r"^(# .*)\n(.*)$", printed.partition("Lines to play with:")[2], re.MULTILINE))
+        stop = lines.pop("# end it all")
+        pasted = {what: shell.run(line, what) for what, line in lines.items()}
+        alive = of_this_demo(folder)
+        shell.run(stop, "the end of the demo")
+        left = of_this_demo(folder)
     finally:
         shell.close()
 
-    assert len(pasted) == 14
+    assert len(pasted) == 13
     assert "alive" in pasted["# is it alive?"]
     assert "signal_worker_" in pasted["# what does it measure?"]
     assert "serving" in pasted["# who serves what?"]
     assert "alpha_baseline" in pasted["# read a worker's heartbeat"]
     assert "as of 2013-02-01" in pasted["# ask and wait"]
-    assert of_this_demo(folder) == []
+    for verb in ("publish-registry", "run"):
+        assert any(f"worker {verb}" in words for words in alive), alive
+    assert [words for words in left if not words.startswith("bash ")] == []

@@ -1,8 +1,10 @@
 """`signal-worker train`: from a snapshot on disk to a proven bundle and an MLflow run."""
 
 import json
+import re
 import shlex
 import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import bokeh_sampledata
 import numpy as np
 import pytest
 import typer
+import yaml
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
@@ -21,6 +24,7 @@ from strategies.market.importing import import_bars
 from strategies.models.bundle_store import load_bundle, save_bundle
 from strategies.models.configuration import TrainingConfig, load_training_config
 from strategies.models.mlflow_connection import local_store
+from tests.support.command_lines import verbs
 from tests.support.market import make_bars, write_snapshot
 from tests.support.models import SMALL, make_bundle, make_model
 from worker.cli import train as command
@@ -90,6 +94,57 @@ def test_command_writes_a_proven_bundle_and_shows_what_it_is_worth(places):
         assert words in result.output
 
 
+def test_model_that_cannot_rank_is_warned_of_when_trained_registered_and_looked_at(places, tmp_path, database_url):
+    (tmp_path / "one.yaml").write_text(f"{QUICK}num_leaves: 2\n".replace("rounds: 3", "rounds: 1"), encoding="utf-8")
+    fault = "cannot rank its symbols: "
+
+    trained = run(places, "--config", str(tmp_path / "one.yaml"), "--version", "ties", "--no-mlflow")
+    path = places.artifacts_dir / "models" / "alpha_baseline" / "ties"
+    environment = {"SIGNALS_ARTIFACTS_DIR": str(places.artifacts_dir), "DATABASE_URL": database_url}
+    registered = CliRunner().invoke(main, ["models", "register", str(path)], env=environment)
+    folders = ["--data-dir", str(places.data_dir), "--artifacts-dir", str(places.artifacts_dir)]
+    reported = CliRunner().invoke(main, ["report", str(path), *folders, "--output", str(tmp_path / "page.html")])
+
+    assert (trained.exit_code, registered.exit_code, reported.exit_code) == (0, 0, 0), reported.output
+    (sentence,) = [line for line in trained.stderr.splitlines() if fault in line]
+    figures = sentence.partition(fault)[2]
+    assert re.fullmatch(
+        r"[12]\.\d distinct predictions a session: equal predictions left \d+% of the book to .*", figures
+    )
+    assert f"alpha_baseline ties {fault}{figures}" in registered.stderr
+    assert f"This model {fault}{figures}." in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_model_that_ranks_is_warned_of_nowhere(places, tmp_path):
+    (tmp_path / "many.yaml").write_text(f"{QUICK}min_rounds: 40\n".replace("rounds: 3", "rounds: 40"), encoding="utf-8")
+
+    trained = run(places, "--config", str(tmp_path / "many.yaml"), "--version", "ranks", "--no-mlflow")
+
+    assert trained.exit_code == 0
+    assert "cannot rank" not in trained.output
+
+
+def test_folded_training_is_readable_at_80_columns(places, tmp_path):
+    (tmp_path / "folds.yaml").write_text(QUICK + yaml.safe_dump({"walk_forward": FOLDS}), encoding="utf-8")
+    folders = ("--data-dir", str(places.data_dir), "--artifacts-dir", str(places.artifacts_dir))
+    words = ["alpha_baseline", *folders, "--config", str(tmp_path / "folds.yaml"), "--version", "narrow", "--no-mlflow"]
+
+    shown = CliRunner().invoke(app, words, env={"COLUMNS": "80"})
+
+    assert shown.exit_code == 0, shown.output
+    lines = [line for line in shown.stdout.splitlines() if str(places.artifacts_dir) not in line]
+    assert max(map(len, lines)) <= 80
+    assert "…" not in shown.stdout
+    assert "rank ic by chance" in shown.stdout
+
+
+def test_json_of_a_training_has_the_stated_fields(places):
+    done = run(places, *quick(places), "--version", "json", "--no-mlflow", "--json")
+
+    (stated,) = [verb.json for verb in verbs() if verb.name == "train"]
+    assert set(json.loads(done.stdout)) == set(stated.removesuffix(".").split(", "))
+
+
 def test_last_line_registers_the_bundle_with_its_run(places, database_url, monkeypatch):
     monkeypatch.setattr("strategies.alpha_baseline.tracking.log_run", lambda *_, **__: "0123456789abcdef")
     trained = run(places, *quick(places), "--version", "next")
@@ -131,7 +186,11 @@ def test_command_shows_every_fold_and_stores_it(places):
     for fold in folds:
         for period in ("train", "valid", "test"):
             assert f"{fold[period]['first']} to {fold[period]['last']}" in result.output
-    for words in ("purge 2, embargo 5 sessions", "Test periods of 3 folds together", "final model: train "):
+    for words in (
+        "purge 2, embargo 5 sessions",
+        "Test periods of 3 folds together",
+        "The bundle's model, trained after the folds",
+    ):
         assert words in result.output
 
 
@@ -272,6 +331,17 @@ def test_command_warns_once_and_succeeds_while_mlflow_is_unavailable(places):
     (warning,) = [line for line in result.stderr.splitlines() if "not logged" in line]
     assert warning.startswith("signal-worker: warning: the run was not logged to http://127.0.0.1:9")
     assert warning.endswith(f"the bundle is whole, in {path}")
+
+
+@pytest.mark.parametrize(("asked", "warnings"), [((), 0), (("--mlflow",), 1)])
+def test_command_mentions_a_missing_mlflow_only_where_it_was_asked_for(places, monkeypatch, asked, warnings):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+
+    result = run(places, *quick(places), "--version", f"without{len(asked)}", *asked)
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1].endswith(f"without{len(asked)}")
+    assert result.stderr.count("mlflow is not installed: pip install 'signal-worker[tracking]'") == warnings
 
 
 def test_real_bars_train_a_model_that_knows_its_snapshot(tmp_path):

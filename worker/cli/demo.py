@@ -120,7 +120,7 @@ def _run_job(job: _Job, port: int) -> str:
     job.type("data", "import", str(_source()), "--data-dir", data, "--run-date", datetime.now(UTC).date().isoformat())
     last_session = latest_snapshot(job.settings.data_dir).last_session
     before = _versions(artifacts)
-    job.type("train", STRATEGY)
+    job.type("train", STRATEGY, "--no-mlflow")
     (version,) = _versions(artifacts) - before
     with ExitStack() as running:
         running.enter_context(job.running("publish-registry"))

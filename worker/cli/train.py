@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,7 @@ def train(
     top_n: Annotated[int | None, typer.Option(min=0, help="Symbols bought.")] = None,
     bottom_n: Annotated[int | None, typer.Option(min=0, help="Symbols sold short.")] = None,
     *,
-    mlflow: Annotated[bool, typer.Option(help="Log the run to MLflow.")] = True,
+    mlflow: Annotated[bool | None, typer.Option(help="Log the run to MLflow; default where it is installed.")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a strategy's model on a snapshot and write its bundle.
@@ -97,11 +98,12 @@ def run_training(
     *,
     version: str | None = None,
     snapshot: str | None = None,
-    mlflow: bool = True,
+    mlflow: bool | None = None,
 ) -> "TrainingRun":
     """Train with progress shown on stderr, log the run, and return it.
 
-    A run that MLflow cannot record is warned of once, and succeeds all the same.
+    A run that MLflow cannot record is warned of once, and succeeds all the same. `mlflow` None logs where MLflow is
+    installed or MLFLOW_TRACKING_URI names a server.
 
     Raises:
         TrainingError: No model can be trained.
@@ -115,6 +117,8 @@ def run_training(
         run = train_baseline(
             config, places, version=version, snapshot=snapshot, git_revision=git_revision(), progress=progress
         )
+    if mlflow is None:
+        mlflow = settings.mlflow_tracking_uri is not None or find_spec("mlflow") is not None
     return replace(run, mlflow_run_id=_log(run, settings)) if mlflow else run
 
 
@@ -218,10 +222,11 @@ def _manifest(run: "TrainingRun") -> "BundleManifest":
 def _show(run: "TrainingRun") -> None:
     manifest = _manifest(run)
     training = manifest.training
-    periods = [(name, getattr(training, name)) for name in ("train", "valid", "test")]
-    dates = ", ".join(f"{name} {period.first} to {period.last}" for name, period in periods)
-    print_line(f"{'final model: ' if manifest.walk_forward else ''}{dates}")
-    print_line(f"{training.train_rows} training rows, {training.best_iteration} rounds kept")
+    if manifest.walk_forward:
+        print_line("The bundle's model, trained after the folds")
+    print_line(f"train       {_period(training.train)}, {training.train_rows} rows")
+    print_line(f"valid       {_period(training.valid)}, {training.best_iteration} rounds kept")
+    print_line(f"test        {_period(training.test)}")
     if manifest.walk_forward:
         _print_folds(manifest.walk_forward)
     _print_metrics(manifest)
@@ -242,8 +247,8 @@ def _worth(manifest: "BundleManifest") -> "Iterator[str]":
 
     rank_ic, chance = manifest.metrics["rank_ic"], manifest.metrics["rank_ic_by_chance"]
     if rank_ic is not None and chance is not None:
-        more = "more than chance gives" if rank_ic > chance else "no more than chance gives"
-        yield f"worth       rank IC {rank_ic:+.4f}; of random orders, 19 of 20 are within {chance:.4f}: {more}"
+        more = "beyond" if rank_ic > chance else "not beyond"
+        yield f"worth       rank IC {rank_ic:+.4f}, {more} the ±{chance:.4f} of 19 in 20 random orders"
     if fault := ranking_fault(manifest.metrics):
         typer.echo(f"signal-worker: warning: this model cannot rank its symbols: {fault}", err=True)
 

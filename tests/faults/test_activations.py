@@ -27,18 +27,18 @@ def run(servers, folder, plan):
     return outcome, judge(streams, servers.endpoints.database_url, folder, outcome.asked)
 
 
-def test_hundred_activations_lose_and_misattribute_nothing_whatever_is_killed(private_servers, folder):
+def test_activations_in_a_row_lose_and_misattribute_nothing_whatever_is_killed(private_servers, folder):
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")  # noqa: T201 - a failing run is repeated by it
 
-    outcome, verdict = run(private_servers, folder, Plan(seed=seed))
+    outcome, verdict = run(private_servers, folder, Plan(seed=seed, activations=40, faults=10))
 
     assert not verdict.faults, f"seed {seed}: {verdict}, {dict(outcome.faults)}"
     assert outcome.converged_seconds is not None
     assert verdict.identical == verdict.answered == len(outcome.asked)
-    assert verdict.activations >= 100
-    assert verdict.served >= 20
-    assert sum(outcome.faults.values()) == 20
+    assert verdict.activations >= 40
+    assert verdict.served >= 8
+    assert sum(outcome.faults.values()) == 10
 
 
 def test_judge_sees_vectors_of_another_model_and_a_worker_that_receives_nothing(private_servers, folder):

@@ -17,7 +17,7 @@ import numpy as np
 from exchange_calendars import errors as calendar_errors
 
 from strategies.errors import CalendarRange, DataError, UnknownCalendar, UnusableCalendar
-from strategies.market.bars import IntArray, SessionArray
+from strategies.market.bars import BoolArray, IntArray, SessionArray
 
 #: First day covered unless asked otherwise.
 COVERED_FROM = date(1990, 1, 1)
@@ -94,6 +94,13 @@ class SessionCalendar:
         """
         position = self._position_at_or_before(day)
         return position >= 0 and bool(self._sessions[position] == np.datetime64(day, "D"))
+
+    def contains(self, days: SessionArray) -> BoolArray:
+        """Return which days are sessions, `[days]`; NaT and days that are not covered are none."""
+        # np.isin would sort, or hash, all sessions for each symbol.
+        at = np.searchsorted(self._sessions, days)
+        contained: BoolArray = self._sessions[np.minimum(at, len(self._sessions) - 1)] == days
+        return contained
 
     def session_at_or_before(self, day: date) -> date:
         """Return the day itself where it is a session, else the last session before it.

@@ -7,6 +7,7 @@ Invariant: a field is read from exactly one column, or the table is refused; not
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from strategies.errors import DataError
 
@@ -127,7 +128,10 @@ def find_columns(names: Sequence[str], chosen: Mapping[str, str], where: str) ->
     Raises:
         DataError: A required field has no column, two columns have an equal claim to one, or a chosen one is absent.
     """
-    found = {field: _best(field, aliases, names, where) for field, aliases in ALIASES.items() if field not in chosen}
+    spelt: dict[str, list[str]] = {}
+    for name in names:
+        spelt.setdefault(normal(name), []).append(name)
+    found = {field: _best(field, aliases, spelt, where) for field, aliases in ALIASES.items() if field not in chosen}
     columns = {field: name for field, name in found.items() if name is not None and name not in chosen.values()}
     columns.update(_checked_choice(chosen, names, where))
     missing = [field for field in REQUIRED if field not in columns]
@@ -164,14 +168,15 @@ def adjustment_of(columns: Mapping[str, str], asked: str, where: str) -> str:
     return asked
 
 
+@lru_cache(maxsize=4096)
 def normal(name: str) -> str:
     """Return a column's name in lower case, with every run of other signs as one underscore."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
-def _best(field: str, aliases: Sequence[str], names: Sequence[str], where: str) -> str | None:
+def _best(field: str, aliases: Sequence[str], spelt: Mapping[str, Sequence[str]], where: str) -> str | None:
     for alias in aliases:
-        claims = [name for name in names if normal(name) == alias]
+        claims = spelt.get(alias, ())
         if len(claims) > 1:
             raise DataError(f"{where}: columns {_listed(claims)} could all be {field}")
         if claims:

@@ -39,7 +39,7 @@ def fits(dates: SessionArray) -> list[tuple[str, float, float]]:
 
 def foreign_hint(dates: SessionArray, calendar: SessionCalendar) -> str:
     """Return which exchange dates seem to be of, in one sentence."""
-    inside = float(np.isin(dates, calendar.sessions).mean())
+    inside = float(calendar.contains(dates).mean())
     best = fits(dates)
     wrong = f"{inside:.0%} of the dates are sessions of {calendar.name}"
     if best and best[0][1] > inside:

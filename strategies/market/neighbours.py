@@ -32,6 +32,8 @@ _LARGE_LEVEL = 3.0
 _UNITS = np.log(np.array([100.0, 1000.0, 0.01, 0.001]))
 #: Bars before a row that its volume is compared with.
 _MEDIAN_BARS = 20
+#: Rows before a row among which these bars must be.
+_REACH = 4 * _MEDIAN_BARS
 #: Bars before a row that it may repeat.
 _REPEATS = 5
 #: Ratio to the median that a volume of another unit has at least, and at most, upwards and downwards.
@@ -234,32 +236,78 @@ def _volume_units(series: Series) -> BoolArray:
     """
     found = np.zeros(len(series.close), bool)
     volume = np.log(np.where(series.volume > 0, series.volume, np.nan))
-    blocked = 0
-    for onset in np.flatnonzero(np.abs(np.diff(volume)) > np.log(8.0)) + 1:
-        row = int(onset)
-        before = volume[max(0, row - 4 * _MEDIAN_BARS) : row][~found[max(0, row - 4 * _MEDIAN_BARS) : row]]
-        before = before[~np.isnan(before)]
-        if row < blocked or len(before) < _MEDIAN_BARS:
-            continue
-        usual = float(np.median(before[-_MEDIAN_BARS:]))
-        if not _other_unit(volume[row : row + 1] - usual, 0.0)[0]:
+    onsets = np.flatnonzero(np.abs(np.diff(volume)) > np.log(8.0)) + 1
+    usually = _usual_volumes(volume, onsets)
+    begins = _begins(volume[onsets] - usually)
+    blocked = reach = 0
+    for at, row in enumerate(onsets.tolist()):
+        if row < blocked or not (begins[at] or row < reach):
             continue  # as most: a block that does not begin here needs no look at all that follows
-        spread = max(float(np.std(before)), _LEAST_SPREAD)
-        ratios = volume[row:] - usual
-        # The shares of a split are traded in its ratio.
-        split = abs(np.log(series.close[row] / series.close[row - 1]) + ratios[0]) < abs(ratios[0]) / 2
-        other = _other_unit(ratios, _NEXT_SPREAD * spread) & ~series.confirmed[row:] & (not split)
-        length = len(other) if other.all() else int(np.argmin(other))
-        first = 0 if abs(ratios[0]) > _FIRST_SPREAD * spread else 1
-        blocked = row + length
-        found[row + first : blocked] = True
+        usual = float(usually[at])
+        if row < reach:
+            # So near to a block a row is compared with others than the bars right before it.
+            usual = _usual_volume(volume, found, row)
+            if not _begins(volume[row] - usual):
+                continue
+        length, first = _block(series, volume, found, row, usual)
+        if length > first:
+            blocked = row + length
+            found[row + first : blocked] = True
+            reach = blocked + _REACH
     return found & ~series.flagged
 
 
+def _usual_volumes(volume: FloatArray, onsets: IntArray) -> FloatArray:
+    """Return the median of the bars before each onset, as if none of them was of another unit; NaN: too few."""
+    known = np.flatnonzero(~np.isnan(volume))
+    usual = np.full(len(onsets), np.nan)
+    place = np.searchsorted(known, onsets)
+    enough = np.flatnonzero(place >= _MEDIAN_BARS)
+    enough = enough[known[place[enough] - _MEDIAN_BARS] >= onsets[enough] - _REACH]
+    if len(enough):
+        windows = np.lib.stride_tricks.sliding_window_view(volume[known], _MEDIAN_BARS)[place[enough] - _MEDIAN_BARS]
+        usual[enough] = np.sort(windows, axis=1)[:, _MEDIAN_BARS // 2 - 1 : _MEDIAN_BARS // 2 + 1].mean(axis=1)
+    return usual
+
+
+def _usual_volume(volume: FloatArray, found: BoolArray, row: int) -> float:
+    before = _before(volume, found, row)
+    return float(np.median(before[-_MEDIAN_BARS:])) if len(before) >= _MEDIAN_BARS else np.nan
+
+
+def _before(volume: FloatArray, found: BoolArray, row: int) -> FloatArray:
+    reach = slice(max(0, row - _REACH), row)
+    before = volume[reach][~found[reach]]
+    return before[~np.isnan(before)]
+
+
+def _block(series: Series, volume: FloatArray, found: BoolArray, row: int, usual: float) -> tuple[int, int]:
+    """Return how many rows from this one on are of another unit, and whether this one itself may still be a day's own.
+
+    The second is 1 where it may.
+    """
+    spread = max(float(np.std(_before(volume, found, row))), _LEAST_SPREAD)
+    ratio = float(volume[row] - usual)
+    # The shares of a split are traded in its ratio.
+    split = abs(np.log(series.close[row] / series.close[row - 1]) + ratio) < abs(ratio) / 2
+    if split or series.confirmed[row] or not abs(ratio) > _NEXT_SPREAD * spread:
+        return 0, 0
+    other = _other_unit(volume[row:] - usual, _NEXT_SPREAD * spread) & ~series.confirmed[row:]
+    length = len(other) if other.all() else int(np.argmin(other))
+    return length, 0 if abs(ratio) > _FIRST_SPREAD * spread else 1
+
+
+def _begins(ratios: FloatArray) -> BoolArray:
+    """Return whether a row's volume, in logarithms over the usual one, is far enough for a block to begin with it."""
+    up, down = np.log(_VOLUME_UP), np.log(_VOLUME_DOWN)
+    begins: BoolArray = ((up[0] <= ratios) & (ratios <= up[1])) | ((down[0] <= ratios) & (ratios <= down[1]))
+    return begins
+
+
 def _other_unit(ratios: FloatArray, least: float) -> BoolArray:
+    """Return the rows of a block from its first one on, which has begun it."""
     up, down = np.log(_VOLUME_UP), np.log(_VOLUME_DOWN)
     within = (up[0] + np.log(_LATER) <= ratios) & (ratios <= up[1])
     within |= (down[0] <= ratios) & (ratios <= down[1] - np.log(_LATER))
-    within[:1] &= (ratios[:1] >= up[0]) | (ratios[:1] <= down[1])
     beyond: BoolArray = within & (np.abs(ratios) > least)
     return beyond

@@ -99,7 +99,7 @@ def _date_flags(
     early: BoolArray = dates < np.datetime64(calendar.first, "D")
     late: BoolArray = dates > np.datetime64(calendar.last, "D")
     after: BoolArray = dates > np.datetime64(run_date, "D")
-    session: BoolArray = np.isin(dates, calendar.sessions)
+    session = calendar.contains(dates)
     open_yet = session & (dates > np.datetime64(rows.closed_until or date.max, "D"))
     return {
         "missing_date": missing & ~unreadable,
@@ -224,6 +224,8 @@ def _neighbours(rows: Suspects, flags: dict[str, BoolArray], rules: Rules) -> tu
 
 def _confirmed(rows: Suspects, rules: Rules) -> BoolArray:
     days = [np.datetime64(day, "D") for symbol, day in rules.confirmed_moves if symbol == rows.symbol]
+    if not days:
+        return np.zeros(len(rows.dates), bool)
     return np.isin(rows.dates, np.array(days, dtype="datetime64[D]"))
 
 

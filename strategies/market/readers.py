@@ -208,6 +208,9 @@ def read_days(column: pa.ChunkedArray, calendar: SessionCalendar) -> Times:
     if pa.types.is_date(kind):
         return Times(days=column.cast(pa.date32()).to_numpy().astype("datetime64[D]"))
     if pa.types.is_timestamp(kind):
+        days = _whole_days(column)
+        if days is not None:
+            return Times(days=days)
         column = _stamp_texts(column)
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         known = column.is_valid().to_numpy()
@@ -225,10 +228,40 @@ def read_days(column: pa.ChunkedArray, calendar: SessionCalendar) -> Times:
             days=np.full(len(column), np.datetime64("NaT", "D")),
             unreadable=dict.fromkeys(range(len(column)), f"{kind} value"),
         )
+    days = _iso_days(text)
+    if days is not None:
+        return Times(days=days)
     encoded = text.dictionary_encode()
     codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False).astype(np.int64)
     texts = [None if one.strip() in BLANKS else one for one in encoded.dictionary.to_pylist()]
     return read_texts([*texts, None], codes, calendar)
+
+
+def _whole_days(column: pa.ChunkedArray) -> SessionArray | None:
+    """Return the days of timestamps that are all midnights without a zone: dates; None: they are not."""
+    if column.type.tz is not None:
+        return None
+    days = column.cast(pa.date32(), safe=False)
+    if not pc.all(pc.equal(days.cast(column.type), column), min_count=0).as_py():
+        return None
+    return _plain_days(days)
+
+
+def _iso_days(text: pa.StringArray) -> SessionArray | None:
+    """Return the days of texts that are all YYYY-MM-DD; None: at least one is something else."""
+    try:
+        return _plain_days(text.cast(pa.date32()))
+    except pa.ArrowException:
+        return None
+
+
+def _plain_days(days: pa.ChunkedArray | pa.Array) -> SessionArray | None:
+    """Return days of the years that a calendar writes; None: there is another one."""
+    found: SessionArray = days.to_numpy(zero_copy_only=False).astype("datetime64[D]")
+    known = found[~np.isnat(found)]
+    if len(known) and not np.datetime64("0001-01-01") <= known.min() <= known.max() <= np.datetime64("9999-12-31"):
+        return None
+    return found
 
 
 def _stamp_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:

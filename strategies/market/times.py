@@ -85,8 +85,9 @@ def read_texts(texts: Sequence[str | None], codes: IntArray, calendar: SessionCa
             days[places] = values.astype("datetime64[D]")
         else:
             days[places], reading = readers[kind](values, calendar)
-    bad = {at: str(texts[at]) for at, one in enumerate(parsed) if texts[at] and np.isnat(days[at])}
-    unreadable = {int(row): bad[int(codes[row])] for row in np.flatnonzero(np.isin(codes, list(bad)))} if bad else {}
+    bad = np.isnat(days)
+    rows = np.flatnonzero(bad[codes]) if bad.any() and len(codes) else codes[:0]
+    unreadable = {int(row): str(texts[codes[row]]) for row in rows if texts[codes[row]]}
     return Times(
         days=days[codes] if len(codes) else np.empty(0, "datetime64[D]"), unreadable=unreadable, reading=reading
     )
@@ -167,7 +168,7 @@ def _built(year: IntArray, month: IntArray, day: IntArray) -> SessionArray:
 
 
 def _sessions(days: SessionArray, calendar: SessionCalendar) -> int:
-    return int(np.isin(days, calendar.sessions).sum())
+    return int(calendar.contains(days).sum())
 
 
 def _local(instants: IntArray, zone: tzinfo) -> pd.DatetimeIndex:

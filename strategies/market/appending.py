@@ -24,7 +24,6 @@ from strategies.market.imports import ImportOptions
 from strategies.market.parts import RECENT_BARS, ManyBars, SymbolColumns, gathered, read_recent
 from strategies.market.quarantine import Suspects, judge_rows
 from strategies.market.raw_bars import RawBars, open_source
-from strategies.market.readers import taken
 from strategies.market.snapshots import SnapshotRef, latest_snapshot, read_symbol
 from strategies.market.store import exclusive, scratch_folder
 from strategies.market.verdicts import Settled
@@ -140,9 +139,9 @@ def _add(rows: RawBars, recent: ManyBars, base: SnapshotRef, settled: Settled, d
     new = np.flatnonzero(~(rows.dates <= last))
     old = np.flatnonzero(rows.dates <= last)
     if len(old):
-        _compare(taken(rows, old), sessions, columns, added)
+        _compare(rows.taken(old), sessions, columns, added)
     if len(new):
-        _judge(taken(rows, new), sessions, columns, settled, added)
+        _judge(rows.taken(new), sessions, columns, settled, added)
 
 
 def _calm(

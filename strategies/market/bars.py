@@ -2,8 +2,8 @@
 
 Owns: `Panel` (all symbols of a snapshot on the exchange calendar) and `Window` (the slice that one request may see).
 Must not know: files, Parquet, clocks, models.
-Invariant: arrays are read-only, C-contiguous float64 `[symbols, sessions]`; a missing session is NaN; nothing after
-the as-of session is ever inside a window.
+Invariant: arrays are read-only float64 `[symbols, sessions]`, those of a window C-contiguous; a missing session is
+NaN; nothing after the as-of session is ever inside a window.
 """
 
 from collections.abc import Mapping, Sequence

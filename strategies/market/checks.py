@@ -5,13 +5,14 @@ Must not know: files, manifests' encoding, what serves.
 Invariant: a check looks at closes and volumes on the calendar alone, so that it says the same at import and at load.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.market.bars import BoolArray, Panel, SessionArray
+from strategies.market.bars import BoolArray, IntArray, Panel, SessionArray
 from strategies.market.manifest import CheckResult
 from strategies.market.rules import SNAPSHOT_RULES, Rules
 
@@ -21,6 +22,8 @@ BEFORE, PRESENT = 5, 3
 FEWEST, FEWEST_WRONG = 10, 3
 #: Most of a common move that its spread may be, for one factor to have made it.
 _SPREAD_PART = 0.25
+#: Sessions whose steps are computed at once, and symbols that are put together.
+_BLOCK = 64
 Float32 = NDArray[np.float32]
 
 
@@ -34,45 +37,59 @@ class Closes:
     close: Float32
     volume: Float32
 
-    def last(self, sessions: int) -> "Closes":
-        """Return the last sessions alone."""
-        kept = slice(-sessions, None)
-        return Closes(
-            symbols=self.symbols,
-            sessions=self.sessions[kept],
-            close=self.close[:, kept],
-            volume=self.volume[:, kept],
-        )
-
 
 class Gathering:
-    """Collects closes and volumes symbol by symbol, in as little memory as they need."""
+    """Collects closes and volumes symbol by symbol, in as little memory as they need.
 
-    def __init__(self) -> None:
-        self._parts: dict[str, tuple[NDArray[np.uint16], Float32, Float32]] = {}
+    Args:
+        calendar_sessions: Every session that a bar may be of, ascending.
+    """
+
+    def __init__(self, calendar_sessions: SessionArray) -> None:
+        self._sessions = calendar_sessions
+        self._waiting: list[tuple[str, IntArray, Float32, Float32]] = []
+        self._blocks: list[_Block] = []
 
     def add(self, symbol: str, sessions: SessionArray, columns: Mapping[str, NDArray[np.float64]]) -> None:
-        """Take one symbol's bars."""
-        # Days since 1970 fit in two bytes until 2059.
-        days = sessions.astype("datetime64[D]").astype(np.int64).astype(np.uint16)
+        """Take one symbol's bars; all of them are sessions of the calendar."""
+        at = np.searchsorted(self._sessions, sessions)
         with np.errstate(over="ignore"):
-            self._parts[symbol] = (days, columns["close"].astype(np.float32), columns["volume"].astype(np.float32))
+            close, volume = (columns[name].astype(np.float32) for name in ("close", "volume"))
+        self._waiting.append((symbol, at, close, volume))
+        if len(self._waiting) == _BLOCK:
+            self._blocks.append(_block_of(self._waiting))
+            self._waiting = []
 
-    def closes(self, calendar_sessions: SessionArray) -> Closes:
-        """Return everything on the sessions from the first bar to the last."""
-        first = min(int(days[0]) for days, *_ in self._parts.values())
-        last = max(int(days[-1]) for days, *_ in self._parts.values())
-        every = calendar_sessions.astype("datetime64[D]").astype(np.int64)
-        sessions = calendar_sessions[(every >= first) & (every <= last)]
-        symbols = tuple(sorted(self._parts))
-        close = np.full((len(symbols), len(sessions)), np.nan, np.float32)
-        volume = close.copy()
-        numbers = sessions.astype("datetime64[D]").astype(np.int64)
-        for row, symbol in enumerate(symbols):
-            days, closes, volumes = self._parts[symbol]
-            at = np.searchsorted(numbers, days)
-            close[row, at], volume[row, at] = closes, volumes
-        return Closes(symbols=symbols, sessions=sessions, close=close, volume=volume)
+    def closes(self) -> Closes:
+        """Return everything on the sessions from the first bar to the last, and keep nothing."""
+        if self._waiting:
+            self._blocks.append(_block_of(self._waiting))
+        first = min(block.first for block in self._blocks)
+        last = max(block.first + block.values.shape[2] for block in self._blocks)
+        symbols = tuple(sorted(symbol for block in self._blocks for symbol in block.symbols))
+        rows = {symbol: row for row, symbol in enumerate(symbols)}
+        values = np.full((2, len(symbols), last - first), np.nan, np.float32)
+        while self._blocks:
+            block = self._blocks.pop()
+            start = block.first - first
+            values[:, [rows[one] for one in block.symbols], start : start + block.values.shape[2]] = block.values
+        return Closes(symbols=symbols, sessions=self._sessions[first:last], close=values[0], volume=values[1])
+
+
+class _Block(NamedTuple):
+    """Closes and volumes of some symbols, `[2, symbols, sessions]`, from a session of the calendar on."""
+
+    symbols: tuple[str, ...]
+    first: int
+    values: Float32
+
+
+def _block_of(bars: Sequence[tuple[str, IntArray, Float32, Float32]]) -> _Block:
+    first, last = min(int(at[0]) for _, at, *_ in bars), max(int(at[-1]) for _, at, *_ in bars)
+    values = np.full((2, len(bars), last + 1 - first), np.nan, np.float32)
+    for row, (_, at, close, volume) in enumerate(bars):
+        values[0, row, at - first], values[1, row, at - first] = close, volume
+    return _Block(tuple(symbol for symbol, *_ in bars), first, values)
 
 
 def closes_of(panel: Panel, *, sessions: int | None = None) -> Closes:
@@ -169,20 +186,18 @@ def _outliers(closes: Closes, rules: Rules) -> str:
 
 
 def _volume_shifted(closes: Closes, rules: Rules) -> str:
-    steps = np.diff(np.log(np.where(closes.volume > 0, closes.volume, np.nan)), axis=1)
     found = [
         f"the median volume of {closes.sessions[at]} is {np.exp(median):.3g} times that of the session before"
-        for at, median, _ in _medians(steps)
+        for at, median, _ in _medians(closes.volume)
         if abs(median) > np.log(rules.cross_section_volume) and _unconfirmed(closes, at, rules)
     ]
     return _first(found)
 
 
 def _moved(closes: Closes, rules: Rules) -> str:
-    steps = np.diff(np.log(closes.close), axis=1)
     found = [
         f"all closes moved by one factor on {closes.sessions[at]}: median {np.expm1(median):+.1%}, spread {spread:.1%}"
-        for at, median, spread in _medians(steps)
+        for at, median, spread in _medians(closes.close)
         if abs(median) > np.log1p(rules.cross_section_move)
         and spread < _SPREAD_PART * abs(median)
         and _unconfirmed(closes, at, rules)
@@ -190,14 +205,17 @@ def _moved(closes: Closes, rules: Rules) -> str:
     return _first(found)
 
 
-def _medians(steps: Float32) -> Iterator[tuple[int, float, float]]:
-    """Return session, median and spread of each session's steps, where enough symbols have one."""
-    for at in range(steps.shape[1]):
-        column = steps[:, at]
-        column = column[np.isfinite(column)]
-        if len(column) >= FEWEST:
-            median = float(np.median(column))
-            yield at + 1, median, float(np.median(np.abs(column - median))) * 1.4826
+def _medians(values: Float32) -> Iterator[tuple[int, float, float]]:
+    """Return session, median and spread of the steps of each session, in logarithms, where enough symbols have one."""
+    for start in range(0, values.shape[1] - 1, _BLOCK):
+        # A block of sessions at a time: all steps at once would take the memory of another panel or three.
+        block = values[:, start : start + _BLOCK + 1].T.copy()
+        steps = np.diff(np.log(np.where(block > 0, block, np.nan)), axis=0)
+        for at, row in enumerate(steps, start=start + 1):
+            known = row[np.isfinite(row)]
+            if len(known) >= FEWEST:
+                median = float(np.median(known))
+                yield at, median, float(np.median(np.abs(known - median))) * 1.4826
 
 
 def _unconfirmed(closes: Closes, at: int, rules: Rules) -> bool:

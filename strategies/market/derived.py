@@ -20,7 +20,7 @@ import numpy as np
 from strategies.errors import DataError
 from strategies.files import sync, write_synced
 from strategies.market.bars import BoolArray, FloatArray, SessionArray
-from strategies.market.checks import Gathering, run_checks
+from strategies.market.checks import Closes, run_checks
 from strategies.market.manifest import (
     NAME,
     CheckResult,
@@ -31,7 +31,7 @@ from strategies.market.manifest import (
     encode_manifest,
     snapshot_id,
 )
-from strategies.market.parts import RECENT, RECENT_BARS, ManyBars, SymbolColumns, gathered, write_many
+from strategies.market.parts import RECENT, RECENT_BARS, ManyBars, followed, gathered, without, write_many
 from strategies.market.readers import RawBars
 from strategies.market.rules import stated
 from strategies.market.snapshot_files import write_bars, write_quarantine, write_refused
@@ -113,11 +113,12 @@ def write_derived(
     for symbol, (sessions, columns) in anew.items():
         files[symbol] = write_bars(folder, symbol, sessions, columns)
     parts = base.manifest.parts
+    added = gathered((symbol, sessions, columns) for symbol, (sessions, columns) in change.added.items())
     if change.added:
-        parts = (*parts, _write_part(folder, len(parts) + 1, change.added))
+        parts = (*parts, _write_part(folder, len(parts) + 1, added))
         for symbol, (sessions, columns) in change.added.items():
             files[symbol] = _followed(files.get(symbol), sessions, columns)
-    last = _merged_recent(recent, change, anew)
+    last = _merged_recent(recent, added, anew)
     digest = write_many(folder / RECENT, last, synced=False)
     manifest = _manifest(base, change, settled, files, parts, last, digest)
     tally = _write_held(scratch / "quarantine", change)
@@ -161,8 +162,7 @@ def _restated(base: SnapshotRef, symbol: str, step: float) -> tuple[SessionArray
     return bars.sessions, columns
 
 
-def _write_part(folder: Path, number: int, added: Mapping[str, tuple[SessionArray, dict[str, FloatArray]]]) -> Part:
-    bars = gathered((symbol, sessions, columns) for symbol, (sessions, columns) in added.items())
+def _write_part(folder: Path, number: int, bars: ManyBars) -> Part:
     name = f"part-{number:04d}.parquet"
     return Part(name=name, rows=len(bars.sessions), file_sha256=write_many(folder / name, bars))
 
@@ -188,21 +188,12 @@ def _followed(file: SymbolFile | None, sessions: SessionArray, columns: Mapping[
 
 
 def _merged_recent(
-    recent: ManyBars, change: Change, anew: Mapping[str, tuple[SessionArray, dict[str, FloatArray]]]
+    recent: ManyBars, added: ManyBars, anew: Mapping[str, tuple[SessionArray, dict[str, FloatArray]]]
 ) -> ManyBars:
     """Return the last bars of all symbols after the change."""
-
-    def of(symbol: str) -> SymbolColumns:
-        sessions, columns = anew[symbol] if symbol in anew else recent.of(symbol)
-        if symbol in change.added:
-            days, more = change.added[symbol]
-            names = set(columns) | set(more)
-            before, after = np.full(len(sessions), np.nan), np.full(len(days), np.nan)
-            columns = {name: np.concatenate((columns.get(name, before), more.get(name, after))) for name in names}
-            sessions = np.concatenate((sessions, days))
-        return symbol, sessions[-RECENT_BARS:], {name: values[-RECENT_BARS:] for name, values in columns.items()}
-
-    return gathered(of(symbol) for symbol in sorted({*recent.symbols, *change.added, *anew}))
+    if anew:
+        recent = followed(without(recent, anew), gathered((symbol, *anew[symbol]) for symbol in anew), RECENT_BARS)
+    return followed(recent, added, RECENT_BARS)
 
 
 def _manifest(
@@ -251,18 +242,27 @@ def _manifest(
 
 def _checked(before: Manifest, change: Change, settled: Settled, recent: ManyBars) -> dict[str, CheckResult]:
     """Return what the checks find in the last sessions; what failed in the history before stays failed."""
-    gathering = Gathering()
-    for symbol in recent.symbols:
-        sessions, columns = recent.of(symbol)
-        gathering.add(symbol, sessions, columns)
-    closes = gathering.closes(settled.calendar.sessions)
-    found = run_checks(closes.last(RECENT_BARS), settled.rules)
+    found = run_checks(_last_closes(recent, settled), settled.rules)
     if change.kind == "append":
         for name in ("volume_shifted", "cross_section_moved"):
             earlier = before.checks.get(name)
             if earlier is not None and not earlier.passed and found[name].passed:
                 found[name] = earlier
     return found
+
+
+def _last_closes(recent: ManyBars, settled: Settled) -> Closes:
+    """Return the closes and volumes of the last sessions."""
+    first, last = recent.sessions.min().astype(object), recent.sessions.max().astype(object)
+    sessions = settled.calendar.sessions_between(first, last)[-RECENT_BARS:]
+    at = np.searchsorted(sessions, recent.sessions)
+    kept = recent.sessions >= sessions[0]
+    rows = np.repeat(np.arange(len(recent.symbols)), np.diff(recent.bounds))[kept]
+    values = np.full((2, len(recent.symbols), len(sessions)), np.nan, np.float32)
+    with np.errstate(over="ignore"):
+        for place, name in enumerate(("close", "volume")):
+            values[place, rows, at[kept]] = recent.columns[name][kept].astype(np.float32)
+    return Closes(symbols=recent.symbols, sessions=sessions, close=values[0], volume=values[1])
 
 
 def _write_held(folder: Path, change: Change) -> Counter[str]:

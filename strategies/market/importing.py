@@ -22,6 +22,7 @@ from strategies.market.calendar import SessionCalendar
 from strategies.market.calendar_files import open_calendar
 from strategies.market.checks import Gathering, run_checks
 from strategies.market.exchanges import foreign_hint, sessions_without_bars
+from strategies.market.grouping import joined
 from strategies.market.imports import ImportOptions, ImportReport
 from strategies.market.lives import Life
 from strategies.market.manifest import (
@@ -32,8 +33,8 @@ from strategies.market.manifest import (
     snapshot_id,
 )
 from strategies.market.parts import RECENT, RECENT_BARS, SymbolColumns, gathered, write_many
+from strategies.market.pipelines import Ahead, Behind
 from strategies.market.raw_bars import RawBars, RawSource, open_source
-from strategies.market.readers import joined, taken
 from strategies.market.rules import stated
 from strategies.market.snapshot_files import write_bars, write_quarantine, write_refused
 from strategies.market.snapshots import adjusted_dir
@@ -61,9 +62,9 @@ class _Tally:
     verdicts: Counter[str] = field(default_factory=Counter)
     unsettled: dict[str, tuple[date, ...]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    gathering: Gathering = field(default_factory=Gathering)
-    #: Distinct dates of all rows, and how many rows had one outside the calendar.
-    dates: list[SessionArray] = field(default_factory=list)
+    gathering: Gathering
+    #: Distinct dates of all rows, ascending.
+    dates: SessionArray = field(default_factory=lambda: np.empty(0, "datetime64[D]"))
     foreign: list[str] = field(default_factory=list)
     rows: int = 0
     has_vwap: bool = False
@@ -107,6 +108,7 @@ def import_bars(
         _refuse_too_much(tally, settled, source)
         # A cache that can be made again: it is not synced, and read only if its hash is the stated one.
         recent = write_many(scratch / "adjusted" / RECENT, gathered(tally.recent), synced=False)
+        tally.recent.clear()
         manifest, created = placed(data_dir, _manifest(tally, settled, options, source, raw, recent))
         if created:
             _seal(scratch, manifest)
@@ -135,21 +137,23 @@ def _settled(
 def _write_symbols(
     raw: RawSource, scratch: Path, settled: Settled, options: ImportOptions, progress: Progress | None
 ) -> _Tally:
-    tally = _Tally(refused=raw.refused)
+    tally = _Tally(refused=raw.refused, gathering=Gathering(settled.calendar.sessions))
     for folder in ("adjusted", "quarantine"):
         (scratch / folder).mkdir()
     plan = _plan(raw.symbols, options.lives)
-    for done, name in enumerate(plan, start=1):
-        try:
-            rows, ended = _rows_of(raw, name, plan, options.lives)
-        except DataError as error:
-            tally.refused[name] = str(error)
-            _count_refused(tally, name)
-        else:
-            if len(rows.rows) or ended is None:
-                _write_symbol(scratch, rows, ended, settled, tally)
-        if progress is not None:
-            progress(done, len(plan), name)
+    with Ahead(lambda name: _rows_of(raw, name, plan, options.lives), plan) as read, Behind(write_bars) as write:
+        for done, (name, result) in enumerate(read, start=1):
+            try:
+                rows, ended = result.result()
+            except DataError as error:
+                tally.refused[name] = str(error)
+                _count_refused(tally, name)
+            else:
+                if len(rows.rows) or ended is None:
+                    _write_symbol(scratch, rows, ended, settled, tally, write)
+            if progress is not None:
+                progress(done, len(plan), name)
+        tally.files = write.results()
     if tally.refused:
         write_refused(scratch / "quarantine", tally.refused)
     return tally
@@ -182,7 +186,7 @@ def _rows_of(
         stray = life.last < life.first
         spans = [one for one in lives if one.symbol == life.symbol] if stray else [life]
         inside = np.logical_or.reduce([_within(rows.dates, one) for one in spans])
-        parts.append((taken(rows, np.flatnonzero(~inside if stray else inside)), stray))
+        parts.append((rows.taken(np.flatnonzero(~inside if stray else inside)), stray))
     whole = joined([replace(part, symbol=name) for part, _ in parts])
     return whole, np.concatenate([np.full(len(part.rows), stray) for part, stray in parts])
 
@@ -192,18 +196,25 @@ def _within(dates: SessionArray, life: Life) -> BoolArray:
     return within
 
 
-def _write_symbol(scratch: Path, rows: RawBars, ended: BoolArray | None, settled: Settled, tally: _Tally) -> None:
+def _write_symbol(
+    scratch: Path,
+    rows: RawBars,
+    ended: BoolArray | None,
+    settled: Settled,
+    tally: _Tally,
+    write: Behind[SymbolFile],
+) -> None:
     result = judged(rows, settled, ended=ended)
     _refuse_mixed_adjustment(tally, result)
     tally.readings.add(rows.read_as)
     tally.rows += len(rows.rows)
-    tally.dates.append(np.unique(rows.dates[~np.isnat(rows.dates)]))
+    tally.dates = _with(tally.dates, rows.dates[~np.isnat(rows.dates)])
     if is_foreign(result, rows, settled.rules):
         tally.foreign.append(rows.symbol)
         result = _held(result, "other_exchange")
     tally.verdicts[result.verdict] += 1
     if len(result.sessions):
-        tally.files[rows.symbol] = write_bars(scratch / "adjusted", rows.symbol, result.sessions, result.columns)
+        write.put(rows.symbol, scratch / "adjusted", rows.symbol, result.sessions, result.columns)
         tally.gathering.add(rows.symbol, result.sessions, result.columns)
         tally.has_vwap |= "vwap" in result.columns
         last = {name: values[-RECENT_BARS:].copy() for name, values in result.columns.items()}
@@ -211,6 +222,13 @@ def _write_symbol(scratch: Path, rows: RawBars, ended: BoolArray | None, settled
         if result.unsettled:
             tally.unsettled[rows.symbol] = result.unsettled
     _write_quarantine(scratch / "quarantine", rows, result.flags, tally)
+
+
+def _with(dates: SessionArray, more: SessionArray) -> SessionArray:
+    """Return the union; most symbols have no other dates than those before them."""
+    at = np.searchsorted(dates, more)
+    known = len(dates) > 0 and bool((dates[np.minimum(at, len(dates) - 1)] == more).all())
+    return dates if known else np.union1d(dates, more)
 
 
 def _held(result: Judged, reason: str) -> Judged:
@@ -238,7 +256,7 @@ def _refuse_mixed_adjustment(tally: _Tally, result: Judged) -> None:
 def _refuse_too_much(tally: _Tally, settled: Settled, source: Path) -> None:
     symbols = sum(tally.verdicts.values())
     if tally.foreign and len(tally.foreign) * 2 > symbols:
-        hint = foreign_hint(np.unique(np.concatenate(tally.dates)), settled.calendar)
+        hint = foreign_hint(tally.dates, settled.calendar)
         raise DataError(f"{source}: is of another exchange than {settled.calendar.name}; {hint}")
     if not tally.files:
         reasons = ", ".join(f"{reason} {rows}" for reason, rows in tally.reasons.items())
@@ -276,7 +294,7 @@ def _manifest(
     tally: _Tally, settled: Settled, options: ImportOptions, source: Path, raw: RawSource, recent: str
 ) -> Manifest:
     rules = options.rules
-    closes = tally.gathering.closes(settled.calendar.sessions)
+    closes = tally.gathering.closes()
     return Manifest(
         snapshot_id=snapshot_id(settled.calendar.name, tally.files),
         run_date=settled.run_date,
@@ -317,7 +335,7 @@ def _seal(scratch: Path, manifest: Manifest) -> None:
 
 
 def _report(tally: _Tally, manifest: Manifest, path: Path, calendar: SessionCalendar, *, created: bool) -> ImportReport:
-    remark = sessions_without_bars(np.unique(np.concatenate(tally.dates)), calendar)
+    remark = sessions_without_bars(tally.dates, calendar)
     return ImportReport(
         path=path,
         snapshot_id=manifest.snapshot_id,

@@ -12,7 +12,7 @@ from pathlib import Path
 from strategies.errors import DataError, SnapshotNotFound, SnapshotRefused
 from strategies.market.bars import Panel
 from strategies.market.calendar import SessionCalendar
-from strategies.market.extending import extended
+from strategies.market.extending import SPARE, extended
 from strategies.market.rules import Rules
 from strategies.market.snapshots import SnapshotRef, load_panel, newest_first, require_passed
 
@@ -89,4 +89,4 @@ class Loading:
                 return extended(serving, before, snapshot, self.calendar)
             except DataError:
                 pass  # it was made from another one: whatever is wrong with it shows when it is read
-        return load_panel(snapshot, self.calendar)
+        return load_panel(snapshot, self.calendar, spare=SPARE)

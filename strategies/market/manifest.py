@@ -148,8 +148,11 @@ def content_sha256(sessions: SessionArray, columns: Mapping[str, FloatArray]) ->
     digest = hashlib.sha256(f"bars {FORMAT} {len(sessions)}".encode())
     digest.update(sessions.astype("datetime64[D]").astype("<i8").tobytes())
     for name in COLUMNS:
-        if name in columns and not np.isnan(columns[name]).all():
-            values = np.where(np.isnan(columns[name]), np.nan, columns[name]) + 0.0
+        if name not in columns:
+            continue
+        unknown = np.isnan(columns[name])
+        if not unknown.all():
+            values = np.where(unknown, np.nan, columns[name]) + 0.0
             digest.update(name.encode() + values.astype("<f8").tobytes())
     return digest.hexdigest()
 

@@ -6,7 +6,7 @@ Invariant: a part's bars are sorted by symbol and session; what is read has the 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +69,45 @@ def gathered(bars: Iterable[SymbolColumns]) -> ManyBars:
         sessions=np.concatenate([np.empty(0, "datetime64[D]"), *(sessions for _, sessions, _ in kept)]),
         columns=columns,
     )
+
+
+def followed(bars: ManyBars, added: ManyBars, most: int) -> ManyBars:
+    """Return bars and those that follow them, of each symbol the last ones.
+
+    Args:
+        bars: What was there.
+        added: Later bars of some of the symbols, and of new ones.
+        most: Bars that are kept of a symbol.
+    """
+    symbols = tuple(sorted({*bars.symbols, *added.symbols}))
+    index = {symbol: row for row, symbol in enumerate(symbols)}
+    codes = np.concatenate([_codes(one, index) for one in (bars, added)])
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(symbols) + 1))
+    order = order[np.arange(len(order)) >= (bounds[1:] - most)[codes[order]]]
+    nothing = [np.full(len(one.sessions), np.nan) for one in (bars, added)]
+    return ManyBars(
+        symbols=symbols,
+        bounds=np.searchsorted(codes[order], np.arange(len(symbols) + 1)).astype(np.int64),
+        sessions=np.concatenate((bars.sessions, added.sessions))[order],
+        columns={
+            name: np.concatenate(
+                [one.columns.get(name, none) for one, none in zip((bars, added), nothing, strict=True)]
+            )[order]
+            for name in COLUMNS
+            if name in bars.columns or name in added.columns
+        },
+    )
+
+
+def without(bars: ManyBars, symbols: Container[str]) -> ManyBars:
+    """Return the bars of all symbols but these."""
+    return gathered((symbol, *bars.of(symbol)) for symbol in bars.symbols if symbol not in symbols)
+
+
+def _codes(bars: ManyBars, index: Mapping[str, int]) -> IntArray:
+    places = np.array([index[symbol] for symbol in bars.symbols], dtype=np.int64)
+    return np.repeat(places, np.diff(bars.bounds))
 
 
 def write_many(path: Path, bars: ManyBars, *, synced: bool = True) -> str:

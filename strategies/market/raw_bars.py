@@ -5,7 +5,7 @@ Must not know: which rows are true, adjustment, snapshots.
 Invariant: no row is lost or changed; a file or a cell that cannot be read is named, and costs that file or row alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,8 @@ from strategies.errors import DataError
 from strategies.market import qlib_files
 from strategies.market.calendar import SessionCalendar
 from strategies.market.columns import ADJUSTMENTS, ALIASES, NUMBERS, is_heading
-from strategies.market.readers import RawBars, Reader, Reading, joined, taken
+from strategies.market.grouping import Grouped, Piece
+from strategies.market.readers import RawBars, Reader, Reading
 from strategies.market.symbols import checked_symbol, folded, symbol_of_stem
 from strategies.market.tables import ENDINGS, ending_of, heading_names
 from strategies.market.vendors import OTHER, Vendor, recognised
@@ -198,55 +199,58 @@ def _symbol_files(paths: Sequence[Path], source: RawSource) -> dict[str, Path]:
     return {symbol: claimed[0] for symbol, claimed in claims.items() if len(claimed) == 1}
 
 
-def _merged(source: RawSource, paths: Sequence[Path], *, single: bool) -> dict[str, RawBars]:
+def _merged(source: RawSource, paths: Sequence[Path], *, single: bool) -> Mapping[str, RawBars]:
     """Return the symbols of tables of many, each with its rows of all files."""
-    parts: dict[str, list[RawBars]] = {}
+    pieces: list[Piece] = []
     for path in paths:
         try:
-            for bars in _table_bars(path, source):
-                parts.setdefault(bars.symbol, []).append(bars)
+            pieces.extend(_pieces(path, source))
         except DataError as error:
             if single:
                 raise
             source.refused[path.name] = str(error)
-    return {symbol: joined(bars) for symbol, bars in parts.items()}
+    return Grouped(pieces)
 
 
-def _table_bars(path: Path, source: RawSource) -> Iterator[RawBars]:
+def _pieces(path: Path, source: RawSource) -> list[Piece]:
     reader = _reader(path, source.reading, MAX_TABLE_ROWS)
     if reader.tickers:
-        yield from reader.of_tickers()
-    elif "symbol" in reader.columns:
-        yield from _by_symbol(reader, source)
-    else:
-        symbol = symbol_of_stem(path.name[: -len(ending_of(path.name) or "")], path.name)
-        _refuse_long(len(reader.table.rows), path)
-        yield reader.bars(symbol)
+        return [_piece(bars) for bars in reader.of_tickers()]
+    if "symbol" in reader.columns:
+        return [_of_many(reader, source)]
+    symbol = symbol_of_stem(path.name[: -len(ending_of(path.name) or "")], path.name)
+    _refuse_long(len(reader.table.rows), path)
+    return [_piece(reader.bars(symbol))]
 
 
-def _by_symbol(reader: Reader, source: RawSource) -> Iterator[RawBars]:
-    path, whole = reader.path, reader.bars("")
-    rows_of: dict[str, list[str]] = {}
-    written = reader.symbols()
-    count = sum(len(rows) for rows in written.values())
-    refused: dict[str, str] = {}
-    for text, rows in written.items():
+def _piece(bars: RawBars) -> Piece:
+    return Piece(rows=bars, symbols=(bars.symbol,), codes=np.zeros(len(bars.rows), np.int32))
+
+
+def _of_many(reader: Reader, source: RawSource) -> Piece:
+    path = reader.path
+    written, codes = reader.symbol_codes()
+    whole = reader.bars("")
+    counts = np.bincount(codes, minlength=len(written))
+    spelt: dict[str, list[int]] = {}
+    for at in np.flatnonzero(counts).tolist():
         try:
-            symbol = checked_symbol(text.strip(), path.name)
-            _refuse_long(len(rows), path)
-            rows_of.setdefault(symbol, []).append(text)
+            _refuse_long(int(counts[at]), path)
+            spelt.setdefault(checked_symbol(written[at].strip(), path.name), []).append(at)
         except DataError as error:
-            refused[f"{path.name}, row {whole.rows[rows[0]]}"] = f"{len(rows)} rows: {error}"
-    torn = len(whole.rows) - count
+            first = int(np.argmax(codes == at))
+            source.refused[f"{path.name}, row {whole.rows[first]}"] = f"{counts[at]} rows: {error}"
+    torn = len(whole.rows) - len(codes)
     if torn:
-        refused[f"{path.name}, row {whole.rows[count]}"] = f"{torn} rows have other cells than the heading"
-    for symbol, texts in rows_of.items():
-        if len(texts) > 1:
-            # Nothing says that they are one security.
-            refused[f"{path.name}, {symbol}"] = f"symbol {symbol} is written in two ways, {' and '.join(texts)}"
-        else:
-            yield replace(taken(whole, written[texts[0]]), symbol=symbol)
-    source.refused |= refused
+        source.refused[f"{path.name}, row {whole.rows[len(codes)]}"] = f"{torn} rows have other cells than the heading"
+    for symbol, places in [one for one in spelt.items() if len(one[1]) > 1]:
+        # Nothing says that they are one security.
+        texts = " and ".join(written[at] for at in places)
+        source.refused[f"{path.name}, {symbol}"] = f"symbol {symbol} is written in two ways, {texts}"
+        del spelt[symbol]
+    place = np.full(len(written), -1, np.int32)
+    place[[at for (at,) in spelt.values()]] = np.arange(len(spelt))
+    return Piece(rows=whole, symbols=tuple(spelt), codes=np.concatenate((place[codes], np.full(torn, -1, np.int32))))
 
 
 def _qlib_bars(folder: Path) -> dict[str, RawBars]:

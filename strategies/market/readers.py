@@ -1,6 +1,6 @@
 """Readers: one file's table with the meaning of its columns, as rows of bars.
 
-Owns: `RawBars`, the way from a table's cells to them, parts of them and several of them together.
+Owns: `RawBars`, the way from a table's cells to them.
 Must not know: folders, which file holds which symbol, adjustment, which rows are true.
 Invariant: a cell that cannot be read is named with its column and its text; it costs its row alone.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from strategies.errors import DataError
 from strategies.market.bars import BoolArray, FloatArray, IntArray, SessionArray
@@ -46,13 +47,61 @@ class RawBars:
     adjustment: str
     #: Whether the vendor says that the symbol did not trade, `[rows]`; None: it says nothing.
     halted: BoolArray | None = None
-    #: Name of each row's file, `[rows]`, or of all of them.
+    #: Name of the file.
     file: str = ""
+    #: Where the rows are of several files: their names, and which one each row is of, `[rows]`.
+    files: tuple[tuple[str, ...], NDArray[np.int32]] | None = None
     #: Position of a row to the column and the text that could not be read.
     unreadable: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     vendor: str = OTHER.name
     #: How the dates were read.
     read_as: str = "dates as written"
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Return the names of all files that the rows are of."""
+        return (self.file,) if self.files is None else self.files[0]
+
+    def file_of(self, row: int) -> str:
+        """Return the name of a row's file."""
+        return self.file if self.files is None else self.files[0][self.files[1][row]]
+
+    def marked(self) -> BoolArray | None:
+        """Return which rows have a cell that could not be read, `[rows]`; None: none has."""
+        if not self.unreadable:
+            return None
+        marked = np.zeros(len(self.rows), bool)
+        marked[list(self.unreadable)] = True
+        return marked
+
+    def taken(
+        self, at: IntArray | NDArray[np.int32] | slice, marked: BoolArray | None = None, *, symbol: str | None = None
+    ) -> "RawBars":
+        """Return these rows, in this order.
+
+        Args:
+            at: Positions of the rows.
+            marked: What `marked` returns, where many parts are taken.
+            symbol: Whose they are; None: of the same symbol.
+        """
+        marked = self.marked() if marked is None else marked
+        cells: dict[int, tuple[str, str]] = {}
+        if marked is not None:
+            every = np.arange(at.start, at.stop) if isinstance(at, slice) else at
+            cells = {place: self.unreadable[int(every[place])] for place in np.flatnonzero(marked[at]).tolist()}
+        return RawBars(  # `replace` takes as long as all the rest, and there may be thousands of symbols
+            symbol=self.symbol if symbol is None else symbol,
+            dates=self.dates[at],
+            values={name: values[at] for name, values in self.values.items()},
+            rows=self.rows[at],
+            adjustment=self.adjustment,
+            halted=None if self.halted is None else self.halted[at],
+            file=self.file,
+            files=None if self.files is None else (self.files[0], self.files[1][at]),
+            unreadable=cells,
+            vendor=self.vendor,
+            read_as=self.read_as,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,16 +142,15 @@ class Reader:
     def times(self) -> Times:
         """Return the sessions of the rows."""
         if self._times is None:
-            self._times = read_days(self.table.columns[self.columns["date"]], self._reading.calendar)
+            self._times = read_days(self._last_use("date"), self._reading.calendar)
         return self._times
 
     def bars(self, symbol: str) -> RawBars:
-        """Return all rows as one symbol's."""
+        """Return all rows as one symbol's, once: columns that were read are dropped."""
         values, cells = {}, {self.columns["date"]: self.times.unreadable}
         for name in NUMBERS:
             if name in self.columns:
-                column = self.table.columns[self.columns[name]]
-                values[name], cells[self.columns[name]] = read_numbers(column, self._decimal)
+                values[name], cells[self.columns[name]] = read_numbers(self._last_use(name), self._decimal)
         whole = RawBars(
             symbol=symbol,
             dates=self.times.days,
@@ -116,25 +164,18 @@ class Reader:
             read_as=self.times.reading,
         )
         kept = self._kept()
-        return _with_torn(taken(whole, np.flatnonzero(kept)) if kept is not None else whole, self.table.torn)
+        return _with_torn(whole if kept is None else whole.taken(np.flatnonzero(kept)), self.table.torn)
 
-    def symbols(self) -> Mapping[str, IntArray]:
-        """Return symbol, as it is written, to its rows; rows without one under an empty text."""
-        texts = self.symbol_texts()
+    def symbol_codes(self) -> tuple[list[str], NDArray[np.int32]]:
+        """Return every symbol as it is written, an empty text for none, and which one each kept row has, `[rows]`."""
         kept = self._kept()
-        encoded = (texts if kept is None else texts.filter(pa.array(kept))).combine_chunks().dictionary_encode()
+        texts = self._texts(self._last_use("symbol"))
+        encoded = _encoded(texts if kept is None else texts.filter(pa.array(kept)))
         names = [*encoded.dictionary.to_pylist(), ""]
-        codes = encoded.indices.fill_null(len(names) - 1).to_numpy(zero_copy_only=False)
-        # A stable sort keeps each symbol's rows in the order of the file, which is evidence.
-        order = np.argsort(codes, kind="stable")
-        bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
-        rows: dict[str, IntArray] = {}
-        for code, name in enumerate(names):
-            if bounds[code] < bounds[code + 1]:
-                rows[name] = np.sort(
-                    np.concatenate((rows.get(name, order[:0]), order[bounds[code] : bounds[code + 1]]))
-                )
-        return rows
+        codes = encoded.indices.cast(pa.int32()).fill_null(len(names) - 1).to_numpy(zero_copy_only=False).copy()
+        if "" in names[:-1]:
+            codes[codes == names.index("")] = len(names) - 1
+        return names, codes
 
     def symbol_texts(self) -> pa.ChunkedArray:
         """Return the column of symbols.
@@ -142,17 +183,27 @@ class Reader:
         Raises:
             DataError: It holds no texts.
         """
-        column = self.table.columns[self.columns["symbol"]]
+        return self._texts(self.table.column(self.columns["symbol"])).cast(pa.string())
+
+    def _texts(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        kind = column.type
+        if pa.types.is_dictionary(kind) and kind.value_type == pa.string():
+            return column
         try:
             return column.cast(pa.string())
         except pa.ArrowException as error:
-            raise DataError(f"{self.path.name}: symbols are {column.type}, expected text") from error
+            raise DataError(f"{self.path.name}: symbols are {kind}, expected text") from error
 
     def of_tickers(self) -> Iterator[RawBars]:
         """Return the rows of each ticker of a heading of two lines."""
         for ticker in self.tickers:
             self.columns = self._columns_of(self.table.names, ticker)
             yield _without_blank_rows(self.bars(checked_symbol(ticker, self.path.name)))
+
+    def _last_use(self, name: str) -> pa.ChunkedArray:
+        """Return a field's column, and drop it where no other field is read from it: a table may be long."""
+        column = self.columns[name]
+        return self.table.column(column, last=list(self.columns.values()).count(column) == 1)
 
     def _choose(self, names: Sequence[str]) -> dict[str, bool]:
         self.tickers = tuple(sorted({name.partition("|")[2] for name in names if "|" in name}))
@@ -178,14 +229,14 @@ class Reader:
 
     def _price_texts(self) -> Iterator[str]:
         for name in ("open", "high", "low", "close"):
-            column = self.table.columns[self.columns[name]]
-            if pa.types.is_string(column.type):
+            if pa.types.is_string(self.table.types[self.columns[name]]):
+                column = self.table.column(self.columns[name])
                 yield from (text for text in column.slice(0, DECIMAL_ROWS).to_pylist() if text)
 
     def _halted(self) -> BoolArray | None:
         for name, texts in (("halted", _YES), ("trading", _NO)):
             if name in self.columns:
-                return _among(self.table.columns[self.columns[name]], texts)
+                return _among(self.table.column(self.columns[name]), texts)
         return None
 
     def _kept(self) -> BoolArray | None:
@@ -193,7 +244,18 @@ class Reader:
         wanted = self._reading.vendor.series
         if not wanted or "series" not in self.columns:
             return None
-        return _among(self.table.columns[self.columns["series"]], wanted)
+        return _among(self.table.column(self.columns["series"]), wanted)
+
+
+def _encoded(texts: pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return texts by their place among the distinct ones."""
+    if pa.types.is_dictionary(texts.type):
+        encoded = texts.unify_dictionaries().combine_chunks()
+        names = encoded.dictionary.to_pylist()
+        # A file may write a text twice among its distinct ones.
+        if None not in names and len(set(names)) == len(names):
+            return encoded
+    return texts.cast(pa.string()).combine_chunks().dictionary_encode()
 
 
 def _among(column: pa.ChunkedArray, texts: Sequence[str]) -> BoolArray:
@@ -273,50 +335,11 @@ def _stamp_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(text, "Z", "") if zoned else text
 
 
-def taken(bars: RawBars, at: IntArray) -> RawBars:
-    """Return these rows, in this order."""
-    place = {int(row): position for position, row in enumerate(at)} if bars.unreadable else {}
-    return replace(
-        bars,
-        dates=bars.dates[at],
-        values={name: values[at] for name, values in bars.values.items()},
-        rows=bars.rows[at],
-        halted=None if bars.halted is None else bars.halted[at],
-        unreadable={place[row]: cell for row, cell in bars.unreadable.items() if row in place},
-    )
-
-
-def joined(parts: list[RawBars]) -> RawBars:
-    """Return the rows of one symbol out of several files, one file after the other."""
-    if len(parts) == 1:
-        return parts[0]
-    fields = [name for name in NUMBERS if any(name in part.values for part in parts)]
-    cells: dict[int, tuple[str, str]] = {}
-    start = 0
-    for part in parts:
-        cells |= {start + row: cell for row, cell in part.unreadable.items()}
-        start += len(part.rows)
-    halted = [np.zeros(len(part.rows), bool) if part.halted is None else part.halted for part in parts]
-    return replace(
-        parts[0],
-        dates=np.concatenate([part.dates for part in parts]),
-        values={
-            name: np.concatenate([part.values.get(name, np.full(len(part.rows), np.nan)) for part in parts])
-            for name in fields
-        },
-        rows=np.concatenate([part.rows for part in parts]),
-        halted=np.concatenate(halted) if any(part.halted is not None for part in parts) else None,
-        file=f"{parts[0].file} … {parts[-1].file}",
-        unreadable=cells,
-        adjustment=max((part.adjustment for part in parts), key=lambda one: one == "auto"),
-    )
-
-
 def _without_blank_rows(bars: RawBars) -> RawBars:
     """Return the rows of a ticker that a frame of several has: a row of another's session is blank in its columns."""
     blank = np.logical_and.reduce([np.isnan(bars.values[name]) for name in ("open", "high", "low", "close", "volume")])
     unread = np.isin(np.arange(len(blank)), list(bars.unreadable))
-    return taken(bars, np.flatnonzero(~blank | unread))
+    return bars.taken(np.flatnonzero(~blank | unread))
 
 
 def _with_torn(bars: RawBars, torn: Mapping[int, str]) -> RawBars:

@@ -53,7 +53,7 @@ def write_quarantine(folder: Path, rows: RawBars, flags: Mapping[str, BoolArray]
     table |= {
         "row": pa.array(rows.rows[at], pa.int64()),
         "reason": pa.array(reason_texts(flags, at), pa.string()),
-        "file": pa.array([rows.file] * len(at), pa.string()),
+        "file": pa.array([rows.file_of(int(row)) for row in at], pa.string()),
         "column": pa.array([column for column, _ in cells], pa.string()),
         "value": pa.array([value and value[:200] for _, value in cells], pa.string()),
     }

@@ -172,6 +172,7 @@ def load_panel(
     fields: Sequence[str] | None = None,
     symbols: Sequence[str] | None = None,
     verify: bool = True,
+    spare: int = 0,
 ) -> Panel:
     """Return a snapshot's bars on the sessions of its exchange.
 
@@ -184,6 +185,7 @@ def load_panel(
         fields: Fields beside the five: `vwap` (kept only if a bar knows it) and `factor`; default vwap.
         symbols: Symbols to load, default all.
         verify: Compare every file with the hashes in the manifest.
+        spare: Sessions to come that the arrays have room for, so that appended ones need no other arrays.
 
     Raises:
         UnknownSymbols: The snapshot lacks one of the symbols.
@@ -198,7 +200,7 @@ def load_panel(
         sessions = calendar.sessions_between(manifest.first, manifest.last)
     except CalendarRange as error:
         raise DataError(f"{snapshot.path}: {error}") from error
-    grid = _Grid(chosen, sessions, _panel_fields(manifest, fields))
+    grid = _Grid(chosen, sessions, _panel_fields(manifest, fields), spare)
     with ThreadPoolExecutor(READERS) as readers:
         # Each thread fills rows of its own, so that no bars are held twice.
         for _ in readers.map(lambda row: grid.fill(row, read_symbol(snapshot, chosen[row], verify=verify)), grid.rows):
@@ -250,9 +252,11 @@ def unsettled_marks(manifest: Manifest, symbols: tuple[str, ...], sessions: Sess
 class _Grid:
     """The arrays of a panel while they are being filled."""
 
-    def __init__(self, symbols: tuple[str, ...], sessions: SessionArray, fields: tuple[str, ...]) -> None:
+    def __init__(self, symbols: tuple[str, ...], sessions: SessionArray, fields: tuple[str, ...], spare: int) -> None:
         self._symbols, self._sessions = symbols, sessions
-        self._fields = {name: np.full((len(symbols), len(sessions)), np.nan) for name in fields}
+        arrays = {name: np.full((len(symbols), len(sessions) + spare), np.nan) for name in fields}
+        self._fields = {name: array[:, : len(sessions)] for name, array in arrays.items()}
+        self._spare = arrays if spare else {}
         self._first: IntArray = np.zeros(len(symbols), np.int64)
         self._last: IntArray = np.zeros(len(symbols), np.int64)
         self._halted: dict[int, IntArray] = {}
@@ -292,6 +296,7 @@ class _Grid:
             last=self._last,
             snapshot_id=snapshot_id,
             marks=MappingProxyType(marks),
+            spare=MappingProxyType(self._spare),
         )
 
 

@@ -28,6 +28,8 @@ HEAD_BYTES = 1 << 16
 #: Lines that may be before the heading.
 MAX_PREAMBLE = 10
 DELIMITERS = (",", ";", "\t", "|")
+#: Rows of a Parquet file from which its columns are read one by one, as they are used.
+LONG = 1_000_000
 #: Most torn rows of one file that are kept as text.
 MAX_TORN = 1000
 #: Chooses, from all names, those to read: name to whether it holds numbers.
@@ -40,13 +42,30 @@ class Table:
 
     #: Every name of the heading.
     names: tuple[str, ...]
-    #: Chosen columns by name; texts where the file has texts that are no plain numbers.
-    columns: Mapping[str, pa.ChunkedArray]
+    #: Type of each chosen column; texts where the file has texts that are no plain numbers.
+    types: Mapping[str, pa.DataType]
+    #: Chosen columns by name, less those that are read when they are asked for.
+    columns: dict[str, pa.ChunkedArray]
     #: Number of each row in its file, the first one after the heading is 1, `[rows]`.
     rows: IntArray
     #: Rows with more or fewer cells than the heading: row number to its text.
     torn: Mapping[int, str]
     delimiter: str
+    #: Reads a column of a long file; None: all of them are in `columns`.
+    read: Callable[[str], pa.ChunkedArray] | None = None
+
+    def column(self, name: str, *, last: bool = False) -> pa.ChunkedArray:
+        """Return a chosen column, and drop it where this is its last use.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        if name not in self.columns and self.read is not None:
+            found = self.read(name)
+            if not last:
+                self.columns[name] = found
+            return found
+        return self.columns.pop(name) if last else self.columns[name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +101,7 @@ def read_table(path: Path, choose: Chooser, limit: int) -> Table:
     try:
         table = read(path, choose, limit)
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
-        sentence = (str(error).splitlines() or ["no reason given"])[0][:200]
-        raise DataError(f"{path.name}: cannot be read: {sentence}") from error
+        raise _unreadable(path, error) from error
     if not len(table.rows) and not table.torn:
         raise DataError(f"{path.name}: has no rows")
     return table
@@ -101,8 +119,12 @@ def heading_names(path: Path) -> tuple[str, ...]:
                 return tuple(_flat_name(name) for name in file.schema_arrow.names)
         return _heading(path).names
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
-        sentence = (str(error).splitlines() or ["no reason given"])[0][:200]
-        raise DataError(f"{path.name}: cannot be read: {sentence}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    sentence = (str(error).splitlines() or ["no reason given"])[0][:200]
+    return DataError(f"{path.name}: cannot be read: {sentence}")
 
 
 def _read_parquet(path: Path, choose: Chooser, limit: int) -> Table:
@@ -110,13 +132,27 @@ def _read_parquet(path: Path, choose: Chooser, limit: int) -> Table:
         _refuse_long(file.metadata.num_rows, limit, path)
         stored = {_flat_name(name): name for name in file.schema_arrow.names}
         chosen = choose(tuple(stored))
-        table = file.read(columns=[stored[name] for name in chosen], use_threads=False)
+        count = file.metadata.num_rows
+        types = {name: file.schema_arrow.field(stored[name]).type for name in chosen}
+        long = count > LONG
+        table = None if long else file.read(columns=[stored[name] for name in chosen], use_threads=False)
+
+    def read(name: str) -> pa.ChunkedArray:
+        texts = [stored[name]] if types[name] in {pa.string(), pa.large_string()} else []
+        try:
+            with parquet.ParquetFile(path, read_dictionary=texts) as again:
+                return again.read(columns=[stored[name]], use_threads=False)[stored[name]]
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error) from error
+
     return Table(
         names=tuple(stored),
-        columns={name: table[stored[name]] for name in chosen},
-        rows=np.arange(1, len(table) + 1),
+        types=types,
+        columns={} if table is None else {name: table[stored[name]] for name in chosen},
+        rows=np.arange(1, count + 1),
         torn={},
         delimiter=",",
+        read=read if long else None,
     )
 
 
@@ -171,13 +207,14 @@ def _parsed(path: Path, heading: _Heading, types: Mapping[str, pa.DataType], lim
 
 
 def _numbered(
-    heading: _Heading, columns: Mapping[str, pa.ChunkedArray], count: int, torn: Sequence[tuple[int | None, str]]
+    heading: _Heading, columns: dict[str, pa.ChunkedArray], count: int, torn: Sequence[tuple[int | None, str]]
 ) -> Table:
     # Arrow counts lines from the first one of the file.
     at = [int(number) - heading.lines for number, _ in torn if number is not None]
     numbers = np.setdiff1d(np.arange(1, count + len(torn) + 1), np.array(at, dtype=np.int64))[:count]
     return Table(
         names=heading.names,
+        types={name: column.type for name, column in columns.items()},
         columns=columns,
         rows=numbers.astype(np.int64),
         torn={row: text for row, (_, text) in zip(at, torn, strict=False)},

@@ -216,12 +216,12 @@ def false_holds(frames: Mapping[str, pd.DataFrame]) -> tuple[int, int, float]:
     """Return rows held back of clean bars, all rows, and the seconds that judging and checking took."""
     rows: dict[str, RawBars] = {name: raw_rows(frame, name) for name, frame in frames.items()}
     settled = Settled(calendar=xnys(), run_date=pd.Timestamp("2030-01-02").date(), rules=Rules())
-    begun, held, gathering = time.perf_counter(), 0, Gathering()
+    begun, held, gathering = time.perf_counter(), 0, Gathering(xnys().sessions)
     for name, one in rows.items():
         result = judged(one, settled)
         held += len(one.rows) - len(result.sessions)
         gathering.add(name, result.sessions, result.columns)
-    run_checks(gathering.closes(xnys().sessions), Rules())
+    run_checks(gathering.closes(), Rules())
     return held, sum(len(one.rows) for one in rows.values()), time.perf_counter() - begun
 
 

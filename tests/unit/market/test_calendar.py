@@ -32,6 +32,13 @@ def test_a_closed_day_resolves_to_the_session_before(day, session):
     assert XNYS.is_session(day) == (day == session)
 
 
+@given(st.lists(st.one_of(st.none(), st.dates(min_value=date(1900, 1, 1), max_value=date(2200, 1, 1))), max_size=30))
+def test_contained_days_are_those_that_are_in_the_list_of_sessions(listed):
+    these = np.array([np.datetime64("NaT") if day is None else day for day in listed], "datetime64[D]")
+
+    np.testing.assert_array_equal(XNYS.contains(these), np.isin(these, XNYS.sessions))
+
+
 def test_next_session_skips_weekends_and_holidays():
     assert XNYS.next_session(date(2012, 12, 31)) == date(2013, 1, 2)
     assert XNYS.next_session(date(2013, 2, 2)) == date(2013, 2, 4)

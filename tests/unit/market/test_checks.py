@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from strategies.market import checks
 from strategies.market.checks import Closes, Gathering, closes_of, run_checks
 from strategies.market.rules import SNAPSHOT_RULES, Rules
 from tests.support.market import make_panel, xnys
@@ -90,19 +91,29 @@ def test_volume_of_all_symbols_in_another_unit_fails(factor):
     assert list(failed(panel)) == ["volume_shifted"]
 
 
+def test_step_between_two_blocks_of_sessions_is_seen(monkeypatch):
+    monkeypatch.setattr(checks, "_BLOCK", 7)
+    for at in range(25, 40):
+        panel = closes([("close", slice(None), slice(at, None), lambda values: values * 1.2)])
+
+        assert str(panel.sessions[at]) in failed(panel)["cross_section_moved"]
+
+
 def test_chosen_checks_alone_are_run():
     assert set(run_checks(closes(), Rules(), names=frozenset({"feed_stopped"}))) == {"feed_stopped"}
 
 
-def test_gathered_bars_are_those_of_the_panel():
-    panel = make_panel(NAMES[:5], sessions=30, starts={"S03": 12})
-    gathering = Gathering()
+@pytest.mark.parametrize("block", [2, 64])
+def test_gathered_bars_are_those_of_the_panel(monkeypatch, block):
+    monkeypatch.setattr(checks, "_BLOCK", block)
+    panel = make_panel(NAMES[:5], sessions=30, starts={"S03": 12, "S04": 20})
+    gathering = Gathering(xnys().sessions)
     for row, symbol in enumerate(panel.symbols):
         kept = ~np.isnan(panel.fields["close"][row])
         columns = {name: values[row, kept] for name, values in panel.fields.items()}
         gathering.add(symbol, panel.sessions[kept], columns)
 
-    found, expected = gathering.closes(xnys().sessions), closes_of(panel)
+    found, expected = gathering.closes(), closes_of(panel)
 
     np.testing.assert_array_equal(found.close, expected.close)
     np.testing.assert_array_equal(found.volume, expected.volume)

@@ -1,12 +1,60 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from strategies.market import neighbours
 from strategies.market.neighbours import SPLITS
 from strategies.market.rules import Rules
 from strategies.market.verdicts import HELD, Settled, judged
 from tests.support.market import RUN_DATE, make_bars, raw_rows, xnys
 
 N, AT = 120, 80
+
+
+def volume_units_row_by_row(series):
+    """Return what `_volume_units` does, as it reads: each row with the bars before it that are not of another unit."""
+    found = np.zeros(len(series.close), bool)
+    volume = np.log(np.where(series.volume > 0, series.volume, np.nan))
+    blocked = 0
+    for row in range(1, len(volume)):
+        before = [volume[at] for at in range(max(0, row - 80), row) if not found[at] and not np.isnan(volume[at])]
+        if row < blocked or len(before) < 20 or not abs(volume[row] - volume[row - 1]) > np.log(8):
+            continue
+        usual, spread = np.median(before[-20:]), max(np.std(before), 0.25)
+        ratios = volume[row:] - usual
+        if not (np.log(59) <= ratios[0] <= np.log(4000) or np.log(1 / 4000) <= ratios[0] <= np.log(1 / 20)):
+            continue
+        if abs(np.log(series.close[row] / series.close[row - 1]) + ratios[0]) < abs(ratios[0]) / 2:
+            continue
+        length = 0
+        for ratio, confirmed in zip(ratios, series.confirmed[row:], strict=True):
+            up, down = np.log(59 * 0.33) <= ratio <= np.log(4000), np.log(1 / 4000) <= ratio <= np.log(1 / 20 / 0.33)
+            if confirmed or not (up or down) or not abs(ratio) > 5 * spread:
+                break
+            length += 1
+        blocked = row + length
+        found[row + (0 if abs(ratios[0]) > 8 * spread else 1) : blocked] = True
+    return found & ~series.flagged
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**31), st.sampled_from([0.02, 0.1, 0.5, 2.0]))
+def test_volumes_of_another_unit_are_those_that_a_look_at_each_row_finds(seed, spread):
+    rng = np.random.default_rng(seed)
+    volume = 1e6 * np.exp(rng.normal(0, spread, 200))
+    for start in rng.integers(10, 195, 5):
+        volume[start : start + int(rng.integers(1, 60))] *= float(rng.choice([100, 1000, 0.01, 0.001, 30, 0.04]))
+    volume[rng.random(200) < 0.05] = rng.choice([0.0, np.nan])
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, 200)))
+    close[int(rng.integers(1, 200)) :] *= float(rng.choice([1.0, 0.01, 0.5]))
+    none = np.zeros(200, bool)
+    series = neighbours.Series(
+        open=close, high=close, low=close, close=close, volume=volume, flagged=none, confirmed=rng.random(200) < 0.02
+    )
+
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(neighbours._volume_units(series), volume_units_row_by_row(series))
 
 
 def steady(seed=0, sessions=N):

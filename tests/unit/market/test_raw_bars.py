@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from strategies.errors import DataError
-from strategies.market import raw_bars
+from strategies.market import raw_bars, tables
 from strategies.market.raw_bars import open_source
 from tests.support.market import make_bars, write_raw
 
@@ -68,6 +68,58 @@ def test_one_table_is_split_by_symbol_in_file_order(tmp_path):
     assert source.symbols == ("BRK.B", "NA")
     assert source.read("NA").rows.tolist() == list(range(1, 181, 2))
     np.testing.assert_array_equal(source.read("BRK.B").values["close"], frames[1]["close"].to_numpy())
+
+
+def test_files_of_sessions_are_put_together_by_symbol_and_rows_keep_their_file(tmp_path):
+    frames = {symbol: make_bars(seed=seed, sessions=6) for seed, symbol in enumerate(("B", "A", "C"))}
+    for at in range(6):
+        day = pd.concat(
+            [frame.iloc[[at]].assign(symbol=name) for name, frame in frames.items() if (at, name) != (2, "A")]
+        )
+        day = day.astype({"open": object})
+        if at == 4:
+            day.loc[day["symbol"].eq("C"), "open"] = "-"
+        # From the fourth session on the files have one column more.
+        (day if at < 3 else day.assign(vwap=5.0)).to_csv(tmp_path / f"day_2013010{at}.csv", index=False)
+
+    source = open_source(tmp_path, {}, "auto")
+
+    assert source.symbols == ("A", "B", "C")
+    bars = source.read("A")
+    np.testing.assert_array_equal(bars.values["close"], frames["A"]["close"].drop(2).to_numpy())
+    assert [bars.file_of(row) for row in range(5)] == [f"day_2013010{at}.csv" for at in (0, 1, 3, 4, 5)]
+    assert bars.rows.tolist() == [2] * 2 + [2] * 3
+    np.testing.assert_array_equal(bars.values["vwap"], [np.nan] * 2 + [5.0] * 3)
+    assert source.read("C").unreadable == {4: ("open", "-")}
+    assert source.read("B").unreadable == {}
+
+
+@pytest.mark.parametrize("kind", [str, "category"])
+def test_long_parquet_table_is_read_column_by_column_as_any_other(tmp_path, monkeypatch, kind):
+    frames = [make_bars(seed=seed, vwap=True).assign(ticker=name) for seed, name in enumerate(("B", "A"))]
+    table = pd.concat(frames).sort_values("date", kind="stable").astype({"ticker": kind})
+    table.to_parquet(tmp_path / "all.parquet", row_group_size=50, index=False)
+    whole = open_source(tmp_path / "all.parquet", {}, "auto")
+    monkeypatch.setattr(tables, "LONG", 100)
+
+    source = open_source(tmp_path / "all.parquet", {}, "auto")
+
+    assert source.symbols == whole.symbols == ("A", "B")
+    for symbol in source.symbols:
+        one, other = source.read(symbol), whole.read(symbol)
+        np.testing.assert_array_equal(one.dates, other.dates)
+        np.testing.assert_array_equal(one.rows, other.rows)
+        assert set(one.values) == set(other.values)
+        for name in one.values:
+            np.testing.assert_array_equal(one.values[name], other.values[name])
+
+
+def test_one_column_may_be_two_fields(tmp_path):
+    path = text_file(tmp_path, HEADING + ROW)
+
+    bars = read(path, "AAPL", {"close": "close", "vwap": "close", "volume": "volume", "halted": "volume"})
+
+    assert bars.values["vwap"].tolist() == bars.values["close"].tolist() == [1.5]
 
 
 def test_single_file_without_symbol_column_is_one_symbol(tmp_path):

@@ -1,6 +1,7 @@
 """Fixtures of all tests: the servers, a namespace and a database of one's own."""
 
 import contextlib
+import os
 import signal
 import tempfile
 
@@ -30,6 +31,9 @@ from worker.embedded.processes import reap_all
 # A shell ignores SIGINT for what it runs in the background, and children inherit that: Ctrl-C could not be tested.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tests train beside one another: threads of OpenMP that spin while they wait would take most of the machine's time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - read when LightGBM is loaded, here and in children
 
 # A test asserts no time: on a busy machine the 200 ms that hypothesis allows for an example are soon over.
 hypothesis.settings.register_profile("no-deadline", deadline=None)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEMO_SYMBOLS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 STRATEGY = "alpha_baseline"
 #: Time a process of the demo has to be ready, in seconds.
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 
 _console = Console(highlight=False)
 

@@ -3,6 +3,7 @@
 A run that MLflow cannot record ends with 0 and a warning on stderr.
 """
 
+import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -68,6 +69,7 @@ def train(
 
     Example: signal-worker train alpha_baseline --no-mlflow
     """
+    _let_waiting_threads_sleep()
     from pydantic import ValidationError
 
     from strategies.errors import BundleError, DataError, ExpressionError, StrategyError, TrainingError
@@ -90,6 +92,15 @@ def train(
     _show(run)
     # Whole, so that a shell can run it.
     typer.echo(command)
+
+
+def _let_waiting_threads_sleep() -> None:
+    """Keep LightGBM's threads from spinning while they wait for one another, unless the environment states a policy.
+
+    On a machine with other work, spinning takes several times the processor time of the training itself. OpenMP reads
+    this when it is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - OpenMP has no other way to be told
 
 
 def run_training(

@@ -3,7 +3,7 @@
 from contracts.control import ControlEvent, ControlType, FleetEvent, FleetEventType
 from contracts.errors import ContractError
 from contracts.fields import Purpose
-from contracts.heartbeats import Heartbeat, ServedModel, StandingCandidate, WorkerState
+from contracts.heartbeats import Heartbeat, RefusedModel, ServedModel, StandingCandidate, WorkerState
 from contracts.rejections import Rejection, RejectionCode
 from contracts.requests import IneligiblePolicy, SignalRequest
 from contracts.signals import (
@@ -34,6 +34,7 @@ __all__ = [
     "IneligiblePolicy",
     "PredictionKind",
     "Purpose",
+    "RefusedModel",
     "Rejection",
     "RejectionCode",
     "ServedAs",

@@ -60,6 +60,18 @@ class StandingCandidate(BaseModel):
     reason: str = ""
 
 
+class RefusedModel(BaseModel):
+    """A version that one worker wants and refuses."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    strategy: Strategy
+    version: Version
+    #: Whether its golden sample came out otherwise there, which a second worker must confirm before it counts.
+    golden: bool = False
+    reason: str = ""
+
+
 class Heartbeat(BaseModel):
     """One worker's state, written every few seconds, gone when it stops writing."""
 
@@ -78,6 +90,8 @@ class Heartbeat(BaseModel):
     serving: tuple[ServedModel, ...] = ()
     #: Versions in testing, as JSON.
     candidates: tuple[StandingCandidate, ...] = ()
+    #: Versions that it wants and refuses, as JSON.
+    refused: tuple[RefusedModel, ...] = ()
     #: What became of requests offered to be shadowed, `published=7,dropped=2`.
     shadows: str = ""
     #: Vectors published by the part of the model, `active=90,canary=10`.

@@ -163,11 +163,19 @@ class BundleError(Exception):
 
 
 class BundleUnavailable(BundleError):
-    """A bundle that this machine cannot read or check now, whatever the bundle's state."""
+    """A bundle that this machine cannot read, check or serve now, whatever its bytes are."""
 
 
 class BundleNotFound(BundleUnavailable):
     """No bundle at the given path."""
+
+
+class EngineDiffers(BundleUnavailable):
+    """A bundle that this release or these libraries cannot compute: another one may."""
+
+
+class MachineUnproven(BundleUnavailable):
+    """A machine that does not reproduce the reference sample, and so cannot judge a bundle."""
 
 
 class BundleExists(BundleError):
@@ -183,15 +191,29 @@ class DigestMismatch(BundleError):
 
 
 class FeatureSetMismatch(BundleError):
-    """The bundle's feature set is not the one this engine computes, or not the one the booster was trained on."""
+    """The bundle's feature set is not the one the booster was trained on."""
 
 
 class GoldenSampleMismatch(BundleError):
     """Replaying the golden sample gave another feature or prediction than training saw."""
 
 
+class MalformedBundle(BundleError):
+    """Files of a bundle that are none, contradict each other or the registry, or are too large."""
+
+
 class MalformedModel(BundleError):
     """Model bytes that do not parse, or parse into something that cannot predict."""
+
+
+#: Faults of the bytes of a bundle themselves; any other `BundleError` is of the place where it was raised.
+CAUSED_BY_BYTES: tuple[type[BundleError], ...] = (
+    DigestMismatch,
+    FeatureSetMismatch,
+    GoldenSampleMismatch,
+    MalformedBundle,
+    MalformedModel,
+)
 
 
 class TrainingError(Exception):

@@ -84,6 +84,7 @@ class Worker:
 
     def _serve(self) -> None:
         parts = self._parts
+        parts.machine.fault()  # logged: before this machine judges any model
         parts.control.begin()
         if parts.shutdown.stopping.is_set():
             return

@@ -17,6 +17,7 @@ from contracts import StreamNames
 from strategies.errors import DataError
 from strategies.market.calendar import SessionCalendar
 from strategies.market.calendar_files import open_calendar
+from strategies.models.machine_proof import prove_machine
 from worker.clock import utc_now
 from worker.embedded import Endpoints
 from worker.errors import SettingsError
@@ -33,6 +34,7 @@ from worker.lifecycle.control import ControlListener
 from worker.lifecycle.failure_reporter import FailureReporter, PeerHeartbeats
 from worker.lifecycle.loader import ModelSources, sources_of
 from worker.lifecycle.reconciler import Reconciler
+from worker.lifecycle.refusals import Machine, Refusals
 from worker.registry.registry import Registry
 from worker.retry import Outage, RetryPolicy
 from worker.runtime import code_version
@@ -40,7 +42,7 @@ from worker.service import Service
 from worker.serving.committer import Committer, Results
 from worker.serving.consumer import Consumer
 from worker.serving.failpoints import failpoints
-from worker.serving.intake import Intake, Limits
+from worker.serving.intake import Intake, limits_of
 from worker.serving.leases import Leases
 from worker.serving.pipeline import ServingRules
 from worker.serving.processor import Answerer, Processor, WorkerIdentity
@@ -66,6 +68,7 @@ class Parts:
     #: Set once the worker can answer.
     ready: threading.Event
     control: ControlListener
+    machine: Machine
     stream: RequestStream
     intake: Intake
     consumer: Consumer
@@ -105,6 +108,7 @@ class _Builder:
         self._shutdown = Shutdown(settings.shutdown_timeout_seconds)
         self._ready, self._paused, self._registry_unavailable = (threading.Event() for _ in range(3))
         self._slots, self._counters = Slots(settings.strategies), Counters()
+        self._refusals, self._machine = Refusals(), Machine(prove_machine)
         self._shadows = Shadows(self._slots, share=settings.shadow_share, size=settings.shadow_queue)
         self._outages = {connection: Outage(connection) for connection in _OUTAGES}
         self._pulse, self._heartbeat_pulse = Pulse(), Pulse()
@@ -132,6 +136,7 @@ class _Builder:
             shutdown=self._shutdown,
             ready=self._ready,
             control=control,
+            machine=self._machine,
             stream=stream,
             intake=intake,
             consumer=self._consumer(intake),
@@ -213,7 +218,7 @@ class _Builder:
 
     def _reporter(self, commands: Client, registry: Registry) -> FailureReporter:
         peers = PeerHeartbeats(commands, self._names, self._name)
-        return FailureReporter(registry, self._events(commands), peers)
+        return FailureReporter(registry, self._events(commands), peers, refusals=self._refusals, machine=self._machine)
 
     def _registry(self, name: str) -> Registry:
         registry = Registry(self._endpoints.database_url, name=name)
@@ -229,6 +234,7 @@ class _Builder:
             sources=sources,
             candidates=candidates,
             reporter=self._reporter(self._control_commands, registry),
+            refusals=self._refusals,
             registry_unavailable=self._registry_unavailable,
         )
 
@@ -293,6 +299,7 @@ class _Builder:
             registry_unavailable=self._registry_unavailable,
             strategies=self._settings.strategies,
             snapshots=reconciler,
+            refused=self._refusals.reason,
         )
         hung_after = self._settings.hung_after_seconds
         # The heart rests between two beats, which may be further apart than a loop may be still.
@@ -307,6 +314,7 @@ class _Builder:
             slots=self._slots,
             shadows=self._shadows,
             candidates=candidates.status,
+            refused=self._refusals.listed,
             drift=drift,
             janitor=janitor,
             backlog=Backlog(),
@@ -379,18 +387,4 @@ def rules_of(settings: Settings) -> ServingRules:
         threads=settings.threads,
         explain_features=settings.explain_features,
         explain_symbols=settings.explain_symbols,
-    )
-
-
-def limits_of(settings: Settings) -> Limits:
-    """Return the bounds of the loop."""
-    return Limits(
-        batch_count=settings.batch_count,
-        batch_bytes=settings.batch_bytes,
-        block_ms=settings.block_ms,
-        lease_ms=settings.lease_ms,
-        claim_interval_ms=settings.claim_interval_ms,
-        max_deliveries=settings.max_deliveries,
-        max_entry_bytes=settings.max_entry_bytes,
-        max_symbols=settings.max_symbols,
     )

@@ -5,7 +5,6 @@ Must not know: what the bytes mean.
 Invariant: a file is opened once; what was measured and hashed is what the caller gets.
 """
 
-import errno
 import hashlib
 import os
 import shutil
@@ -15,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from strategies.errors import BundleError, BundleExists, BundleNotFound, BundleUnavailable, DigestMismatch
+from strategies.errors import BundleExists, BundleNotFound, BundleUnavailable, DigestMismatch, MalformedBundle
 from strategies.files import sync, write_synced
 
 #: Largest file of a bundle that is read, in bytes.
@@ -25,12 +24,6 @@ SIZE_LIMITS = {
     "golden.parquet": 64 * 1024**2,
     "reference.parquet": 64 * 1024**2,
 }
-
-
-#: Errors of this process or machine, whatever the file contains.
-_OF_THIS_MACHINE = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
-)
 
 
 def digest(content: bytes) -> str:
@@ -49,24 +42,24 @@ def read_limited(path: Path, limit_bytes: int, *, root: Path | None = None) -> b
 
     Raises:
         BundleNotFound: There is no such file.
-        BundleUnavailable: This process may not read it now, or the disk does not give it.
-        BundleError: A link, a device, a pipe, a folder, or a file too large.
+        BundleUnavailable: This process may not read it now, the disk does not give it, or what is there is a link, a
+            device, a pipe or a folder.
+        MalformedBundle: A file too large.
     """
     try:
         opened = _open(path, root)
     except FileNotFoundError as error:
         raise BundleNotFound(f"there is no {path}") from error
     except OSError as error:
-        kind = BundleUnavailable if error.errno in _OF_THIS_MACHINE else BundleError
-        raise kind(f"{path} cannot be opened: {error.strerror}") from error
+        raise BundleUnavailable(f"{path} cannot be opened: {error.strerror}") from error
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode):
         os.close(opened)
-        raise BundleError(f"{path} is no plain file")
+        raise BundleUnavailable(f"{path} is no plain file")
     with os.fdopen(opened, "rb") as file:
         content = file.read(limit_bytes + 1) if status.st_size <= limit_bytes else b""
     if status.st_size > limit_bytes or len(content) > limit_bytes:
-        raise BundleError(f"{path} has {status.st_size} bytes, at most {limit_bytes} are read")
+        raise MalformedBundle(f"{path} has {status.st_size} bytes, at most {limit_bytes} are read")
     return content
 
 

@@ -17,9 +17,10 @@ from strategies.construction import Construction
 from strategies.errors import (
     BundleError,
     BundleNotFound,
+    EngineDiffers,
     ExpressionError,
-    FeatureSetMismatch,
     GoldenSampleMismatch,
+    MalformedBundle,
     MalformedModel,
 )
 from strategies.expressions.feature_sets import FeatureSet, define, feature_set
@@ -119,7 +120,8 @@ def load_bundle(
     Raises:
         BundleNotFound: No folder, or a file of it is missing.
         DigestMismatch: A file differs from its digest.
-        FeatureSetMismatch: This engine computes other features than the manifest states, or the booster other ones.
+        FeatureSetMismatch: The booster was trained on other features than the manifest states.
+        EngineDiffers: This release computes other features than the manifest states, or does not know its format.
         MalformedModel: The model does not parse, has no trees, or predicts something that is not finite.
         GoldenSampleMismatch: A feature or prediction differs from what training saw.
         BundleError: Anything else that must not serve.
@@ -255,13 +257,13 @@ def _feature_set(manifest: BundleManifest) -> FeatureSet:
             expanding=record.expanding_sessions,
         )
     except ExpressionError as error:
-        raise FeatureSetMismatch(f"this engine cannot compute the bundle's features: {error}") from error
+        raise EngineDiffers(f"this engine cannot compute the bundle's features: {error}") from error
     for name, expected, was in (
         ("hash", record.sha256, features.sha256),
         ("lookback", record.lookback, features.lookback),
     ):
         if expected != was:
-            raise FeatureSetMismatch(f"feature set {record.name} has {name} {was} here, the bundle states {expected}")
+            raise EngineDiffers(f"feature set {record.name} has {name} {was} here, the bundle states {expected}")
     return features
 
 
@@ -276,12 +278,12 @@ def _booster(content: bytes, features: FeatureSet, *, check: bool) -> lgb.Booste
 def _reference(content: bytes, features: FeatureSet) -> tuple[Distribution, ...]:
     reference = decode_reference(content)
     if tuple(each.name for each in reference) != (*features.names, PREDICTION):
-        raise BundleError(f"{REFERENCE_FILE} holds other columns than the features in order and the prediction")
+        raise MalformedBundle(f"{REFERENCE_FILE} holds other columns than the features in order and the prediction")
     if any(
         len(each.quantiles) not in {0, len(LEVELS)} or each.quantiles != tuple(sorted(each.quantiles))
         for each in reference
     ):
-        raise BundleError(f"{REFERENCE_FILE} holds a column without {len(LEVELS)} ascending quantiles")
+        raise MalformedBundle(f"{REFERENCE_FILE} holds a column without {len(LEVELS)} ascending quantiles")
     return reference
 
 

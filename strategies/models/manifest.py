@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from strategies.construction import MAX_SIDE
-from strategies.errors import BundleError
+from strategies.errors import EngineDiffers, MalformedBundle
 from strategies.models.processors import Processor
 
 #: Files of every bundle beside `bundle.json`.
@@ -264,11 +264,15 @@ def decode_manifest(content: bytes) -> BundleManifest:
     """Return the manifest in these bytes.
 
     Raises:
-        BundleError: Not JSON, a field missing, unknown or out of bounds; the first one is named.
+        MalformedBundle: Not JSON, a field missing or out of bounds; the first one is named.
+        EngineDiffers: A format or a field that this release does not know.
     """
     try:
         return BundleManifest.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        faults = error.errors(include_url=False, include_input=False)
+        first = faults[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole file"
-        raise BundleError(f"bundle.json, {place}: {first['msg']} ({error.error_count()} faults in all)") from error
+        newer = all(fault["type"] == "extra_forbidden" or fault["loc"] == ("format",) for fault in faults)
+        kind = EngineDiffers if newer else MalformedBundle
+        raise kind(f"bundle.json, {place}: {first['msg']} ({error.error_count()} faults in all)") from error

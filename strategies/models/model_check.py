@@ -3,7 +3,8 @@
 Owns: limits of memory and time, what makes the bytes of a model acceptable, the verdict.
 Must not know: bundles, feature sets, registries.
 Invariant: the worker parses only bytes that a fresh process has parsed, walked and predicted with, as LightGBM dies by
-SIGSEGV or loops for ever on some malformed texts. Exec'd, never forked: OpenMP hangs after a fork.
+SIGSEGV or loops for ever on some malformed texts. The child first reproduces a reference model: only then do its words,
+or its death, count against the bytes. Exec'd, never forked: OpenMP hangs after a fork.
 """
 
 import json
@@ -33,7 +34,17 @@ TIMEOUT_SECONDS = 300.0
 MEMORY_BYTES = 4 * 1024**3
 #: Values with which every feature is probed; NaN follows the default direction of each split.
 PROBES = (0.0, 1.0, -1.0, 1e30, -1e30, float("nan"))
+#: The model that the child reproduces before it judges another, and its outputs for the probes, as `float.hex`.
+REFERENCE_MODEL = Path(__file__).parent / "machine" / "model.txt"
+REFERENCE_OUTPUTS = Path(__file__).parent / "machine" / "outputs.txt"
 
+#: Without these an interpreter or a library does not start on some machines; nothing else, so no secret, is passed on.
+_NEEDED_TO_START = re.compile(
+    "PATH|HOME|LANG|LC_.*|TZ|TMPDIR|VIRTUAL_ENV|LD_.*|DYLD_.*|PYTHON(PATH|HOME|USERBASE|PLATLIBDIR|PYCACHEPREFIX)"
+    "|PYTHON(DONTWRITEBYTECODE|NOUSERSITE|MALLOC)|GLIBC_TUNABLES|NIX_.*|CONDA_PREFIX|MALLOC_.*"
+)
+#: Signals by which the bytes themselves may end a process; any other one was sent, or is a limit of this machine.
+_OF_THE_BYTES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT})
 _UNPRINTABLE = re.compile(r"[^ -~\n]")
 
 
@@ -51,9 +62,25 @@ def check_model_bytes(
     """Parse the bytes of a LightGBM text model in a fresh child process under limits, and return its summary.
 
     Raises:
-        MalformedModel: The child refused the bytes, was killed by them, or ran out of computing time or memory.
-        BundleUnavailable: This machine was too busy to let it end.
+        MalformedModel: The child, which had reproduced the reference model, refused the bytes or was killed by them.
+        BundleUnavailable: The child does not work here, or ran out of time or memory, or was ended by somebody.
         OSError: This machine could not start it.
+    """
+    child = _child(content, timeout_seconds, memory_bytes)
+    if child.returncode < 0:
+        # A library that gets no memory ends a process by the same signals as malformed bytes do.
+        of_bytes = -child.returncode in _OF_THE_BYTES
+        if not of_bytes or _child(content, timeout_seconds, 2 * memory_bytes).returncode != child.returncode:
+            raise BundleUnavailable(f"the process that checks models was ended: {_signal(child)}, {len(content)} bytes")
+        raise MalformedModel(f"model of {len(content)} bytes killed the process that parsed it: {_signal(child)}")
+    return _summary(child.stdout.partition(b"\n")[2], child, len(content))
+
+
+def _child(content: bytes, timeout_seconds: float, memory_bytes: int) -> subprocess.CompletedProcess[bytes]:
+    """Return a child that has reproduced the reference model, and how it ended.
+
+    Raises:
+        BundleUnavailable: It has not, or this machine was too busy to let it end.
     """
     try:
         child = subprocess.run(
@@ -62,17 +89,22 @@ def check_model_bytes(
             capture_output=True,
             timeout=timeout_seconds,
             cwd=Path(__file__).parents[2],
-            # One thread: each more costs address space, and nothing else of this process's environment is needed.
-            env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            env=_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         # Computing time is limited apart, and less than this: what is over is the time that others took.
         raise BundleUnavailable(f"model of {len(content)} bytes did not parse within {timeout_seconds} s") from error
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        raise MalformedModel(f"model of {len(content)} bytes killed the process that parsed it: {name}")
-    return _summary(child.stdout, len(content))
+    first = child.stdout.partition(b"\n")[0]
+    if first != _PROVEN:
+        raise BundleUnavailable(f"the process that checks models does not work here: {_cause(child, first)}")
+    return child
+
+
+def probe(booster: "lightgbm.Booster") -> NDArray[np.float64]:
+    """Return the booster's outputs where every feature has the value of a probe, `[probes]` or `[probes, outputs]`."""
+    rows = np.repeat(np.array(PROBES)[:, None], booster.num_feature(), axis=1)
+    return np.asarray(booster.predict(rows, num_threads=1))
 
 
 def inspect_model(text: str) -> ModelSummary:
@@ -86,8 +118,7 @@ def inspect_model(text: str) -> ModelSummary:
     if summary.num_trees < 1:
         raise MalformedModel("the model has 0 trees, at least 1 is needed")
     check_trees(text, summary)
-    probes = np.repeat(np.array(PROBES)[:, None], summary.num_features, axis=1)
-    predictions = np.asarray(booster.predict(probes, num_threads=1))
+    predictions = probe(booster)
     if predictions.ndim != 1:
         # Also of a file that claims classes it has no trees for: LightGBM then leaves memory as it found it.
         raise MalformedModel(f"the model has {predictions.shape[1]} outputs a row, it must have 1")
@@ -200,21 +231,57 @@ def _parse(text: str) -> "lightgbm.Booster":
     try:
         return lgb.Booster(model_str=text)
     except (lgb.basic.LightGBMError, ValueError, TypeError) as error:
+        if "bad_alloc" in str(error):
+            raise MemoryError(str(error)) from error
         raise MalformedModel(f"LightGBM cannot read the model: {error}") from error
 
 
-def _summary(output: bytes, size_bytes: int) -> ModelSummary:
+#: The child's first line once it has reproduced the reference model.
+_PROVEN = b"proven"
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if _NEEDED_TO_START.fullmatch(name)}  # noqa: TID251 - no settings
+    # One thread: each more costs address space.
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _signal(child: subprocess.CompletedProcess[bytes]) -> str:
+    return signal.Signals(-child.returncode).name
+
+
+def _cause(child: subprocess.CompletedProcess[bytes], first: bytes) -> str:
+    """Return why a child did not get as far as judging."""
+    if child.returncode < 0:
+        return f"it was ended by {_signal(child)}"
+    last = child.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+    return (first.decode(errors="replace") or last[0])[:500]
+
+
+def _summary(output: bytes, child: subprocess.CompletedProcess[bytes], size_bytes: int) -> ModelSummary:
     try:
         verdict = json.loads(output)
     except ValueError as error:
-        raise MalformedModel(f"model of {size_bytes} bytes ended the process that parsed it") from error
+        # It left by itself, as for want of memory, which is no fault of the bytes.
+        cause = _cause(child, b"")
+        raise BundleUnavailable(f"the process that checks models ended over {size_bytes} bytes: {cause}") from error
+    if "exhausted" in verdict:
+        raise BundleUnavailable(f"a model of {size_bytes} bytes cannot be checked here: {verdict['exhausted']}")
     if "refused" in verdict:
         raise MalformedModel(verdict["refused"])
     return ModelSummary(**verdict)
 
 
+def reproduce_reference() -> str:
+    """Return why this process cannot judge a model; empty: it can."""
+    outputs = [float(value).hex() for value in probe(_parse(REFERENCE_MODEL.read_text("ascii")))]
+    stated = REFERENCE_OUTPUTS.read_text("ascii").split()
+    different = [f"was {was}, stated {then}" for was, then in zip(outputs, stated, strict=True) if was != then]
+    return f"the reference model comes out otherwise: {different[0]}" if different else ""
+
+
 def main(memory_bytes: int, cpu_seconds: int) -> None:
-    """Read a model from standard input and print the verdict as JSON on standard output."""
+    """Reproduce the reference model, then read a model from standard input; print what came of each, a line each."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -224,11 +291,21 @@ def main(memory_bytes: int, cpu_seconds: int) -> None:
     # Optional parts of LightGBM, 1.1 of the 1.4 seconds that its import takes.
     for name in ("pandas", "sklearn", "dask", "matplotlib", "graphviz", "pyarrow", "cffi"):
         sys.modules[name] = None  # type: ignore[assignment]  # how Python marks a module as not importable
+    fault = reproduce_reference()
+    os.write(verdict_fd, (fault.encode() or _PROVEN) + b"\n")
+    if not fault:
+        os.write(verdict_fd, json.dumps(_verdict()).encode())
+
+
+def _verdict() -> dict[str, object]:
     try:
-        verdict = asdict(inspect_model(sys.stdin.buffer.read().decode("ascii")))
-    except (MalformedModel, ValueError, KeyError, MemoryError) as error:
-        verdict = {"refused": str(error) if isinstance(error, MalformedModel) else f"{type(error).__name__}: {error}"}
-    os.write(verdict_fd, json.dumps(verdict).encode())
+        return asdict(inspect_model(sys.stdin.buffer.read().decode("ascii")))
+    except (MemoryError, OSError) as error:
+        return {"exhausted": f"{type(error).__name__}: {error}"}
+    except MalformedModel as error:
+        return {"refused": str(error)}
+    except Exception as error:  # noqa: BLE001 - whatever the bytes make this code raise is their refusal
+        return {"refused": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

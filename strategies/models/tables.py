@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from strategies.errors import BundleError
+from strategies.errors import EngineDiffers, MalformedBundle
 from strategies.market.bars import Window
 from strategies.models.golden import GoldenSample
 from strategies.models.reference import Distribution
@@ -46,7 +46,8 @@ def decode_golden(content: bytes, names: tuple[str, ...]) -> GoldenSample:
     """Return the golden sample in these bytes.
 
     Raises:
-        BundleError: Not the table of a golden sample with these features, or too large.
+        MalformedBundle: Not the table of a golden sample with these features, or too large.
+        EngineDiffers: The library here cannot read such a table.
     """
     table = _decode(content, "golden.parquet")
     fields = [name.removeprefix(BAR) for name in table.column_names if name.startswith(BAR)]
@@ -59,7 +60,7 @@ def decode_golden(content: bytes, names: tuple[str, ...]) -> GoldenSample:
             predictions=table.column("prediction").to_numpy(),
         )
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, pa.ArrowException) as error:
-        raise BundleError(f"golden.parquet is no golden sample of these features: {error}") from error
+        raise MalformedBundle(f"golden.parquet is no golden sample of these features: {error}") from error
 
 
 def encode_reference(distributions: tuple[Distribution, ...]) -> bytes:
@@ -82,11 +83,12 @@ def decode_reference(content: bytes) -> tuple[Distribution, ...]:
     """Return the reference distributions in these bytes.
 
     Raises:
-        BundleError: Not such a table, or too large.
+        MalformedBundle: Not such a table, or too large.
+        EngineDiffers: The library here cannot read such a table.
     """
     table = _decode(content, "reference.parquet")
     if table.schema.names != _REFERENCE.names:
-        raise BundleError(f"reference.parquet has columns {table.schema.names}, they must be {_REFERENCE.names}")
+        raise MalformedBundle(f"reference.parquet has columns {table.schema.names}, they must be {_REFERENCE.names}")
     return tuple(
         Distribution(**{**row, "quantiles": tuple(row["quantiles"] or ())})  # null: the column had no value
         for row in table.to_pylist()
@@ -131,7 +133,11 @@ def _decode(content: bytes, name: str) -> pa.Table:
         sizes = file.metadata
         unpacked = sum(sizes.row_group(group).total_byte_size for group in range(sizes.num_row_groups))
         if sizes.num_rows > MAX_TABLE_ROWS or unpacked > MAX_TABLE_BYTES:
-            raise BundleError(f"{name} has {sizes.num_rows} rows and {unpacked} bytes, more than allowed")
+            raise MalformedBundle(f"{name} has {sizes.num_rows} rows and {unpacked} bytes, more than allowed")
         return file.read()
+    except pa.ArrowNotImplementedError as error:
+        raise EngineDiffers(f"{name} cannot be read here: {error}") from error
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError) as error:
-        raise BundleError(f"{name} is no Parquet file: {error}") from error
+        raise MalformedBundle(f"{name} is no Parquet file: {error}") from error

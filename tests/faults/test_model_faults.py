@@ -99,10 +99,6 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "nan": (predict_nan, "leaf value nan"),
     "too-large": (grow_beyond_the_limit, "at most 536870912 are read"),
-    "link-inside": (
-        lambda bundle: ((bundle / "model.txt").unlink(), (bundle / "model.txt").symlink_to("../v2/model.txt")),
-        "model.txt cannot be opened",
-    ),
 }
 #: The same of model files without a bundle.
 BARE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -110,11 +106,13 @@ BARE: dict[str, tuple[Callable[[Path], object], str]] = {
     "bare-157-features": (lambda file: make_bare_model(file, features=157), "157 features"),
     "bare-nothing": (lambda file: file.write_bytes(b""), "LightGBM cannot read the model"),
 }
-#: What is not here, which fails the version for nobody.
+#: What is not here, or is wrong here alone, which fails the version for nobody.
 ABSENT = {
     "missing-file": (None, "golden.parquet"),
+    "link-inside": (None, "model.txt cannot be opened"),
     "missing-folder": (f"models/{STRATEGY}/nowhere", "nothing stands at"),
     "mlflow-not-fetched": ("models:/alpha/7", "was not brought below"),
+    "outside": ("/etc", "outside the artifact root"),
 }
 
 
@@ -128,11 +126,13 @@ def spoil(folder: Path, registry: Registry) -> dict[str, str]:
         change(make_bare_model(models / f"{name}.txt"))
         register(registry, name, f"models/{STRATEGY}/{name}.txt")
     (make_bundle(folder / "artifacts", version="missing-file", seed=2) / "golden.parquet").unlink()
+    linked = make_bundle(folder / "artifacts", version="link-inside", seed=2) / "model.txt"
+    linked.unlink()
+    linked.symlink_to("../v2/model.txt")
     for name, (path, _) in ABSENT.items():
         register(registry, name, path, **({"bundle_sha256": "0" * 64} if path and "models:" in path else {}))
-    register(registry, "outside", "/etc")
     register(registry, "pinned", f"models/{STRATEGY}/v2", bundle_sha256="0" * 64)
-    found = SPOILT | BARE | ABSENT | {"outside": (None, "outside the artifact root"), "pinned": (None, "bundle.json")}
+    found = SPOILT | BARE | ABSENT | {"pinned": (None, "bundle.json")}
     return {name: words for name, (_, words) in found.items()}
 
 
@@ -163,14 +163,15 @@ def refusals(workers: list[Process], activation: int) -> list[str]:
     return [event["reason"] for event in events if (event["kind"], event.get("activation")) == (REFUSED, activation)]
 
 
-def await_refusal(registry: Registry, workers: list[Process], version: str, reason: str) -> None:
+def await_refusal(streams: Streams, registry: Registry, workers: list[Process], version: str, reason: str) -> None:
     """Activate a version that must not serve, and see it refused for this reason, and failed unless it is absent."""
     activation = registry.activate(STRATEGY, version).activation
 
     assert wait_until(lambda: refusals(workers, activation) != [], PATIENCE), version
     assert all(reason in refusal for refusal in refusals(workers, activation)), refusals(workers, activation)
     if version in ABSENT:
-        # Of no worker that has it, and so no word against the version itself.
+        # Of no worker that has it, and so no word against the version itself, also at the next look.
+        streams.client.xadd(streams.names.control, {"type": "reload"})
         assert wait_until(lambda: len(refusals(workers, activation)) > len(workers), PATIENCE)
         assert registry.show(STRATEGY, version).status == "active"
         return
@@ -183,7 +184,7 @@ def test_no_model_that_must_not_serve_ever_answers_on_any_worker(streams, databa
     asked = []
     for version, reason in spoil(folder, registry).items():
         asked += streams.add(REQUEST, times=4)
-        await_refusal(registry, workers, version, reason)
+        await_refusal(streams, registry, workers, version, reason)
         asked += streams.add(REQUEST, times=4)
         with pytest.raises(UnknownVersion):
             registry.activate(STRATEGY, "unknown")

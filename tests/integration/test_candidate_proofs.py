@@ -10,6 +10,7 @@ from contracts import FleetEvent, ServedAs, StreamNames
 from contracts.codec import decode
 from strategies.market.calendar import SessionCalendar
 from strategies.models.bundle_files import digest
+from strategies.models.machine_proof import prove_machine
 from tests.support.serving import make_active, open_client
 from tests.support.world import STRATEGY, build_world
 from worker.events import Events
@@ -18,6 +19,7 @@ from worker.lifecycle.failure_reporter import FailureReporter, PeerHeartbeats
 from worker.lifecycle.last_known_good import LastKnownGood
 from worker.lifecycle.loader import ModelSources
 from worker.lifecycle.reconciler import Reconciler
+from worker.lifecycle.refusals import Machine, Refusals
 from worker.registry.models import ModelRef
 from worker.registry.registry import Registration, Registry
 from worker.serving.shadow import Shadows
@@ -53,7 +55,10 @@ class OneWorker:
         self.slots, self.registry = Slots(), Registry(database_url)
         self.shadows = Shadows(self.slots, share=share, size=4)
         self.candidates = Candidates(self.slots, self.shadows, sources, limit=limit)
-        self.reporter = FailureReporter(self.registry, self.events, PeerHeartbeats(client, self.names, "w"))
+        refusals, peers = Refusals(), PeerHeartbeats(client, self.names, "w")
+        self.reporter = FailureReporter(
+            self.registry, self.events, peers, refusals=refusals, machine=Machine(prove_machine)
+        )
         self.reconciler = Reconciler(
             self.registry,
             self.slots,
@@ -61,6 +66,7 @@ class OneWorker:
             sources=sources,
             candidates=self.candidates,
             reporter=self.reporter,
+            refusals=refusals,
             registry_unavailable=threading.Event(),
         )
 

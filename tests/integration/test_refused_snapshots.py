@@ -12,6 +12,7 @@ from contracts.codec import decode
 from strategies.market.appending import append_bars
 from strategies.market.calendar import SessionCalendar
 from strategies.market.snapshots import latest_snapshot, load_panel
+from strategies.models.machine_proof import prove_machine
 from tests.support.market import make_bars, write_snapshot, xnys
 from tests.support.serving import open_client
 from worker.events import Events
@@ -20,6 +21,7 @@ from worker.lifecycle.failure_reporter import FailureReporter, PeerHeartbeats
 from worker.lifecycle.last_known_good import LastKnownGood
 from worker.lifecycle.loader import ModelSources
 from worker.lifecycle.reconciler import Reconciler
+from worker.lifecycle.refusals import Machine, Refusals
 from worker.registry.registry import Registry
 from worker.serving.shadow import Shadows
 from worker.serving.slots import Slots
@@ -42,13 +44,17 @@ class Worker:
             allow_unproven=False,
             cache=LastKnownGood(folder / "proven"),
         )
+        peers, refusals = PeerHeartbeats(self._client, self._names, "w"), Refusals()
         self.reconciler = Reconciler(
             self.registry,
             self.slots,
             self.events,
             sources=sources,
             candidates=Candidates(self.slots, Shadows(self.slots, share=0.0, size=1), sources, limit=1),
-            reporter=FailureReporter(self.registry, self.events, PeerHeartbeats(self._client, self._names, "w")),
+            reporter=FailureReporter(
+                self.registry, self.events, peers, refusals=refusals, machine=Machine(prove_machine)
+            ),
+            refusals=refusals,
             registry_unavailable=threading.Event(),
         )
 

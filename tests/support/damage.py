@@ -55,7 +55,8 @@ def fate(bundle: Path, content: bytes, *, forged: bool) -> str:
 def _of_the_child(reason: str) -> str:
     if "killed the process that parsed it" in reason or "ended the process" in reason:
         return "killed the child"
-    return "hung, the child was ended" if "did not parse within" in reason else "refused by the child"
+    ended = "did not parse within" in reason or "was ended" in reason
+    return "hung, the child was ended" if ended else "refused by the child"
 
 
 def main(truncated: int = 39, changed: int = 40, seed: int = 0) -> None:

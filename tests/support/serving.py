@@ -12,7 +12,7 @@ import lightgbm as lgb
 import numpy as np
 from redis import ConnectionPool
 
-from contracts import GROUP, Rejection, SignalVector, StreamNames
+from contracts import GROUP, FleetEvent, Rejection, SignalVector, StreamNames
 from contracts.codec import decode
 from strategies.construction import Construction
 from strategies.expressions.feature_sets import feature_set
@@ -32,7 +32,7 @@ from worker.serving.slots import ActiveBundle, Slots
 from worker.shutdown import Shutdown
 from worker.telemetry import Counters, Pulse
 from worker.tracing import Finish, Pairs, Tracing, no_tracing
-from worker.transport.client import Client, connect, pairs_of
+from worker.transport.client import Client, connect, pairs_of, text_of
 
 #: Well after the close of the last session that the builders make.
 NOW = datetime(2013, 3, 2, 12, 0, tzinfo=UTC)
@@ -80,6 +80,15 @@ class Streams:
     def rejections(self) -> list[Rejection]:
         """Return every rejection."""
         return list(self.each_rejection())
+
+    def events(self, control_id: str | None = None) -> list[FleetEvent]:
+        """Return what workers did, all of it or what answered one control event."""
+        events = [decode(FleetEvent, pairs) for pairs in self._entries(self.names.events)]
+        return [event for event in events if control_id in {None, event.control_id}]
+
+    def control(self, kind: str) -> str:
+        """Add a control event and return its id."""
+        return text_of(self.client.xadd(self.names.control, {"type": kind}))
 
     def each_result(self) -> Iterator[SignalVector]:
         """Yield every vector; a long stream is read in pieces."""

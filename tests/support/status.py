@@ -90,6 +90,7 @@ def make_status() -> WorkerStatus:
         slots=world.slots,
         shadows=Shadows(world.slots, share=1.0, size=1),
         candidates=lambda: CANDIDATES,
+        refused=tuple,
         drift=DriftWatch(world.slots, sessions=20, alarm_psi=0.25),
         janitor=Janitor(client, names, "w1", retentions=(), events=events, interval_seconds=1),
         backlog=Backlog(lag=7, pending=3),

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Protocol
 
 from contracts import WorkerState
+from strategies.suggestions import did_you_mean
 from worker.retry import Outage
 from worker.serving.pipeline import ServingRules
 from worker.serving.slots import Slots
@@ -46,6 +47,8 @@ class Conditions:
     strategies: tuple[str, ...] = ()
     #: Knows why the newest snapshot is not served.
     snapshots: Snapshots | None = None
+    #: Strategy to why versions of it are refused here; empty: none is.
+    refused: Callable[[str], str] = lambda _: ""
 
     @property
     def snapshot_refused(self) -> str:
@@ -95,9 +98,8 @@ class Readiness:
         return (*self._life(), *self._models(), *self._snapshot())
 
     def remarks(self) -> tuple[Reason, ...]:
-        """Return what somebody should look at although the worker answers every request."""
-        refused = self._conditions.snapshot_refused
-        return (Reason("snapshot_refused", refused),) if refused and self._slots.panel is not None else ()
+        """Return what somebody should look at although the worker answers requests."""
+        return tuple(self._refused())
 
     def state(self) -> WorkerState:
         """Return what the worker is doing."""
@@ -124,12 +126,30 @@ class Readiness:
         if conditions.paused.is_set():
             yield Reason("paused", "paused by a control event")
 
+    def _refused(self) -> Iterator[Reason]:
+        snapshot = self._conditions.snapshot_refused
+        if snapshot and self._slots.panel is not None:
+            yield Reason("snapshot_refused", snapshot)
+        for strategy in self._slots.active:
+            if refused := self._conditions.refused(strategy):
+                yield Reason("model_refused", f"{strategy} {refused}")
+
     def _models(self) -> Iterator[Reason]:
-        active = self._slots.active
-        missing = [strategy for strategy in self._conditions.strategies if strategy not in active]
-        if missing:
-            yield Reason("no_model", f"no model is active of {', '.join(missing)}")
-        elif not active:
+        active, registered = self._slots.active, self._slots.registered
+        wanted = self._conditions.strategies or tuple(sorted(registered or ()))
+        missing = [strategy for strategy in wanted if strategy not in active]
+        if active and not self._conditions.strategies:
+            return  # it serves what has an active version; what does not load here, others may serve
+        for strategy in missing:
+            if registered is not None and strategy not in registered:
+                near = did_you_mean(strategy, tuple(sorted(registered)))
+                yield Reason(
+                    "unknown_strategy", f"SIGNALS_STRATEGIES has {strategy}, which the registry does not know{near}"
+                )
+            else:
+                refused = self._conditions.refused(strategy)
+                yield Reason("no_model", f"no model is active of {strategy}{refused and '; '}{refused}")
+        if not active and not missing:
             yield Reason("no_model", "no model is active")
 
     def _snapshot(self) -> Iterator[Reason]:

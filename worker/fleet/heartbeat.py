@@ -150,6 +150,7 @@ def _service(status: WorkerStatus) -> dict[str, object]:
         "models": ",".join(f"{name}={one.bundle.version}#{one.activation}" for name, one in active),
         "serving": _serving(slots),
         "candidates": status.candidates(),
+        "refused": status.refused(),
         "strategies": ",".join(slots.served),
         "snapshot_id": panel.snapshot_id if panel else "",
         "snapshot_last_session": str(panel.sessions[-1]) if panel else "",

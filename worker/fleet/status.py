@@ -8,7 +8,7 @@ Invariant: reading a fact asks no server and takes no lock that the work needs.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from contracts import StandingCandidate
+from contracts import RefusedModel, StandingCandidate
 from worker.fleet.drift import DriftWatch
 from worker.fleet.health import Liveness, Readiness
 from worker.fleet.janitor import Janitor
@@ -42,6 +42,8 @@ class WorkerStatus:
     shadows: Shadows
     #: State of the versions in testing.
     candidates: Callable[[], tuple[StandingCandidate, ...]]
+    #: Versions that it wants and refuses.
+    refused: Callable[[], tuple[RefusedModel, ...]]
     #: How far the bars that serve are from those of training.
     drift: DriftWatch
     janitor: Janitor

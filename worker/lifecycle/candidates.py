@@ -19,7 +19,7 @@ from strategies.models.bundle import Bundle
 from worker.clock import utc_now
 from worker.events import Events
 from worker.lifecycle.failure_reporter import FailureReporter
-from worker.lifecycle.loader import ModelSources, UnprovenRefused
+from worker.lifecycle.loader import ModelSources
 from worker.registry.models import ActiveModel, CandidateModel
 from worker.serving.shadow import Shadows
 from worker.serving.slots import Candidate, Slots
@@ -117,7 +117,7 @@ class Candidates:
             return False
         try:
             bundle = self._sources.proven(missing.ref)
-        except (BundleUnavailable, UnprovenRefused) as error:
+        except BundleUnavailable as error:
             self._skip(missing, error)
         except BundleError as error:
             self._reject(missing, error, reporter)

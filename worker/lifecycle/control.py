@@ -29,6 +29,8 @@ Rows = list[tuple[str, tuple[tuple[bytes, bytes], ...]]]
 
 _log = structlog.get_logger()
 
+#: Pause in seconds before what failed is looked at again.
+_FIRST_PAUSE = 5.0
 _RECONCILING = frozenset(kind for kind, answer in ANSWERS.items() if answer is FleetEventType.RECONCILED)
 
 
@@ -58,6 +60,8 @@ class ControlListener(Service):
         #: Whether a read failed since the last reconcile.
         self._lost = False
         self._due = 0.0
+        #: Pause until the next look while a version is refused here: it doubles from one to the next.
+        self._pause = _FIRST_PAUSE
         #: Control events so far that could not be read.
         self.malformed = 0
 
@@ -176,5 +180,11 @@ class ControlListener(Service):
         report = self._reconciler.reconcile(control_id=control_id, force=force, strategy=strategy)
         if not report.registry_reached:
             # Look again soon, not in five minutes.
-            self._due = min(self._due, time.monotonic() + 5.0)
+            self._due = min(self._due, time.monotonic() + _FIRST_PAUSE)
+        if report.refused_here:
+            # Files may come, memory may be free, a second worker may agree; to prove a large model costs seconds.
+            self._due = min(self._due, time.monotonic() + self._pause)
+            self._pause = min(2 * self._pause, self._reconcile_seconds)
+        else:
+            self._pause = _FIRST_PAUSE
         return report

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from strategies.errors import BundleError, BundleNotFound, BundleUnavailable
+from strategies.errors import BundleError, BundleNotFound, BundleUnavailable, MalformedBundle
 from strategies.market.calendar import SessionCalendar, canonical_name
 from strategies.market.loading import Loading
 from strategies.models.bundle import Bundle
@@ -20,8 +20,12 @@ from worker.registry.models import ModelRef
 from worker.settings import Settings
 
 
-class UnprovenRefused(BundleError):
+class UnprovenRefused(BundleUnavailable):
     """A bare model without a golden sample where the settings ask for a proof."""
+
+
+class OtherCalendar(BundleUnavailable):
+    """A bundle whose sessions are those of another exchange than the settings name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +71,15 @@ def sources_of(settings: Settings, calendar: SessionCalendar) -> ModelSources:
 
 
 def require_calendar(bundle: Bundle, here: str) -> None:
-    """Refuse a bundle whose sessions are those of another exchange.
+    """Refuse a bundle whose sessions are those of another exchange; an alias names the same one.
 
     Raises:
-        BundleError: They are.
+        OtherCalendar: They are.
     """
     if canonical_name(bundle.calendar) != canonical_name(here):
-        raise BundleError(f"the bundle was trained on the calendar {bundle.calendar}, this worker serves {here}")
+        raise OtherCalendar(
+            f"the bundle was trained on the calendar {bundle.calendar}, this worker serves {here}: set SIGNALS_CALENDAR"
+        )
 
 
 def prove(ref: ModelRef, artifacts_dir: Path, *, allow_unproven: bool) -> Bundle:
@@ -83,20 +89,16 @@ def prove(ref: ModelRef, artifacts_dir: Path, *, allow_unproven: bool) -> Bundle
     worker, for a version that only had to be left alone.
 
     Raises:
-        BundleNotFound: Nothing exists at the path.
-        BundleUnavailable: This machine cannot read or check it now.
-        BundleError: The path leaves the artifact root, a digest differs, the model does not parse, or the golden
-            sample comes out otherwise.
+        BundleUnavailable: This worker cannot find, read, check or compute it, or its settings do not allow it.
+        BundleError: A digest differs, the model does not parse, or the golden sample comes out otherwise.
     """
     try:
         return _proven(ref, _place(ref, artifacts_dir), artifacts_dir.resolve(), allow_unproven=allow_unproven)
     except BundleError:
         raise
-    except (OSError, MemoryError) as error:
-        # Of this machine, at this moment: no memory for a child, a disk that fails, too many open files.
-        raise BundleUnavailable(f"{ref.path} cannot be proven here: {type(error).__name__}: {error}") from error
     except Exception as error:
-        raise BundleError(f"{ref.path} cannot be proven: {type(error).__name__}: {error}") from error
+        # Of this machine or release, as far as anybody knows: no memory for a child, a disk that fails, a library.
+        raise BundleUnavailable(f"{ref.path} cannot be proven here: {type(error).__name__}: {error}") from error
 
 
 def _proven(ref: ModelRef, path: Path, root: Path, *, allow_unproven: bool) -> Bundle:
@@ -107,7 +109,7 @@ def _proven(ref: ModelRef, path: Path, root: Path, *, allow_unproven: bool) -> B
         return load_bare_model(path, ref.strategy, ref.version, expected_sha256=ref.bundle_sha256, root=root)
     bundle = load_bundle(path, expected_sha256=ref.bundle_sha256, root=root)
     if (bundle.strategy, bundle.version) != (ref.strategy, ref.version):
-        raise BundleError(
+        raise MalformedBundle(
             f"{ref.path} holds {bundle.strategy} {bundle.version}, the registry says {ref.strategy} {ref.version}"
         )
     return bundle
@@ -126,7 +128,7 @@ def _place(ref: ModelRef, artifacts_dir: Path) -> Path:
     if not is_mlflow_uri(ref.path):
         return artifact_path(ref.path, artifacts_dir)
     if ref.bundle_sha256 is None or not re.fullmatch("[0-9a-f]{64}", ref.bundle_sha256):
-        raise BundleError(
+        raise BundleUnavailable(
             f"{ref.path} is registered without the digest that it stood for then, and may be another model by "
             "now: register it by `signal-worker models register --uri`"
         )
@@ -146,7 +148,7 @@ def artifact_path(model_path: str, artifacts_dir: Path) -> Path:
     """Return where a registry path is on this machine.
 
     Raises:
-        BundleError: It leaves the artifact root, by `..`, a link or an absolute path, or can name nothing.
+        BundleUnavailable: It leaves the artifact root, by a link or an absolute path, or can name nothing.
         BundleNotFound: Nothing exists there.
     """
     root = artifacts_dir.resolve()
@@ -154,9 +156,9 @@ def artifact_path(model_path: str, artifacts_dir: Path) -> Path:
         path = (root / model_path).resolve()
         exists = path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long; links in a circle, until Python 3.13; NUL
-        raise BundleError(f"model_path {model_path[:200]} cannot be followed: {error}") from error
+        raise BundleUnavailable(f"model_path {model_path[:200]} cannot be followed: {error}") from error
     if not path.is_relative_to(root):
-        raise BundleError(f"model_path {model_path} lies outside the artifact root {root}")
+        raise BundleUnavailable(f"model_path {model_path} lies outside the artifact root {root}")
     if not exists:
         raise BundleNotFound(f"nothing stands at {path}")
     return path

@@ -55,6 +55,8 @@ class Report:
     registry_reached: bool
     #: What could not be done, one sentence each.
     errors: tuple[str, ...] = ()
+    #: Whether a version is refused here that others may serve, so that another look may find it sound.
+    refused_here: bool = False
 
 
 def diff(desired: Desired, serving: Mapping[str, ActiveBundle], rejected: Mapping[str, RejectedVersion]) -> Plan:

@@ -19,6 +19,7 @@ from strategies.errors import BundleError, DataError, SnapshotNotFound
 from strategies.market.bars import Panel
 from strategies.market.snapshots import SnapshotRef
 from strategies.models.bundle import Bundle
+from strategies.suggestions import did_you_mean
 from worker.clock import utc_now
 from worker.errors import RegistryUnavailable
 from worker.events import Events
@@ -26,6 +27,7 @@ from worker.lifecycle.candidates import Candidates
 from worker.lifecycle.failure_reporter import FailureReporter
 from worker.lifecycle.loader import ModelSources
 from worker.lifecycle.plan import Desired, Plan, RejectedVersion, Report, diff
+from worker.lifecycle.refusals import Refusals
 from worker.registry.registry import ActiveModel, Registry
 from worker.serving.slots import ActiveBundle, Slots
 
@@ -44,15 +46,19 @@ class Reconciler:
         sources: ModelSources,
         candidates: Candidates,
         reporter: FailureReporter,
+        refusals: Refusals,
         registry_unavailable: threading.Event,
     ) -> None:
         """Take every part from the composition root; the event is set while the registry is unavailable."""
+        self._refusals = refusals
         self._registry, self._slots, self._events, self._sources = registry, slots, events, sources
         self._candidates, self._reporter, self._registry_unavailable = candidates, reporter, registry_unavailable
         #: Strategy to the version that was rejected last.
         self._rejected: dict[str, RejectedVersion] = {}
         #: Strategies whose last known good version did not prove itself again; announced once.
         self._skipped: set[str] = set()
+        #: Strategies of the settings that the registry does not know; announced once.
+        self._unknown: tuple[str, ...] = ()
         #: Why the newest snapshot does not serve; empty: it does.
         self.snapshot_refused = ""
 
@@ -76,10 +82,10 @@ class Reconciler:
                 desired = self._desired()
             except RegistryUnavailable as error:
                 return Report(registry_reached=False, errors=(*errors, f"the registry is away: {error}"))
-            failed, found = self._apply(desired, control_id, again)
+            refused, found = self._apply(desired, control_id, again)
             errors += found
-            if not failed:
-                return Report(registry_reached=True, errors=tuple(errors))
+            if True not in refused:
+                return Report(registry_reached=True, errors=tuple(errors), refused_here=bool(refused))
             # The version before it may have to prove itself too, and fail: as often as there are versions.
             again = partial(_is_tried_again, False, None)
 
@@ -134,9 +140,12 @@ class Reconciler:
         self._registry_unavailable.clear()
         return desired
 
-    def _apply(self, desired: Desired, control_id: str | None, again: Callable[[str], bool]) -> tuple[bool, list[str]]:
-        """Make what serves equal to what is desired; return whether a version was failed, and what went wrong."""
+    def _apply(
+        self, desired: Desired, control_id: str | None, again: Callable[[str], bool]
+    ) -> tuple[list[bool], list[str]]:
+        """Make what serves equal to what is desired; return of each refused version whether it is failed, and why."""
         self._slots.set_registered(desired.strategies)
+        self._warn_of_unknown(desired.strategies)
         for serving in self._slots.active.values():
             if serving.cached:  # the registry has answered: from now on it decides, as for every other bundle
                 self._slots.put(replace(serving, cached=False))
@@ -152,7 +161,21 @@ class Reconciler:
         self._remove(plan, control_id)
         rejected = [each for model in plan.activate if (each := self._activate(model, control_id)) is not None]
         self._candidates.set_desired(desired.candidates, again=again)
-        return any(failed for failed, _ in rejected), [*plan.errors, *(sentence for _, sentence in rejected)]
+        self._refusals.keep(self._wanted(desired))
+        return [failed for failed, _ in rejected], [*plan.errors, *(sentence for _, sentence in rejected)]
+
+    def _wanted(self, desired: Desired) -> set[tuple[str, str]]:
+        """Return the versions that are to serve or to compute beside those, and do not serve here."""
+        serving = {(name, one.bundle.version) for name, one in self._slots.active.items()}
+        candidates = [(one.strategy, one.version) for found in desired.candidates.values() for one in found]
+        return {*((one.strategy, one.version) for one in desired.active.values()), *candidates} - serving
+
+    def _warn_of_unknown(self, registered: frozenset[str]) -> None:
+        unknown = tuple(name for name in self._slots.served if name not in registered)
+        for name in unknown if unknown != self._unknown else ():
+            near = did_you_mean(name, tuple(sorted(registered)))
+            _log.warning("strategy_not_registered", strategy=name, setting="SIGNALS_STRATEGIES", hint=near.strip("; "))
+        self._unknown = unknown
 
     def _remove(self, plan: Plan, control_id: str | None) -> None:
         for strategy in plan.remove:

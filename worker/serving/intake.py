@@ -19,6 +19,7 @@ from worker.errors import GroupVanished, StreamUnavailable
 from worker.retry import RetryPolicy, backoff
 from worker.serving.leases import Leases
 from worker.serving.request_stream import Entry, RequestStream
+from worker.settings import Settings
 from worker.shutdown import Shutdown
 from worker.telemetry import Counters, Pulse
 
@@ -43,6 +44,20 @@ class Limits:
     max_symbols: int
     retry_pause_ms: int = 1000
     batch_bytes: int = 8_388_608
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return the bounds that the settings state."""
+    return Limits(
+        batch_count=settings.batch_count,
+        batch_bytes=settings.batch_bytes,
+        block_ms=settings.block_ms,
+        lease_ms=settings.lease_ms,
+        claim_interval_ms=settings.claim_interval_ms,
+        max_deliveries=settings.max_deliveries,
+        max_entry_bytes=settings.max_entry_bytes,
+        max_symbols=settings.max_symbols,
+    )
 
 
 class Prefetch:

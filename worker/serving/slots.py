@@ -61,6 +61,7 @@ class Slots:
         self._served = served
         self._slots: Mapping[str, Slot] = MappingProxyType({})
         self._known: frozenset[str] | None = frozenset()
+        self._asked = False
         self._panel: Panel | None = None
         # Two threads swap (an activation, a candidate that raised): each must build on the other's value.
         self._swapping = threading.Lock()
@@ -79,6 +80,11 @@ class Slots:
     def served(self) -> tuple[str, ...]:
         """Strategies this worker is configured for; none = all."""
         return self._served
+
+    @property
+    def registered(self) -> frozenset[str] | None:
+        """Strategies that the registry has a version of; None: it has not answered since the worker started."""
+        return self._known if self._asked else None
 
     @property
     def panel(self) -> Panel | None:
@@ -120,7 +126,7 @@ class Slots:
 
     def set_registered(self, strategies: frozenset[str] | None) -> None:
         """Remember every strategy that the registry has a version of; None: it could not be asked."""
-        self._known = strategies
+        self._known, self._asked = strategies, True
 
     def put(self, active: ActiveBundle) -> None:
         """Let a bundle serve its strategy from the next request on; it is no candidate any more."""

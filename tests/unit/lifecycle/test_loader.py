@@ -66,7 +66,7 @@ def test_whatever_a_bundle_raises_is_its_refusal(tmp_path, monkeypatch):
     (tmp_path / "v1").mkdir()
     model = make_row("v1")
 
-    with pytest.raises(BundleError, match="v1 cannot be proven: ZeroDivisionError: deep inside"):
+    with pytest.raises(BundleError, match="v1 cannot be proven here: ZeroDivisionError: deep inside"):
         prove(model.ref, tmp_path, allow_unproven=False)
 
 

@@ -1,12 +1,14 @@
 """The child process that meets untrusted model bytes first: whatever they do, this process goes on."""
 
 import re
+import sys
 
 import lightgbm as lgb
 import numpy as np
 import pytest
 
-from strategies.errors import BundleUnavailable, MalformedModel
+from strategies.errors import BundleError, BundleUnavailable, MalformedModel
+from strategies.models import model_check
 from strategies.models.model_check import ModelSummary, check_model_bytes, check_trees, inspect_model
 from tests.support.models import make_booster
 
@@ -50,7 +52,7 @@ def test_flipped_digits_are_refused_or_leave_a_model(seed):
 
     try:
         summary = check_model_bytes(bytes(content), timeout_seconds=20.0)
-    except MalformedModel:
+    except BundleError:  # by memory, where a count of something became enormous
         return
     assert summary.num_trees >= 1
 
@@ -66,9 +68,89 @@ def test_model_that_takes_too_long_is_given_up():
         check_model_bytes(MODEL.encode(), timeout_seconds=0.01)
 
 
-def test_model_that_needs_too_much_memory_is_refused():
-    with pytest.raises(MalformedModel):
-        check_model_bytes(MODEL.encode(), memory_bytes=96 * 1024**2)
+@pytest.mark.parametrize("megabytes", [96, 160, 190], ids=["for the libraries", "for the bytes", "for the trees"])
+def test_memory_that_is_short_here_is_not_held_against_the_model(megabytes):
+    content = make_booster(features=6, rounds=20_000).model_to_string().encode()
+
+    with pytest.raises(BundleUnavailable):
+        check_model_bytes(content, memory_bytes=megabytes * 1024**2)
+
+
+def interpreter(tmp_path, script):
+    """Return an interpreter that runs these lines of a shell first."""
+    path = tmp_path / "python"
+    path.write_text(f'#!/bin/sh\n{script}\nexec "{sys.executable}" "$@"\n', encoding="ascii")
+    path.chmod(0o755)
+    return str(path)
+
+
+#: As the loader does where only the environment leads to a library.
+NEEDS_LIBRARY_PATH = (
+    'test -n "$LD_LIBRARY_PATH" || { echo "OSError: libgomp.so.1: cannot open shared object file" >&2; exit 1; }'
+)
+
+
+def test_child_without_its_libraries_speaks_of_the_place_and_not_of_the_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, NEEDS_LIBRARY_PATH))
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    with pytest.raises(BundleUnavailable, match=r"does not work here: OSError: libgomp\.so\.1"):
+        check_model_bytes(MODEL.encode())
+
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+
+    assert check_model_bytes(MODEL.encode()).num_trees == 4
+
+
+def test_child_gets_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"env > {tmp_path / 'seen'}"))
+    for name in ("DATABASE_URL", "SIGNALS_LOCAL_DIR", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD"):
+        monkeypatch.setenv(name, "a secret")
+
+    check_model_bytes(MODEL.encode())
+
+    assert "a secret" not in (tmp_path / "seen").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("kill -KILL $$", "does not work here: it was ended by SIGKILL"),
+        ("echo proven; kill -KILL $$", "was ended: SIGKILL"),
+        ("echo proven; kill -XCPU $$", "was ended: SIGXCPU"),
+        ("echo proven; kill -TERM $$", "was ended: SIGTERM"),
+        ("echo proven; exit 3", "ended over .* bytes: exit code 3"),
+        ("echo the reference model comes out otherwise; exit 0", "the reference model comes out otherwise"),
+    ],
+)
+def test_child_that_somebody_ends_proves_nothing_about_the_model(tmp_path, monkeypatch, script, words):
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, script))
+
+    with pytest.raises(BundleUnavailable, match=words):
+        check_model_bytes(MODEL.encode())
+
+
+@pytest.mark.parametrize("name", ["SEGV", "ABRT"])
+def test_child_that_proved_itself_and_died_of_the_bytes_testifies_against_them(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"echo proven; kill -{name} $$"))
+
+    with pytest.raises(MalformedModel, match=f"killed the process that parsed it: SIG{name}"):
+        check_model_bytes(MODEL.encode())
+
+
+def test_death_that_more_memory_prevents_is_not_held_against_the_model(tmp_path, monkeypatch):
+    died = f"test -e {tmp_path / 'died'} || {{ touch {tmp_path / 'died'}; echo proven; kill -ABRT $$; }}"
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, died))
+
+    with pytest.raises(BundleUnavailable, match="was ended: SIGABRT"):
+        check_model_bytes(MODEL.encode())
+
+
+def test_child_that_computes_otherwise_judges_no_model(monkeypatch, tmp_path):
+    outputs = model_check.REFERENCE_OUTPUTS.read_text("ascii").split()
+    monkeypatch.setattr(model_check, "REFERENCE_OUTPUTS", tmp_path / "outputs.txt")
+    (tmp_path / "outputs.txt").write_text("\n".join([float(1).hex(), *outputs[1:]]), encoding="ascii")
+
+    assert "stated 0x1.0000000000000p+0" in model_check.reproduce_reference()
 
 
 def test_tree_that_loops_is_refused_without_walking_it():

@@ -1,0 +1,45 @@
+"""The machine's own proof: the bundled reference model and sample, computed again bit for bit."""
+
+import numpy as np
+import pytest
+
+from strategies.errors import MachineUnproven
+from strategies.models import machine_proof
+from strategies.models.bundle import Scorer
+from strategies.models.machine_proof import FOLDER, GOLDEN, prove_machine
+from tests.support.machine_sample import machine_files
+
+
+def test_this_machine_proves_itself():
+    prove_machine()
+
+
+def test_the_command_writes_the_files_that_are_shipped():
+    for name, content in machine_files().items():
+        assert (FOLDER / name).read_bytes() == content, name
+
+
+def test_feature_that_differs_by_one_bit_is_named(monkeypatch):
+    sample = machine_proof.decode_golden(GOLDEN.read_bytes(), machine_proof.feature_set("alpha158").names)
+    sample.features[3, 7] = np.nextafter(sample.features[3, 7], np.float32(np.inf))
+    monkeypatch.setattr(machine_proof, "decode_golden", lambda *_: sample)
+
+    with pytest.raises(MachineUnproven, match=r"does not reproduce the reference sample: \w+ of S\d\d on"):
+        prove_machine()
+
+
+def test_prediction_that_differs_is_named(monkeypatch):
+    predict = Scorer.predict
+    monkeypatch.setattr(Scorer, "predict", lambda self, rows: np.nextafter(predict(self, rows), np.inf))
+
+    with pytest.raises(MachineUnproven, match="prediction of S"):
+        prove_machine()
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1"])
+def test_files_that_are_damaged_prove_nothing(monkeypatch, tmp_path, content):
+    monkeypatch.setattr(machine_proof, "GOLDEN", tmp_path / "golden.parquet")
+    (tmp_path / "golden.parquet").write_bytes(content)
+
+    with pytest.raises(MachineUnproven):
+        prove_machine()

@@ -39,6 +39,8 @@ class PredictionKind(StrEnum):
     RETURN = "return"
     #: A score: only its order is meaningful.
     SCORE = "score"
+    #: Of the label being true, 0 to 1.
+    PROBABILITY = "probability"
 
 
 class ServedAs(StrEnum):
@@ -149,7 +151,7 @@ class SignalVector(BaseModel):
     #: Close of the session in which the vector may be traded; later it is worthless.
     valid_until: Instant
     prediction_kind: PredictionKind
-    #: Over which closes `predicted_return` runs; T is the as-of session.
+    #: Over which prices the label runs, T being the as-of session; empty: nobody stated the label.
     horizon: str
     requested_top_n: Annotated[int, Field(ge=0)]
     requested_bottom_n: Annotated[int, Field(ge=0)]

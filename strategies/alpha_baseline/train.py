@@ -25,7 +25,6 @@ from strategies.models.bundle import Bundle, Scorer
 from strategies.models.bundle_store import BundleContent, bundle_path, load_bundle, next_version, save_bundle
 from strategies.models.configuration import TrainingConfig, load_training_config
 from strategies.models.folds import Fold, period_of, plan_folds
-from strategies.models.golden import GoldenSample, choose_rows, most_rows, replay_golden, take_golden
 from strategies.models.manifest import (
     ChancePsiRecord,
     CostsRecord,
@@ -35,11 +34,10 @@ from strategies.models.manifest import (
     TrainingRecord,
     WalkForwardRecord,
 )
+from strategies.models.packaging import LIBRARIES, golden_sample
 from strategies.models.reference import Distribution, describe
 from strategies.models.samples import Progress, Samples, SampleSpec, compute_samples
 from strategies.models.training import Fit, Rows, fit_model, scorer_of
-
-LIBRARIES = ("lightgbm", "numba", "numpy", "pandas", "pyarrow", "scipy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +186,7 @@ def train(
     content = BundleContent(
         lineage=lineage.model_copy(update={"chance_psi": chance}),
         model=fit.model,
-        golden=_golden(scorer, panel, samples, config.seed),
+        golden=golden_sample(scorer, panel, samples, seed=config.seed),
         reference=reference,
     )
     report("evaluation", 2, 2)
@@ -199,16 +197,6 @@ def _feature_set(config: TrainingConfig) -> FeatureSet:
     if config.own_feature_set is not None:
         return load_feature_set(config.own_feature_set)
     return feature_set(config.feature_set, vwap_stand_in=config.vwap_stand_in, precision=config.precision)
-
-
-def _golden(scorer: Scorer, panel: Panel, samples: Samples, seed: int) -> GoldenSample:
-    features = scorer.feature_set
-    most = most_rows(len(features.names), len(features.fields) * features.lookback)
-    cells = choose_rows(samples.features, samples.listed, seed=seed, most=most)
-    rows = [(samples.symbols[symbol], samples.sessions[session].astype(object)) for session, symbol in cells]
-    golden = take_golden(scorer, panel, rows, samples.features[cells[:, 0], cells[:, 1]])
-    replay_golden(scorer, golden)
-    return golden
 
 
 def _reference(

@@ -8,7 +8,7 @@ prediction alone or among others. One thread uses a booster at a time, as LightG
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import lightgbm as lgb
@@ -30,7 +30,7 @@ class LabelSpec:
 
     name: str
     expression: str
-    #: In words, T being the as-of session.
+    #: In words, T being the as-of session; empty: nobody stated the label.
     horizon: str
     #: Sessions after the as-of session that the label reads.
     sessions_ahead: int
@@ -43,6 +43,9 @@ ALPHA158_LABEL = LabelSpec(
     horizon="close of T+1 to close of T+2",
     sessions_ahead=2,
 )
+
+#: Of a model whose label nobody stated: outcomes are judged by Alpha158's, and its predictions have no horizon.
+UNSTATED_LABEL = replace(ALPHA158_LABEL, name="not stated", horizon="")
 
 
 class Predictor(Protocol):

@@ -25,9 +25,10 @@ from strategies.errors import (
 )
 from strategies.expressions.feature_sets import FeatureSet, define, feature_set
 from strategies.market.bars import FIELDS, Window
-from strategies.models.bundle import ALPHA158_LABEL, Bundle, LabelSpec, check_booster
+from strategies.models.bundle import UNSTATED_LABEL, Bundle, LabelSpec, check_booster
 from strategies.models.bundle_files import SIZE_LIMITS, digest, read_checked, read_limited, write_folder
 from strategies.models.golden import GoldenSample, replay_golden
+from strategies.models.labels import kind_of
 from strategies.models.manifest import (
     GOLDEN_FILE,
     MODEL_FILE,
@@ -35,7 +36,6 @@ from strategies.models.manifest import (
     BundleManifest,
     FileRecord,
     Lineage,
-    PredictionKind,
     VwapStandIn,
     decode_manifest,
     encode_manifest,
@@ -47,8 +47,6 @@ from strategies.models.tables import decode_golden, decode_reference, encode_gol
 MANIFEST_FILE = "bundle.json"
 #: What a bare model, which states nothing, is taken to have been trained with.
 _BARE_STAND_IN: VwapStandIn = "typical_price"
-#: LightGBM's objectives whose output is an estimate of the label itself.
-_REGRESSIONS = frozenset({"regression", "regression_l1", "huber", "fair", "quantile", "mape"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +162,8 @@ def load_bare_model(
 ) -> Bundle:
     """Return a LightGBM text file without a bundle as Alpha158 by its 158 features, never proven.
 
+    Nobody stated its label, so its predictions are no returns and have no horizon.
+
     Raises:
         BundleNotFound: No such file.
         DigestMismatch: It has another digest than the registry knows of it.
@@ -182,8 +182,8 @@ def load_bare_model(
         model_sha256=sha256,
         bundle_sha256=sha256,
         feature_set=features,
-        label=ALPHA158_LABEL,
-        prediction_kind=_kind_of(booster),
+        label=UNSTATED_LABEL,
+        prediction_kind=kind_of(objective_of(booster), label=None),
         vwap_stand_in=_BARE_STAND_IN,
         construction=Construction(),
         calendar="XNYS",
@@ -197,10 +197,9 @@ def load_bare_model(
     return bundle
 
 
-def _kind_of(booster: lgb.Booster) -> PredictionKind:
-    """Return what a model without a bundle predicts, as far as its objective says it: only regressions give returns."""
-    stated = str(booster.dump_model(num_iteration=1).get("objective", "")).split(" ")[0]
-    return "return" if stated in _REGRESSIONS else "score"
+def objective_of(booster: lgb.Booster) -> str:
+    """Return the objective that a booster states, with its parameters; empty where it states none."""
+    return str(booster.dump_model(num_iteration=1).get("objective", ""))
 
 
 def _warm_up(bundle: Bundle) -> None:

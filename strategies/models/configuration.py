@@ -16,6 +16,7 @@ from strategies.construction import Construction
 from strategies.errors import TrainingError
 from strategies.files import first_line, read_yaml, shown
 from strategies.models.bundle import ALPHA158_LABEL
+from strategies.models.labels import kind_of
 from strategies.models.manifest import (
     MAX_FOLDS,
     ConstructionRecord,
@@ -258,8 +259,8 @@ class TrainingConfig(BaseModel):
 
     @property
     def prediction_kind(self) -> PredictionKind:
-        """Return what predictions are: returns, or scores that have their order alone."""
-        return "score" if self.ranks or self.label_processor != "none" else "return"
+        """Return what predictions are, as objective, label and label processor make them."""
+        return kind_of(self.objective, label=self.label.expression, label_processor=self.label_processor)
 
     def lightgbm_parameters(self) -> dict[str, bool | int | float | str]:
         """Return the parameters of the booster."""

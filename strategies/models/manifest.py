@@ -38,7 +38,8 @@ Expression = Annotated[str, StringConstraints(min_length=1, max_length=5000)]
 Text = Annotated[str, StringConstraints(max_length=500)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Side = Annotated[int, Field(ge=0, le=MAX_SIDE)]
-PredictionKind = Literal["return", "score"]
+#: What `predicted_return` is, see `strategies.models.labels`.
+PredictionKind = Literal["return", "score", "probability"]
 VwapStandIn = Literal["none", "typical_price", "close"]
 #: How labels are transformed within each session before training; anything but `none` makes predictions scores.
 LabelProcessor = Literal["none", "cs_zscore", "cs_rank"]
@@ -87,7 +88,7 @@ class LabelRecord(_Record):
 
     name: Name
     expression: Expression
-    #: In words, e.g. "close of T+1 to close of T+2", T being the as-of session.
+    #: In words, e.g. "close of T+1 to close of T+2", T being the as-of session; empty where nobody stated the label.
     horizon: Text
     sessions_ahead: Annotated[int, Field(ge=1, le=1000)]
 
@@ -210,6 +211,22 @@ class ChancePsiRecord(_Record):
     psi: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+class PackagingRecord(_Record):
+    """What is known of a model that was trained elsewhere; `training` then has what it may have seen."""
+
+    #: Of the file as it was given.
+    source_sha256: Digest
+    #: As LightGBM's text states it; empty where it states none.
+    objective: Text
+    #: How it is known which feature each column is.
+    columns: Literal["name", "order", "mapping"]
+    #: Whether `label` was stated; else it is what outcomes are judged by, and predictions have no horizon.
+    label_stated: bool
+    label_processor: LabelProcessor
+    #: Last session whose bars training read; None: not stated, so that all of the snapshot count as seen.
+    trained_until: date | None
+
+
 class Lineage(_Record):
     """Everything a manifest states but the digests of the bundle's files."""
 
@@ -236,6 +253,8 @@ class Lineage(_Record):
     settings: SettingsRecord | None = None
     #: By length, ascending; None in bundles of before it was stated, empty where training was too short to tell.
     chance_psi: Annotated[tuple[ChancePsiRecord, ...], Field(max_length=20)] | None = None
+    #: None where the model was trained here.
+    packaging: PackagingRecord | None = None
 
 
 class BundleManifest(Lineage):
@@ -251,7 +270,7 @@ class BundleManifest(Lineage):
 
 
 #: Omitted from `bundle.json` where they are None, so that bundles of earlier releases keep their bytes.
-_OPTIONAL = ("costs", "walk_forward", "settings", "chance_psi")
+_OPTIONAL = ("costs", "walk_forward", "settings", "chance_psi", "packaging")
 
 
 def encode_manifest(manifest: BundleManifest) -> bytes:

@@ -20,10 +20,8 @@ from strategies.models.bundle_files import SIZE_LIMITS, digest, read_limited, wr
 from strategies.models.bundle_store import MANIFEST_FILE, fetched_path
 from strategies.models.manifest import BUNDLE_FILES, MODEL_FILE
 from strategies.models.mlflow_connection import Connection, connect, failures, quiet_mlflow
+from strategies.models.outside_models import MLMODEL, booster_file
 
-#: MLflow's own description of a model in one of its flavours.
-_MLMODEL = "MLmodel"
-_BOOSTER = "lightgbm.basic.Booster"
 _STRATEGY = re.compile("[a-z][a-z0-9_]{0,63}")
 _RUN = re.compile(r"runs:/(?P<run>[A-Za-z0-9_-]{1,64})/(?P<path>[^\x00-\x1f]{1,800})")
 _REGISTERED = re.compile(
@@ -210,19 +208,10 @@ class _Download:
 
 def _text_model(uri: str, download: _Download) -> str:
     """Return the name of the file with the booster's text, from MLflow's LightGBM flavour."""
-    if _MLMODEL not in download.sizes:
-        raise BundleError(f"{uri} holds neither {MANIFEST_FILE} nor {_MLMODEL}, only {shown(sorted(download.sizes))}")
+    if MLMODEL not in download.sizes:
+        raise BundleError(f"{uri} holds neither {MANIFEST_FILE} nor {MLMODEL}, only {shown(sorted(download.sizes))}")
     try:
-        described = read_yaml(download.fetch(_MLMODEL, SIZE_LIMITS[MANIFEST_FILE]))
+        described = read_yaml(download.fetch(MLMODEL, SIZE_LIMITS[MANIFEST_FILE]))
     except ValueError as error:
-        raise BundleError(f"{uri}: {_MLMODEL} cannot be read: {error}") from error
-    flavours = described.get("flavors") if isinstance(described, dict) else None
-    flavour = flavours.get("lightgbm") if isinstance(flavours, dict) else None
-    if not isinstance(flavour, dict):
-        raise BundleError(f"{uri} is no model of LightGBM, its flavours are {shown(flavours and sorted(flavours))}")
-    name, kind = flavour.get("data"), flavour.get("model_class")
-    if kind != _BOOSTER:
-        raise BundleError(f"{uri} holds a pickled {shown(kind)}; only a {_BOOSTER}, which is text, is taken")
-    if not isinstance(name, str) or PurePosixPath(name).name != name:
-        raise BundleError(f"{uri}: {_MLMODEL} names {shown(name)} as the model, which is no file beside it")
-    return name
+        raise BundleError(f"{uri}: {MLMODEL} cannot be read: {error}") from error
+    return booster_file(described, uri)

@@ -13,6 +13,7 @@ from worker.cli._tables import Column, print_table, right
 from worker.cli.models_compare import compare
 from worker.cli.models_drift import drift
 from worker.cli.models_mlflow import fetch, read_uri
+from worker.cli.models_package import package
 from worker.cli.models_promote import promote
 from worker.cli.models_status import status
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(cls=VerbGroup, help="Model versions: register, activate, roll back.", no_args_is_help=True)
 app.command()(status)
+app.command()(package)
 app.command()(fetch)
 app.command()(compare)
 app.command()(promote)

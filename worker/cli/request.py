@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from worker.operations.pending import PendingRequest, WaitingRequest
 
 
+#: What predictions of each kind are, before their horizon.
+_ABOUT = {
+    "return": "return from",
+    "score": "scores, whose order alone has a meaning, for",
+    "probability": "probabilities for",
+}
+
+
 def request(
     symbols: Annotated[
         list[str] | None, typer.Argument(help="Symbols, apart or as AAPL,MSFT; none for the model's universe.")
@@ -153,8 +161,8 @@ def _print_vector(vector: "SignalVector") -> None:
     probe = " (probe)" if vector.purpose == "probe" else ""
     title = f"{vector.strategy} {vector.model_version}, as of {vector.as_of}{probe}"
     print_table(("symbol", *right(_predicted(vector), "rank", "weight")), rows, title=title)
-    about = "return from" if vector.prediction_kind == "return" else "scores, whose order alone has a meaning, for"
-    print_line(f"{about} {vector.horizon}; valid until {vector.valid_until:%Y-%m-%d %H:%M} UTC")
+    horizon = vector.horizon or "a horizon that nobody stated"
+    print_line(f"{_ABOUT[vector.prediction_kind]} {horizon}; valid until {vector.valid_until:%Y-%m-%d %H:%M} UTC")
     print_line(
         f"long {vector.used_top_n} of {vector.requested_top_n}, short {vector.used_bottom_n} of "
         f"{vector.requested_bottom_n}; in queue {vector.queue_ms:.1f} ms, computed in {vector.compute_ms:.1f} ms"
@@ -162,7 +170,7 @@ def _print_vector(vector: "SignalVector") -> None:
 
 
 def _predicted(vector: "SignalVector") -> str:
-    return "predicted return" if vector.prediction_kind == "return" else "score"
+    return "predicted return" if vector.prediction_kind == "return" else vector.prediction_kind.value
 
 
 def _print_explanations(vector: "SignalVector") -> None:

@@ -244,7 +244,7 @@ def _show(run: "TrainingRun") -> None:
     typer.echo()
     for line in _worth(manifest):
         print_line(line)
-    print_line(f"prediction  {manifest.prediction_kind}, {manifest.label.horizon}")
+    print_line(f"prediction  {manifest.prediction_kind}, {manifest.label.horizon or 'without a stated horizon'}")
     print_line(f"vwap        {VWAP[run.bundle.vwap_stand_in]}")
     print_line(f"bundle      {run.path}")
     print_line(f"model       {run.bundle.model_sha256[:16]}, proven on {_golden_rows(run)} golden rows")

@@ -169,8 +169,9 @@ def _calibration(data: TearSheetData, segment: Segment) -> str:
     slope = segment.calibration.slope
     if slope is None:
         return NOT_MEASURABLE
-    if data.bundle.prediction_kind == "score":
-        return "Predictions are scores, not returns: only whether the points rise can be read."
+    if data.bundle.prediction_kind != "return":
+        kind = {"score": "scores", "probability": "probabilities"}[data.bundle.prediction_kind]
+        return f"Predictions are {kind}, not returns: only whether the points rise can be read."
     return f"A prediction higher by 1 bp came with {slope:+.2f} bps more return (1 = calibrated, 0 = no information)."
 
 

@@ -276,7 +276,8 @@ def _percent() -> Callable[[float, float], str]:
 
 
 def _prediction_unit(data: TearSheetData) -> tuple[str, float]:
-    return (", bps", 1e4) if data.bundle.prediction_kind == "return" else (" (score)", 1.0)
+    kind = data.bundle.prediction_kind
+    return (", bps", 1e4) if kind == "return" else (f" ({kind})", 1.0)
 
 
 def _colour(segment: Segment) -> str:

@@ -421,6 +421,7 @@ def test_bare_model_loads_as_alpha158_and_unproven(tmp_path):
 
     assert (bare.proven, bare.manifest, bare.universe) == (False, None, ())
     assert bare.feature_set.name == "alpha158"
+    assert (bare.prediction_kind, bare.label.horizon) == ("score", "")
     assert bare.model_sha256 == bare.bundle_sha256
     assert np.isfinite(bare.predict(np.full((2, 158), np.nan, dtype=np.float32))).all()
     with pytest.raises(BundleError, match="bare model"):

@@ -130,7 +130,7 @@ def words_of():
 #: Verbs that change what others show, or need what is not here; their output is a sentence and tested beside them.
 ELSEWHERE = {
     "train", "report", "data import", "data append", "data correct", "data diff",
-    "models register", "models fetch", "models activate", "models rollback",
+    "models register", "models fetch", "models package", "gateway", "models activate", "models rollback",
     "models deactivate", "models fail", "models retry", "models canary", "local up", "local env", "control drain",
 }  # fmt: skip
 

@@ -55,6 +55,9 @@ def test_demo_runs_the_whole_job_and_leaves_nothing_running(folder):
     assert re.search(r"alpha_baseline v1, as of 2013-03-01", done.stdout)
     rows = re.findall(r"^(AAPL|FB|GOOG|IBM|MSFT) +[+-]0\.\d{6} +\d +[+-]0\.[05]000$", done.stdout, re.MULTILINE)
     assert len(rows) == 5
+    assert "(probe)" in done.stdout
+    assert "vectors taken: 1 applied" in done.stdout
+    assert re.search(r"^alpha_baseline +GOOG +\+\d+ +\d+\.\d\d +2013-03-01 +\d+$", done.stdout, re.MULTILINE)
     assert "nothing is running" in done.stdout
     assert of_this_demo(folder) == []
 

@@ -10,6 +10,7 @@ import getpass
 import json
 from collections.abc import Mapping
 from datetime import date, datetime
+from decimal import Decimal
 from enum import IntEnum, StrEnum
 from math import isfinite
 from pathlib import Path
@@ -173,7 +174,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - JSON
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, StrEnum | date | Path):
+    if isinstance(value, StrEnum | date | Path | Decimal):
         return str(value)
     if isinstance(value, float):
         return value if isfinite(value) else None

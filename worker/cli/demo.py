@@ -42,7 +42,7 @@ def demo(
         bool, typer.Option("--on-given-servers", help="Use the servers of REDIS_URL and DATABASE_URL.")
     ] = False,
 ) -> None:
-    """Import real bars, train, register, activate, ask, and show the answer.
+    """Import real bars, train, register, activate, ask, trade on paper, and show what came out.
 
     Example: signal-worker demo --keep
     """
@@ -129,6 +129,9 @@ def _run_job(job: _Job, port: int) -> str:
         job.type("models", "activate", STRATEGY, version, "--reason", "demo")
         worker = _await_serving(job, version)
         job.type("request", *DEMO_SYMBOLS, "--as-of", last_session.isoformat(), "--wait")
+        # The first only asks; this one is to be traded, over the model's whole universe.
+        job.type("request", "--as-of", last_session.isoformat(), "--trade")
+        job.type("gateway", "--paper", "--once")
     return worker
 
 

@@ -13,6 +13,7 @@ from worker.cli import control, data, db, features, local, models, rejections, r
 from worker.cli._common import ExitCode, VerbGroup
 from worker.cli.archive import archive
 from worker.cli.demo import demo
+from worker.cli.gateway import gateway
 from worker.cli.publish import publish_registry
 from worker.cli.replay import replay
 from worker.cli.report import report
@@ -51,6 +52,7 @@ def root(
 app.command()(run)
 app.command()(request)
 app.command("publish-registry")(publish_registry)
+app.command()(gateway)
 app.command()(train)
 app.command()(demo)
 app.command()(settings)

@@ -1,6 +1,7 @@
 """For producers and gateways: send requests, wait for outcomes, follow signal vectors."""
 
 from worker.client.asynchronous import AsyncSignalClient, AsyncSignalFeed
+from worker.client.brokers import Account, Broker, broker_gateway
 from worker.client.errors import OutcomeGone, RedriveRefused, SubmitInterrupted
 from worker.client.feeds import Delivery, RefusedEntry
 from worker.client.gateway import Application, Gateway, GatewayOptions, order_key
@@ -18,9 +19,11 @@ from worker.client.paper import PaperBroker, paper_gateway
 from worker.client.synchronous import SignalClient, SignalFeed
 
 __all__ = [
+    "Account",
     "Application",
     "AsyncSignalClient",
     "AsyncSignalFeed",
+    "Broker",
     "Delivery",
     "Disposition",
     "Gateway",
@@ -38,6 +41,7 @@ __all__ = [
     "SignalFeed",
     "SubmitInterrupted",
     "application_orders",
+    "broker_gateway",
     "order_key",
     "paper_gateway",
     "weights_to_orders",

@@ -12,6 +12,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 
 import structlog
@@ -82,6 +83,8 @@ class GatewayOptions:
     remembered_seconds: int = 30 * 86_400
     #: How long the gateway's other processes keep off a book that one of them is applying to.
     hold_seconds: float = 60.0
+    #: By which a vector's validity is judged; None = the server's clock, as money needs it. A replay has its own.
+    clock: Callable[[SignalVector], datetime] | None = None
 
     def __post_init__(self) -> None:
         """Refuse a text where a set of names is wanted: its letters would be the names."""
@@ -219,7 +222,8 @@ class Gateway:
 
     def _permission(self, delivery: Delivery) -> Permission:
         try:
-            return self._inbox.begin(delivery)
+            clock = self._options.clock
+            return self._inbox.begin(delivery, clock(delivery.vector) if clock else None)
         except GroupVanished as error:
             # The next read makes the group again and hands the entry out anew; trying on here would never end.
             return Permission(refusal=Disposition.FENCED, detail=str(error), attempts=0, symbols=frozenset())

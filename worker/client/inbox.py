@@ -7,6 +7,7 @@ activation) decide, never the order of arrival.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from contracts import SignalVector, StreamNames
@@ -26,7 +27,7 @@ class Disposition(StrEnum):
     CONFLICT = "conflict"
     #: The book's vector is as new or newer by (as-of, activation).
     NOT_NEWER = "not_newer"
-    #: Its `valid_until` has passed by the server's clock.
+    #: Its `valid_until` has passed by the server's clock, or by the gateway's own where it has one.
     EXPIRED = "expired"
     #: A shadow vector, which is never traded and must not be among the results: an alarm.
     SHADOW = "shadow"
@@ -92,8 +93,12 @@ class Inbox:
         """Return the hash of one strategy's book."""
         return f"{self._names.namespace}:gateway:{self._gateway}:book:{strategy}"
 
-    def begin(self, delivery: Delivery) -> Permission:
+    def begin(self, delivery: Delivery, now: datetime | None = None) -> Permission:
         """Ask to apply a vector; the intent is recorded before the answer. Idempotent.
+
+        Args:
+            delivery: The vector.
+            now: Instant by which its validity is judged; None: the server's.
 
         Raises:
             StreamUnavailable: The server is unavailable.
@@ -114,6 +119,7 @@ class Inbox:
                 remember_ms=self._remembered_ms,
                 hold_ms=self._hold_ms,
                 symbols=_weighted(vector),
+                now_ms="" if now is None else int(now.timestamp() * 1000),
             )
         )
         refusal = None if status == "apply" else Disposition(status)

@@ -1,6 +1,6 @@
 """A gateway that trades on paper: the example to start a real one from.
 
-Owns: a broker in memory that fills at once, and the callback that brings its book to a vector's targets.
+Owns: a broker in memory that fills at once.
 Must not know: streams, the inbox.
 Invariant: an order key is filled once, however often it is placed; a broker for real money must promise the same.
 """
@@ -8,13 +8,10 @@ Invariant: an order key is filled once, however often it is placed; a broker for
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
-import structlog
-
+from worker.client.brokers import Account, broker_gateway
 from worker.client.gateway import Application, Gateway, GatewayOptions
-from worker.client.orders import Number, Order, OrderRules, application_orders
+from worker.client.orders import Number, Order, OrderPlan, OrderRules
 from worker.client.synchronous import SignalClient
-
-_log = structlog.get_logger()
 
 
 class PaperBroker:
@@ -58,14 +55,21 @@ def paper_gateway(
         rules: What the broker accepts and the desk allows.
         options: How it reads and remembers.
     """
+    book = _PaperBook(broker, equity, prices)
+    return broker_gateway(client, book, name=name, rules=rules, options=options)
 
-    def apply(application: Application) -> None:
-        plan = application_orders(application, equity, prices(), broker.positions, rules)
-        for refused in plan.refused:
-            _log.warning("order_refused", symbol=refused.symbol, reason=refused.reason)
-        for limited in plan.limited:
-            _log.warning("order_limited", symbol=limited.symbol, wanted=str(limited.wanted), reason=limited.reason)
-        for order in plan.orders:
-            broker.place(order)
 
-    return Gateway(client, name, apply, options=options)
+class _PaperBook:
+    """A broker in memory as a gateway needs one."""
+
+    def __init__(self, broker: PaperBroker, equity: Number, prices: Callable[[], Mapping[str, Number]]) -> None:
+        self._broker, self._equity, self._prices = broker, equity, prices
+
+    def account(self, _application: Application) -> Account:
+        return Account(equity=self._equity, prices=self._prices(), positions=self._broker.positions)
+
+    def place(self, order: Order) -> None:
+        self._broker.place(order)
+
+    def applied(self, _application: Application, _plan: OrderPlan) -> None:
+        return

@@ -311,6 +311,8 @@ class BeginApplication(Script[tuple[str, str, int, str]]):
     hold_ms: int
     #: Of the vector, those with a weight, comma-separated.
     symbols: str
+    #: By which validity is judged; empty: the server's clock.
+    now_ms: int | str = ""
 
     @staticmethod
     def reply(raw: Any) -> tuple[str, str, int, str]:  # noqa: ANN401

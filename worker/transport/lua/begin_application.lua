@@ -13,13 +13,14 @@
 -- ARGV[8]  remember_ms     milliseconds to remember it
 -- ARGV[9]  hold_ms         milliseconds for which other consumers keep off the book
 -- ARGV[10] symbols         symbols of the vector with a weight, comma-separated
+-- ARGV[11] now_ms          instant by which validity is judged, epoch milliseconds; '' = the server's clock
 --
 -- Returns {status, detail, attempts, symbols}:
 --   apply      apply it now; `attempts` counts this one; `symbols` are those the book may contain
 --   repeated   decided before as `detail`; acknowledged
 --   conflict   this request id came with other weights before, whose SHA-256 is `detail`; acknowledged
 --   not_newer  the book's (as-of, activation) `detail` is as new or newer; acknowledged
---   expired    the server's clock has passed valid until; acknowledged
+--   expired    the clock has passed valid until; acknowledged
 --   busy       consumer `detail` is applying to this book; nothing was written
 --   fenced     another consumer took the entry over; nothing was written
 --
@@ -65,9 +66,10 @@ if book[1] then
     return settle('not_newer', book[1] .. '#' .. book[2])
   end
 end
-if now >= tonumber(ARGV[7]) then
+local judged = ARGV[11] ~= '' and tonumber(ARGV[11]) or now
+if judged >= tonumber(ARGV[7]) then
   record('expired')
-  return settle('expired', string.format('%.0f', now))
+  return settle('expired', string.format('%.0f', judged))
 end
 
 -- What an unfinished application may have bought stays named until one is finished: the next closes it.

@@ -1,6 +1,6 @@
 """Neighbours: what a row's bar says beside the bars before it.
 
-Owns: moves, price levels, unit mix-ups, moves that look like splits, spikes, repeats, steps of the volume's unit.
+Owns: moves, price levels, unit mix-ups, moves that look like splits, spikes, repeats.
 Must not know: files, dates' formats, the rules of a single row.
 Invariant: a row is judged by itself and rows before it alone, in the order of the calendar; the one exception is a
 unit mix-up at the start of a file, which only the rows after it can show.
@@ -13,6 +13,7 @@ import numpy as np
 
 from strategies.market.bars import BoolArray, FloatArray, IntArray
 from strategies.market.rules import Rules
+from strategies.market.volumes import MEDIAN_BARS, other_unit
 
 #: Names of the rules here, in the order of the table.
 NAMES = ("price_spike", "repeated_bar", "volume_unit", "unit_mixup", "split_like", "unexplained_move")
@@ -21,27 +22,21 @@ SPLITS = np.array([1.2, 1.25, 4 / 3, 1.5, 5 / 3, 2, 2.5, 3, 4, 5, 6, 7, 8, 9, 10
 _LOG_SPLITS = np.log(np.concatenate((SPLITS, 1 / SPLITS)))
 #: Smallest split that is looked for without a column of splits: below it real days do the same.
 _SMALLEST = np.log(1.24)
-#: How far the other one of open and close may be from the ratio.
-_OTHER_PRICE = 0.08
-#: How far the volume may be from the ratio, for splits below and from 1.4.
-_VOLUMES = (np.log(2.5), np.log(4.0))
+#: Split from which no day's own move is as large, unless the volume shows it.
+_PLAIN = np.log(1.4)
+#: How far the nearer one of open and close, and the other one, may be from the ratio: below a plain split and from it
+#: on. The nearer one is `split_tolerance` below it.
+_NEARER_PLAIN, _OTHER_PRICE, _OTHER_PLAIN = 0.12, 0.08, 0.12
+#: Least and largest volume, over what the ratio makes of the usual one: below a plain split and from it on. Where a
+#: share really lost a third overnight, 11 to 32 times as many changed hands.
+_VOLUMES, _VOLUMES_PLAIN = (np.log(1 / 2.5), np.log(2.5)), (np.log(1 / 5), np.log(8.0))
 #: Rows of another unit that show that those before them, at the start of a file, are the wrong ones.
 _START_ROWS = 60
 #: Ratio from which a new level is nobody's price move, and must be settled.
 _LARGE_LEVEL = 3.0
 _UNITS = np.log(np.array([100.0, 1000.0, 0.01, 0.001]))
-#: Bars before a row that its volume is compared with.
-_MEDIAN_BARS = 20
-#: Rows before a row among which these bars must be.
-_REACH = 4 * _MEDIAN_BARS
 #: Bars before a row that it may repeat.
 _REPEATS = 5
-#: Ratio to the median that a volume of another unit has at least, and at most, upwards and downwards.
-_VOLUME_UP, _VOLUME_DOWN = (59.0, 4000.0), (1 / 4000, 1 / 20)
-#: Part of these ratios that the rows after the first one still need.
-_LATER = 0.33
-#: Standard deviations of the volume's logarithm that a first row, and one after such a row, must be beyond.
-_FIRST_SPREAD, _NEXT_SPREAD, _LEAST_SPREAD = 8.0, 5.0, 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +64,7 @@ def judge_neighbours(series: Series, rules: Rules) -> tuple[dict[str, BoolArray]
     with np.errstate(all="ignore"):
         flags = {name: np.zeros(len(series.close), bool) for name in NAMES}
         flags["repeated_bar"] = _repeats(series, rules)
-        flags["volume_unit"] = _volume_units(series)
+        flags["volume_unit"] = other_unit(series.volume, series.close, series.confirmed) & ~series.flagged
         walk = _Walk(series, rules, flags)
         walk.run(0)
         if walk.starts_in_other_unit():
@@ -126,7 +121,7 @@ class _Walk:
     def restart(self) -> None:
         """Take the level of the later rows as the right one."""
         first = int(np.flatnonzero(self._flags["unit_mixup"])[0])
-        before = ~self._bad[:first]
+        before = ~self._given[:first]
         for name in ("unit_mixup", "split_like", "unexplained_move"):
             self._flags[name][:] = False
         self._bad[first:] = self._given[first:] | _own_spikes(self._series, self._rules)[first:]
@@ -159,7 +154,9 @@ class _Walk:
         if reference >= 0 and not series.confirmed[row]:
             if not given and self._at_level(close, before, doubted, doubt):
                 return "level"
-            reason = self._moved(row, reference)
+            reason = self._in_unit(close, before, doubted, doubt) or self._moved(row, reference)
+            if reason == "back":
+                return ""
         if reason and (not given or abs(close / before - 1) > rules.max_move):
             self._flags[reason][row] = self._bad[row] = True
             return "given" if given else reason
@@ -182,6 +179,20 @@ class _Walk:
         near_doubted = abs(np.log(close / doubted)) < abs(np.log(close / before))
         return bool(near_doubted or abs(close / before - 1) > self._rules.max_move)
 
+    def _in_unit(self, close: float, before: float, doubted: float, doubt: str) -> str:
+        """Return `unit_mixup` for a close near the one before it of another unit, `back` for the step out of that unit.
+
+        In a long block of another unit prices move on, so that the last accepted close says nothing any more.
+        """
+        if doubt != "unit_mixup":
+            return ""
+        step, into = np.log(close / doubted), np.log(doubted / before)
+        near = np.abs(step - _UNITS) < np.log1p(self._rules.unit_tolerance)
+        if step * into < 0 and near.any():
+            return "back"
+        most = self._rules.max_move
+        return "unit_mixup" if abs(close / doubted - 1) <= most < abs(close / before - 1) else ""
+
     def _moved(self, row: int, reference: int) -> str:
         series, rules = self._series, self._rules
         move = np.log(series.close[row] / series.close[reference])
@@ -197,12 +208,14 @@ class _Walk:
             return False
         gap = np.log(series.open[row] / series.close[reference])
         one, other = np.abs(gap - _LOG_SPLITS), np.abs(move - _LOG_SPLITS)
-        start = max(0, reference + 1 - _MEDIAN_BARS)
+        start = max(0, reference + 1 - MEDIAN_BARS)
         usual = np.median(series.volume[start : reference + 1])
         volume = np.log(series.volume[row] / usual) if usual > 0 and series.volume[row] > 0 else np.nan
-        reach = np.where(np.abs(_LOG_SPLITS) < np.log(1.4), *_VOLUMES)
-        alike = (np.minimum(one, other) <= tolerance) & (np.maximum(one, other) <= _OTHER_PRICE)
-        alike &= (np.abs(volume + _LOG_SPLITS) <= reach) & (np.abs(_LOG_SPLITS) >= _SMALLEST - 0.02)
+        plain = np.abs(_LOG_SPLITS) >= _PLAIN
+        alike = np.minimum(one, other) <= np.where(plain, max(_NEARER_PLAIN, tolerance), tolerance)
+        alike &= np.maximum(one, other) <= np.where(plain, _OTHER_PLAIN, _OTHER_PRICE)
+        least, most = (np.where(plain, *both) for both in zip(_VOLUMES_PLAIN, _VOLUMES, strict=True))
+        alike &= (least <= volume + _LOG_SPLITS) & (volume + _LOG_SPLITS <= most)
         return bool((alike & (np.sign(move) == np.sign(_LOG_SPLITS)) & (np.abs(_LOG_SPLITS) >= _SMALLEST)).any())
 
 
@@ -227,87 +240,3 @@ def _repeats(series: Series, rules: Rules) -> BoolArray:
         repeated[back:] |= same & (np.abs(volume - earlier) <= rules.repeat_tolerance * earlier)
     repeats: BoolArray = repeated & ranged & ~series.flagged
     return repeats
-
-
-def _volume_units(series: Series) -> BoolArray:
-    """Return rows whose volume is that of another unit: 100 or 1,000 times the usual one, or a part of it.
-
-    A block of such rows is compared with the bars before it, however long it is.
-    """
-    found = np.zeros(len(series.close), bool)
-    volume = np.log(np.where(series.volume > 0, series.volume, np.nan))
-    onsets = np.flatnonzero(np.abs(np.diff(volume)) > np.log(8.0)) + 1
-    usually = _usual_volumes(volume, onsets)
-    begins = _begins(volume[onsets] - usually)
-    blocked = reach = 0
-    for at, row in enumerate(onsets.tolist()):
-        if row < blocked or not (begins[at] or row < reach):
-            continue  # as most: a block that does not begin here needs no look at all that follows
-        usual = float(usually[at])
-        if row < reach:
-            # So near to a block a row is compared with others than the bars right before it.
-            usual = _usual_volume(volume, found, row)
-            if not _begins(volume[row] - usual):
-                continue
-        length, first = _block(series, volume, found, row, usual)
-        if length > first:
-            blocked = row + length
-            found[row + first : blocked] = True
-            reach = blocked + _REACH
-    return found & ~series.flagged
-
-
-def _usual_volumes(volume: FloatArray, onsets: IntArray) -> FloatArray:
-    """Return the median of the bars before each onset, as if none of them was of another unit; NaN: too few."""
-    known = np.flatnonzero(~np.isnan(volume))
-    usual = np.full(len(onsets), np.nan)
-    place = np.searchsorted(known, onsets)
-    enough = np.flatnonzero(place >= _MEDIAN_BARS)
-    enough = enough[known[place[enough] - _MEDIAN_BARS] >= onsets[enough] - _REACH]
-    if len(enough):
-        windows = np.lib.stride_tricks.sliding_window_view(volume[known], _MEDIAN_BARS)[place[enough] - _MEDIAN_BARS]
-        usual[enough] = np.sort(windows, axis=1)[:, _MEDIAN_BARS // 2 - 1 : _MEDIAN_BARS // 2 + 1].mean(axis=1)
-    return usual
-
-
-def _usual_volume(volume: FloatArray, found: BoolArray, row: int) -> float:
-    before = _before(volume, found, row)
-    return float(np.median(before[-_MEDIAN_BARS:])) if len(before) >= _MEDIAN_BARS else np.nan
-
-
-def _before(volume: FloatArray, found: BoolArray, row: int) -> FloatArray:
-    reach = slice(max(0, row - _REACH), row)
-    before = volume[reach][~found[reach]]
-    return before[~np.isnan(before)]
-
-
-def _block(series: Series, volume: FloatArray, found: BoolArray, row: int, usual: float) -> tuple[int, int]:
-    """Return how many rows from this one on are of another unit, and whether this one itself may still be a day's own.
-
-    The second is 1 where it may.
-    """
-    spread = max(float(np.std(_before(volume, found, row))), _LEAST_SPREAD)
-    ratio = float(volume[row] - usual)
-    # The shares of a split are traded in its ratio.
-    split = abs(np.log(series.close[row] / series.close[row - 1]) + ratio) < abs(ratio) / 2
-    if split or series.confirmed[row] or not abs(ratio) > _NEXT_SPREAD * spread:
-        return 0, 0
-    other = _other_unit(volume[row:] - usual, _NEXT_SPREAD * spread) & ~series.confirmed[row:]
-    length = len(other) if other.all() else int(np.argmin(other))
-    return length, 0 if abs(ratio) > _FIRST_SPREAD * spread else 1
-
-
-def _begins(ratios: FloatArray) -> BoolArray:
-    """Return whether a row's volume, in logarithms over the usual one, is far enough for a block to begin with it."""
-    up, down = np.log(_VOLUME_UP), np.log(_VOLUME_DOWN)
-    begins: BoolArray = ((up[0] <= ratios) & (ratios <= up[1])) | ((down[0] <= ratios) & (ratios <= down[1]))
-    return begins
-
-
-def _other_unit(ratios: FloatArray, least: float) -> BoolArray:
-    """Return the rows of a block from its first one on, which has begun it."""
-    up, down = np.log(_VOLUME_UP), np.log(_VOLUME_DOWN)
-    within = (up[0] + np.log(_LATER) <= ratios) & (ratios <= up[1])
-    within |= (down[0] <= ratios) & (ratios <= down[1] - np.log(_LATER))
-    beyond: BoolArray = within & (np.abs(ratios) > least)
-    return beyond

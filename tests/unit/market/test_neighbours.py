@@ -1,60 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from strategies.market import neighbours
 from strategies.market.neighbours import SPLITS
 from strategies.market.rules import Rules
 from strategies.market.verdicts import HELD, Settled, judged
 from tests.support.market import RUN_DATE, make_bars, raw_rows, xnys
 
 N, AT = 120, 80
-
-
-def volume_units_row_by_row(series):
-    """Return what `_volume_units` does, as it reads: each row with the bars before it that are not of another unit."""
-    found = np.zeros(len(series.close), bool)
-    volume = np.log(np.where(series.volume > 0, series.volume, np.nan))
-    blocked = 0
-    for row in range(1, len(volume)):
-        before = [volume[at] for at in range(max(0, row - 80), row) if not found[at] and not np.isnan(volume[at])]
-        if row < blocked or len(before) < 20 or not abs(volume[row] - volume[row - 1]) > np.log(8):
-            continue
-        usual, spread = np.median(before[-20:]), max(np.std(before), 0.25)
-        ratios = volume[row:] - usual
-        if not (np.log(59) <= ratios[0] <= np.log(4000) or np.log(1 / 4000) <= ratios[0] <= np.log(1 / 20)):
-            continue
-        if abs(np.log(series.close[row] / series.close[row - 1]) + ratios[0]) < abs(ratios[0]) / 2:
-            continue
-        length = 0
-        for ratio, confirmed in zip(ratios, series.confirmed[row:], strict=True):
-            up, down = np.log(59 * 0.33) <= ratio <= np.log(4000), np.log(1 / 4000) <= ratio <= np.log(1 / 20 / 0.33)
-            if confirmed or not (up or down) or not abs(ratio) > 5 * spread:
-                break
-            length += 1
-        blocked = row + length
-        found[row + (0 if abs(ratios[0]) > 8 * spread else 1) : blocked] = True
-    return found & ~series.flagged
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**31), st.sampled_from([0.02, 0.1, 0.5, 2.0]))
-def test_volumes_of_another_unit_are_those_that_a_look_at_each_row_finds(seed, spread):
-    rng = np.random.default_rng(seed)
-    volume = 1e6 * np.exp(rng.normal(0, spread, 200))
-    for start in rng.integers(10, 195, 5):
-        volume[start : start + int(rng.integers(1, 60))] *= float(rng.choice([100, 1000, 0.01, 0.001, 30, 0.04]))
-    volume[rng.random(200) < 0.05] = rng.choice([0.0, np.nan])
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, 200)))
-    close[int(rng.integers(1, 200)) :] *= float(rng.choice([1.0, 0.01, 0.5]))
-    none = np.zeros(200, bool)
-    series = neighbours.Series(
-        open=close, high=close, low=close, close=close, volume=volume, flagged=none, confirmed=rng.random(200) < 0.02
-    )
-
-    with np.errstate(all="ignore"):
-        np.testing.assert_array_equal(neighbours._volume_units(series), volume_units_row_by_row(series))
 
 
 def steady(seed=0, sessions=N):
@@ -95,6 +47,27 @@ def test_unit_that_never_returns_is_no_new_level(factor):
     rows = list(range(AT, N))
 
     assert verdict(scaled(steady(), rows, factor))[0] == {"unit_mixup": rows}
+
+
+@pytest.mark.parametrize("currency", [83.0, 1 / 83])
+def test_long_block_of_another_unit_is_held_back_though_prices_move_on_in_it(currency):
+    drift = np.exp(np.linspace(0, np.log(0.2), 400))
+    frame = steady(sessions=400)
+    for name in ("open", "high", "low", "close"):
+        frame[name] *= drift
+    rows = list(range(30, 110))
+
+    assert verdict(scaled(frame, rows, currency))[0] == {"unit_mixup": rows}
+
+
+def test_rows_before_a_unit_that_stays_are_all_held_back():
+    # A split-like step among them, which is no matter once the first unit is found to be the wrong one.
+    frame = scaled(steady(sessions=400), list(range(50, 400)), 1 / 2, volume=2.0)
+    frame = scaled(frame, list(range(100, 400)), 100.0)
+
+    flags, _ = verdict(frame)
+
+    assert flags["unit_mixup"] == list(range(100))
 
 
 def test_unit_mixup_at_the_start_costs_the_first_rows():
@@ -214,5 +187,31 @@ def test_volume_of_another_unit_is_held_back_until_settled(factor):
 def test_a_day_of_heavy_trading_is_no_unit():
     frame = steady()
     frame.loc[AT, "volume"] *= 40
+
+    assert verdict(frame)[0] == {}
+
+
+@pytest.mark.parametrize("own", [-0.09, -0.04, 0.0, 0.05, 0.09])
+@pytest.mark.parametrize("busy", [0.5, 1.0, 3.0, 6.0])
+@pytest.mark.parametrize("ratio", [1.5, 2.0, 4.0, 1 / 3])
+def test_split_is_held_back_on_a_day_that_moved_of_its_own(own, busy, ratio):
+    frame = scaled(steady(), list(range(AT, N)), 1 / ratio, volume=ratio)
+    frame = scaled(frame, list(range(AT, N)), 1 + own)
+    frame.loc[AT, "volume"] *= busy
+
+    assert AT in verdict(frame)[0]["split_like"]
+
+
+@pytest.mark.parametrize("busy", [14.0, 20.0, 30.0])
+def test_crash_on_which_many_shares_changed_hands_is_no_split(busy):
+    frame = scaled(steady(), list(range(AT, N)), 0.70)
+    frame.loc[AT, "volume"] *= busy
+
+    assert verdict(frame)[0] == {}
+
+
+def test_fall_during_the_day_is_no_split():
+    frame = scaled(steady(), list(range(AT, N)), 0.68)
+    frame.loc[AT, ["open", "high"]] = frame.loc[AT - 1, "close"]
 
     assert verdict(frame)[0] == {}

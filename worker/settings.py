@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from strategies.market.rules import limited
 from strategies.suggestions import nearest
 from worker.errors import SettingsError
 from worker.server_urls import registry_url, stream_url
@@ -48,6 +49,8 @@ class Settings(BaseSettings):
     """Strategies this worker serves, comma-separated; empty: every strategy with an active version."""
     calendar: str = "XNYS"
     """Exchange calendar, a code of `exchange_calendars`."""
+    bar_limits: Annotated[tuple[str, ...], NoDecode] = ()
+    """Limits that bars are held to, comma-separated NAME=VALUE (docs/data.md), whatever a snapshot states."""
     settle_minutes: int = Field(default=0, ge=0, le=1440)
     """Minutes after the close until a session counts as complete."""
     default_as_of: Literal["calendar", "snapshot"] = "calendar"
@@ -161,7 +164,13 @@ class Settings(BaseSettings):
             registry_url(url)
         return url
 
-    @field_validator("strategies", mode="before")
+    @field_validator("bar_limits", mode="after")
+    @classmethod
+    def _limits_of_bars(cls, limits: tuple[str, ...]) -> tuple[str, ...]:
+        limited(limits)
+        return limits
+
+    @field_validator("strategies", "bar_limits", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

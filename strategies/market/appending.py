@@ -7,7 +7,7 @@ already is held back: `correcting` owns what changes bars.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from strategies.errors import DataError
-from strategies.market.actions import understand
+from strategies.market.actions import understand, with_splits
 from strategies.market.adjustment import adjust
 from strategies.market.bars import BoolArray, FloatArray, SessionArray
 from strategies.market.calendar import SessionCalendar
 from strategies.market.derived import Change, DerivedReport, write_derived
 from strategies.market.imports import ImportOptions
+from strategies.market.lives import planned, rows_of
 from strategies.market.parts import RECENT_BARS, ManyBars, SymbolColumns, gathered, read_recent
 from strategies.market.quarantine import Suspects, judge_rows
 from strategies.market.raw_bars import RawBars, open_source
@@ -73,14 +74,20 @@ def append_bars(
     calendar = base.open_calendar()
     raw = open_source(source, options.columns, options.adjustment, calendar=calendar, like=options.like)
     closed = None if now is None else calendar.last_complete_session(now, settle_minutes=options.settle_minutes)
-    settled = Settled(calendar=calendar, run_date=run_date, rules=options.rules, closed_until=closed)
+    settled = Settled(
+        calendar=calendar, run_date=run_date, rules=options.rules, closed_until=closed, splits=options.splits
+    )
     with exclusive(data_dir), scratch_folder(data_dir) as scratch:
         recent = recent_bars(base)
         added = _Additions()
         days = _Days(settled)
-        for symbol in raw.symbols:
+        plan = planned(raw.symbols, options.lives)
+        _refuse_splits(options.splits, plan, base)
+        for symbol in plan:
             try:
-                _add(raw.read(symbol), recent, base, settled, days, added)
+                rows, ended = rows_of(raw, symbol, plan, options.lives)
+                if len(rows.rows):
+                    _add(rows, ended, recent, base, settled, days, added)
             except DataError as error:
                 raw.refused[symbol] = str(error)
         if not added.bars:
@@ -93,9 +100,24 @@ def append_bars(
             unsettled=added.unsettled,
             held=added.held,
             refused=raw.refused,
-            facts={"source": source.name, "vendor": raw.vendor.name, "unchanged": added.unchanged},
+            facts={
+                "source": source.name,
+                "vendor": raw.vendor.name,
+                "unchanged": added.unchanged,
+                "splits": [f"{symbol}={day}:{ratio:g}" for symbol, day, ratio in options.splits],
+            },
         )
         return write_derived(scratch, data_dir, base, recent, change, settled)
+
+
+def _refuse_splits(splits: Sequence[tuple[str, date, float]], plan: Collection[str], base: SnapshotRef) -> None:
+    """Refuse splits that no appended row shows."""
+    for symbol, day, _ in splits:
+        file = base.manifest.files.get(symbol)
+        if file is not None and day <= file.last:
+            raise DataError(f"{symbol}: a split of {day} is in the history up to {file.last}: `data correct --split`")
+        if symbol not in plan:
+            raise DataError(f"{symbol}: has a split of {day} and no new row")
 
 
 def recent_bars(snapshot: SnapshotRef) -> ManyBars:
@@ -127,11 +149,20 @@ class _Days:
         return day in self._days
 
 
-def _add(rows: RawBars, recent: ManyBars, base: SnapshotRef, settled: Settled, days: _Days, added: _Additions) -> None:
+def _add(
+    rows: RawBars,
+    ended: BoolArray | None,
+    recent: ManyBars,
+    base: SnapshotRef,
+    settled: Settled,
+    days: _Days,
+    added: _Additions,
+) -> None:
     sessions, columns = recent.of(rows.symbol)
     if not len(sessions) and rows.symbol in base.manifest.files:
         raise DataError(f"{rows.symbol}: its last bars are unknown")
-    calm = _calm(rows, sessions, columns, days)
+    split = any(symbol == rows.symbol for symbol, *_ in settled.splits)
+    calm = None if split or (ended is not None and ended.any()) else _calm(rows, sessions, columns, days)
     if calm is not None:
         added.bars[rows.symbol] = rows.dates, calm
         return
@@ -141,7 +172,7 @@ def _add(rows: RawBars, recent: ManyBars, base: SnapshotRef, settled: Settled, d
     if len(old):
         _compare(rows.taken(old), sessions, columns, added)
     if len(new):
-        _judge(rows.taken(new), sessions, columns, settled, added)
+        _judge(rows.taken(new), None if ended is None else ended[new], (sessions, columns), settled, added)
 
 
 def _calm(
@@ -183,9 +214,14 @@ def _compare(rows: RawBars, sessions: SessionArray, columns: Mapping[str, FloatA
 
 
 def _judge(
-    rows: RawBars, sessions: SessionArray, columns: Mapping[str, FloatArray], settled: Settled, added: _Additions
+    rows: RawBars,
+    ended: BoolArray | None,
+    past_bars: tuple[SessionArray, Mapping[str, FloatArray]],
+    settled: Settled,
+    added: _Additions,
 ) -> None:
     """Judge new rows by the bars before them, as an import would."""
+    sessions, columns = past_bars
     count = len(sessions)
     past = columns.get("factor", np.ones(count))
     dates = np.concatenate((sessions, rows.dates))
@@ -200,6 +236,10 @@ def _judge(
                 raw[name][:count] = known
     found = understand(dates, raw, rows.adjustment, _following(dates, settled.calendar))
     step = float(found.multiplier[count - 1] / past[-1]) if count and found.used == "actions" else 1.0
+    splits = [(day, ratio) for symbol, day, ratio in settled.splits if symbol == rows.symbol]
+    found = with_splits(found, dates, splits)
+    # All of them are after the last bar that is there.
+    step /= float(np.prod([ratio for _, ratio in splits]))
     new = adjust({name: values[count:] for name, values in raw.items()}, found.multiplier[count:])
     adjusted = {name: np.concatenate((_scaled(columns, name, step, count), values)) for name, values in new.items()}
     suspects = Suspects(
@@ -211,6 +251,7 @@ def _judge(
         unreadable=np.isin(np.arange(len(dates)) - count, list(rows.unreadable)) if rows.unreadable else None,
         contradicting=found.contradicting,
         closed_until=settled.closed_until,
+        ended=None if ended is None else np.concatenate((np.zeros(count, bool), ended)),
     )
     judgement = judge_rows(suspects, settled.calendar, settled.run_date, settled.rules)
     flags = {reason: flag[count:] for reason, flag in judgement.flags.items() if flag[count:].any()}

@@ -5,15 +5,19 @@ Must not know: files, manifests' encoding, what serves.
 Invariant: a check looks at closes and volumes on the calendar alone, so that it says the same at import and at load.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.market.bars import BoolArray, IntArray, Panel, SessionArray
+from strategies.market.bars import FIELDS, BoolArray, IntArray, Panel, SessionArray
+from strategies.market.calendar import SessionCalendar
 from strategies.market.manifest import CheckResult
+from strategies.market.quarantine import Suspects, judge_rows
 from strategies.market.rules import SNAPSHOT_RULES, Rules
 
 #: Sessions before the last one that say which symbols are expected on it, and in how many of them one must be.
@@ -22,6 +26,8 @@ BEFORE, PRESENT = 5, 3
 FEWEST, FEWEST_WRONG = 10, 3
 #: Most of a common move that its spread may be, for one factor to have made it.
 _SPREAD_PART = 0.25
+#: Last sessions in which newer rules must find little: what features look back on.
+_LATE = 61
 #: Sessions whose steps are computed at once, and symbols that are put together.
 _BLOCK = 64
 Float32 = NDArray[np.float32]
@@ -115,6 +121,8 @@ def run_checks(closes: Closes, rules: Rules, *, names: frozenset[str] | None = N
         "last_session_outliers": _outliers,
         "volume_shifted": _volume_shifted,
         "cross_section_moved": _moved,
+        # Bars that are imported now were judged by all of them; `judged_late` judges those that were not.
+        "newer_rules": lambda _closes, _rules: "",
     }
     found = {}
     for rule in SNAPSHOT_RULES:
@@ -126,6 +134,40 @@ def run_checks(closes: Closes, rules: Rules, *, names: frozenset[str] | None = N
                 name=rule.name, version=rule.version, passed=not wrong, limit=limit, detail=wrong or "passed"
             )
     return found
+
+
+def judged_late(
+    panel: Panel, calendar: SessionCalendar, run_date: date, rules: Rules, names: Collection[str]
+) -> CheckResult:
+    """Return what rules of rows find in the last bars of a snapshot that was imported before they were made.
+
+    Args:
+        panel: All bars of the snapshot.
+        calendar: Of the snapshot.
+        run_date: Of the snapshot.
+        rules: The limits, and what is settled.
+        names: The rules that are newer.
+    """
+    held: dict[str, set[str]] = {}
+    for row, symbol in enumerate(panel.symbols) if names else ():
+        at = np.flatnonzero(~np.isnan(panel.fields["close"][row]))
+        bars = {name: values[row, at] for name, values in panel.fields.items() if name in FIELDS}
+        suspects = Suspects(symbol=symbol, dates=panel.sessions[at], raw=bars, adjusted=bars, factor=np.ones(len(at)))
+        late = at >= len(panel.sessions) - _LATE
+        for name, flag in judge_rows(suspects, calendar, run_date, rules).flags.items():
+            if name in names and flag[late].any():
+                held.setdefault(symbol, set()).add(name)
+    share = len(held) / len(panel.symbols)
+    passed = share <= rules.newer_rules
+    reasons = Counter(name for one in held.values() for name in one)
+    detail = (
+        f"{len(held)} of {len(panel.symbols)} symbols have bars that newer rules hold back, limit "
+        f"{rules.newer_rules:.0%}: {', '.join(sorted(held)[:5])} ({', '.join(reasons)}); import the bars again"
+    )
+    limit, version = rules.newer_rules, 1
+    return CheckResult(
+        name="newer_rules", version=version, passed=passed, limit=limit, detail="passed" if passed else detail
+    )
 
 
 def _expected(closes: Closes) -> BoolArray:

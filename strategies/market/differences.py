@@ -1,6 +1,6 @@
 """Differences: what two snapshots do not have in common.
 
-Owns: the comparison of bars, and the way from one snapshot to the other.
+Owns: the comparison of bars, the way from one snapshot to the other, and what was held back on it.
 Must not know: tables on a screen.
 Invariant: read-only; symbols whose hashes agree are not read.
 """
@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from strategies.errors import DataError
+from strategies.market.snapshot_files import read_quarantine
 from strategies.market.snapshots import SnapshotRef, find_snapshot, read_symbol
+from strategies.market.store import quarantine_dir
 from strategies.market.symbol_bars import SymbolBars
 
 #: Steps of a lineage that are followed.
@@ -93,6 +96,22 @@ def lineage(data_dir: Path, snapshot: SnapshotRef, *, until: str = "") -> Iterat
                 at = find_snapshot(data_dir, str(step.get("parent", "")))
         except DataError:
             return  # it was removed; what is known was returned
+
+
+def held_back(data_dir: Path, snapshot: SnapshotRef) -> list[dict[str, Any]]:
+    """Return the rows that are no bars of a snapshot, of its own quarantine and of those of the ones it was made from.
+
+    Each with `snapshot`, the folder of the one that held it back. A later snapshot may hold another row of its date.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    names = [snapshot.path.name, *(str(step.get("folder", "")) for step in lineage(data_dir, snapshot))]
+    return [
+        {"snapshot": name} | row
+        for name in dict.fromkeys(names)
+        for row in read_quarantine(quarantine_dir(data_dir) / name)
+    ]
 
 
 def _alone(symbol: str, kind: str, bars: SymbolBars) -> SymbolDifference:

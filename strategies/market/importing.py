@@ -22,9 +22,8 @@ from strategies.market.calendar import SessionCalendar
 from strategies.market.calendar_files import open_calendar
 from strategies.market.checks import Gathering, run_checks
 from strategies.market.exchanges import foreign_hint, sessions_without_bars
-from strategies.market.grouping import joined
 from strategies.market.imports import ImportOptions, ImportReport
-from strategies.market.lives import Life
+from strategies.market.lives import planned, rows_of
 from strategies.market.manifest import (
     NAME,
     Manifest,
@@ -35,7 +34,7 @@ from strategies.market.manifest import (
 from strategies.market.parts import RECENT, RECENT_BARS, SymbolColumns, gathered, write_many
 from strategies.market.pipelines import Ahead, Behind
 from strategies.market.raw_bars import RawBars, RawSource, open_source
-from strategies.market.rules import stated
+from strategies.market.rules import row_versions, stated
 from strategies.market.snapshot_files import write_bars, write_quarantine, write_refused
 from strategies.market.snapshots import adjusted_dir
 from strategies.market.store import exclusive, placed, publish, scratch_folder
@@ -140,8 +139,8 @@ def _write_symbols(
     tally = _Tally(refused=raw.refused, gathering=Gathering(settled.calendar.sessions))
     for folder in ("adjusted", "quarantine"):
         (scratch / folder).mkdir()
-    plan = _plan(raw.symbols, options.lives)
-    with Ahead(lambda name: _rows_of(raw, name, plan, options.lives), plan) as read, Behind(write_bars) as write:
+    plan = planned(raw.symbols, options.lives)
+    with Ahead(lambda name: rows_of(raw, name, plan, options.lives), plan) as read, Behind(write_bars) as write:
         for done, (name, result) in enumerate(read, start=1):
             try:
                 rows, ended = result.result()
@@ -157,43 +156,6 @@ def _write_symbols(
     if tally.refused:
         write_refused(scratch / "quarantine", tally.refused)
     return tally
-
-
-def _plan(symbols: tuple[str, ...], lives: tuple[Life, ...]) -> dict[str, tuple[Life, ...]]:
-    """Return every symbol of the snapshot, ascending, with the lives that it is made of; none: a whole file.
-
-    A vendor's symbol that has lives is in the plan under its own name as well, for rows that are in none of them.
-    """
-    mapped = {life.symbol for life in lives if life.symbol in symbols}
-    plan: dict[str, tuple[Life, ...]] = {symbol: () for symbol in symbols if symbol not in mapped}
-    for life in lives:
-        if life.symbol in mapped:
-            plan[life.name] = (*plan.get(life.name, ()), life)
-    for symbol in mapped:
-        plan[symbol] = (*plan.get(symbol, ()), Life(symbol=symbol, first=date.max, last=date.min, name=symbol))
-    return dict(sorted(plan.items()))
-
-
-def _rows_of(
-    raw: RawSource, name: str, plan: Mapping[str, tuple[Life, ...]], lives: tuple[Life, ...]
-) -> tuple[RawBars, BoolArray | None]:
-    """Return the rows of a symbol, and which of them are in no life."""
-    if not plan[name]:
-        return raw.read(name), None
-    parts = []
-    for life in plan[name]:
-        rows = raw.read(life.symbol)
-        stray = life.last < life.first
-        spans = [one for one in lives if one.symbol == life.symbol] if stray else [life]
-        inside = np.logical_or.reduce([_within(rows.dates, one) for one in spans])
-        parts.append((rows.taken(np.flatnonzero(~inside if stray else inside)), stray))
-    whole = joined([replace(part, symbol=name) for part, _ in parts])
-    return whole, np.concatenate([np.full(len(part.rows), stray) for part, stray in parts])
-
-
-def _within(dates: SessionArray, life: Life) -> BoolArray:
-    within: BoolArray = (dates >= np.datetime64(life.first, "D")) & (dates <= np.datetime64(life.last, "D"))
-    return within
 
 
 def _write_symbol(
@@ -312,6 +274,7 @@ def _manifest(
         quarantined=MappingProxyType({symbol: rows for symbol, rows in tally.quarantined.items() if rows}),
         files=MappingProxyType(tally.files),
         checks=run_checks(closes, rules),
+        rules=row_versions(),
         limits=stated(rules),
         unsettled=MappingProxyType(tally.unsettled),
         origin={

@@ -1,16 +1,22 @@
 """Lives of symbols: renames and tickers that another company took over.
 
 Owns: the mapping file, and which rows belong to which symbol.
-Must not know: bars' values, snapshots.
+Must not know: prices, snapshots.
 Invariant: a row belongs to one life or to none; a life ends where the mapping says so.
 """
 
 import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+
 from strategies.errors import DataError
+from strategies.market.bars import BoolArray, SessionArray
+from strategies.market.grouping import joined
+from strategies.market.raw_bars import RawBars, RawSource
 from strategies.market.symbols import checked_symbol
 
 #: Largest mapping file, in bytes.
@@ -53,6 +59,47 @@ def read_lives(path: Path) -> tuple[Life, ...]:
             ):
                 raise DataError(f"{path}: {other.symbol} as {other.name} and {one.symbol} as {one.name} overlap")
     return lives
+
+
+def planned(symbols: Sequence[str], lives: Sequence[Life]) -> dict[str, tuple[Life, ...]]:
+    """Return every symbol of the snapshot, ascending, with the lives that it is made of; none: all of a vendor's rows.
+
+    A vendor's symbol that has lives is in the plan under its own name as well, for rows that are in none of them.
+    """
+    mapped = {life.symbol for life in lives if life.symbol in symbols}
+    plan: dict[str, tuple[Life, ...]] = {symbol: () for symbol in symbols if symbol not in mapped}
+    for life in lives:
+        if life.symbol in mapped:
+            plan[life.name] = (*plan.get(life.name, ()), life)
+    for symbol in mapped:
+        plan[symbol] = (*plan.get(symbol, ()), Life(symbol=symbol, first=date.max, last=date.min, name=symbol))
+    return dict(sorted(plan.items()))
+
+
+def rows_of(
+    raw: RawSource, name: str, plan: Mapping[str, tuple[Life, ...]], lives: Sequence[Life]
+) -> tuple[RawBars, BoolArray | None]:
+    """Return the rows of a symbol, and which of them are in no life; None: it has no lives.
+
+    Raises:
+        DataError: Its file cannot be read.
+    """
+    if not plan[name]:
+        return raw.read(name), None
+    parts = []
+    for life in plan[name]:
+        rows = raw.read(life.symbol)
+        stray = life.last < life.first
+        spans = [one for one in lives if one.symbol == life.symbol] if stray else [life]
+        inside = np.logical_or.reduce([_within(rows.dates, one) for one in spans])
+        parts.append((rows.taken(np.flatnonzero(~inside if stray else inside), symbol=name), stray))
+    whole = joined([part for part, _ in parts])
+    return whole, np.concatenate([np.full(len(part.rows), stray) for part, stray in parts])
+
+
+def _within(dates: SessionArray, life: Life) -> BoolArray:
+    within: BoolArray = (dates >= np.datetime64(life.first, "D")) & (dates <= np.datetime64(life.last, "D"))
+    return within
 
 
 def _life(row: dict[str, str], where: str) -> Life:

@@ -6,6 +6,7 @@ Invariant: a snapshot that did not pass never serves; the one before it serves o
 nothing says whether it would have passed, so no older one takes its place.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from strategies.market.bars import Panel
 from strategies.market.calendar import SessionCalendar
 from strategies.market.extending import SPARE, extended
 from strategies.market.rules import Rules
-from strategies.market.snapshots import SnapshotRef, load_panel, newest_first, require_passed
+from strategies.market.snapshots import SnapshotRef, load_panel, newest_first, require_passed, stated_results
 
 #: Snapshots that are tried before none is found to serve.
 TRIED = 10
@@ -27,6 +28,8 @@ class Loading:
     data_dir: Path
     calendar: SessionCalendar
     rules: Rules = field(default_factory=Rules)
+    #: Names of the limits in `rules` that this worker was given: a manifest that states other ones does not decide.
+    given: Collection[str] = ()
     #: Folder and id to why the snapshot is not served.
     _refused: dict[tuple[str, str], str] = field(default_factory=dict)
     #: What was loaded last.
@@ -69,13 +72,14 @@ class Loading:
 
     def _load(self, snapshot: SnapshotRef, serving: Panel | None) -> Panel:
         key = (snapshot.path.name, snapshot.id)
-        stated = "; ".join(f"{check.name}: {check.detail}" for check in snapshot.manifest.failed)
+        results = stated_results(snapshot.manifest, self.rules, self.given).values()
+        stated = "; ".join(f"{check.name}: {check.detail}" for check in results if not check.passed)
         if stated or key in self._refused:
             self._refused.setdefault(key, stated)
             raise SnapshotRefused(*key, self._refused[key])
         try:
             panel = self._panel(snapshot, serving)
-            require_passed(snapshot, panel, self.rules)
+            require_passed(snapshot, panel, self.rules, given=self.given)
         except SnapshotRefused as error:
             self._refused[key] = error.reasons
             raise

@@ -99,6 +99,8 @@ class Manifest:
     revision: int = 1
     #: Name to what each check of the snapshot found; empty in snapshots of earlier releases.
     checks: Mapping[str, CheckResult] = field(default_factory=dict)
+    #: Rule of rows to its version, of those that every bar was judged by; empty in snapshots of earlier releases.
+    rules: Mapping[str, int] = field(default_factory=dict)
     #: Limits of all rules.
     limits: Mapping[str, float] = field(default_factory=dict)
     #: Symbol to the sessions at which a level began that looks like a split nobody has settled.
@@ -121,6 +123,17 @@ class Manifest:
     def failed(self) -> tuple[CheckResult, ...]:
         """Return the checks that the snapshot did not pass."""
         return tuple(check for check in self.checks.values() if not check.passed)
+
+    @property
+    def confirmed_moves(self) -> frozenset[tuple[str, date]]:
+        """Return (symbol, session) of the moves that somebody had settled when the bars were imported."""
+        pairs = (str(text).rpartition(":") for text in self.options.get("confirmed_moves", ()))
+        return frozenset((symbol, date.fromisoformat(day)) for symbol, _, day in pairs)
+
+    @property
+    def confirmed_sessions(self) -> frozenset[date]:
+        """Return the sessions that somebody had settled when the bars were imported."""
+        return frozenset(date.fromisoformat(str(day)) for day in self.options.get("confirmed_sessions", ()))
 
     @property
     def first(self) -> date:
@@ -170,7 +183,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
     """Return the manifest as JSON, one symbol a line."""
     fields = {name: getattr(manifest, name) for name in Manifest.__slots__ if name != "files"}
     fields |= {
-        name: dict(getattr(manifest, name)) for name in ("options", "quarantined", "limits", "origin", "lineage")
+        name: dict(getattr(manifest, name))
+        for name in ("options", "quarantined", "rules", "limits", "origin", "lineage")
     }
     fields |= {"format": FORMAT, "unsettled": {symbol: list(days) for symbol, days in manifest.unsettled.items()}}
     fields["parts"] = [asdict(part) for part in manifest.parts]
@@ -227,6 +241,7 @@ def _decode(fields: dict[str, Any], where: str) -> Manifest:
         files={checked_symbol(symbol, where): _decode_file(file) for symbol, file in sorted(fields["files"].items())},
         revision=int(fields.get("revision", 1)),
         checks={name: CheckResult(**check) for name, check in fields.get("checks", {}).items()},
+        rules={str(name): int(version) for name, version in fields.get("rules", {}).items()},
         limits={name: float(limit) for name, limit in fields.get("limits", {}).items()},
         unsettled={
             symbol: tuple(date.fromisoformat(day) for day in days)

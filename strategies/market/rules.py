@@ -6,7 +6,7 @@ Invariant: every reason of the quarantine and every check of a snapshot is a row
 from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date
 
@@ -52,6 +52,8 @@ class Rules:
     cross_section_volume: float = 8.0
     #: Median move of all closes of one session that one factor explains, as a fraction.
     cross_section_move: float = 0.05
+    #: Share of the symbols of which newer rules may hold back a bar of the last sessions.
+    newer_rules: float = 0.05
     #: Share of a source's dates that may be no sessions of its calendar.
     foreign_dates: float = 0.02
     #: Share of a source's rows, or of its files, that may be held back.
@@ -125,7 +127,7 @@ ROW_RULES: tuple[Rule, ...] = (
     _row("repeated_bar", "the bar with the five before it: same prices, same volume", limit="repeat_tolerance"),
     _row(
         "volume_unit",
-        "the volume with the median of the 20 before it: 100 or 1,000 times, far beyond its own spread",
+        "the volume with the median of the 20 before it, in a long block with its own: 100 or 1,000 times",
         setting="--confirm-move SYMBOL:DATE",
     ),
     _row(
@@ -136,7 +138,7 @@ ROW_RULES: tuple[Rule, ...] = (
     ),
     _row(
         "split_like",
-        "open and close with the last accepted close: n:m, with volume the other way",
+        "open and close with the last accepted close: n:m, from 3:2 on within 12%, with the volume of a split",
         limit="split_tolerance",
         setting="--split SYMBOL=DATE:RATIO or --confirm-move SYMBOL:DATE",
     ),
@@ -208,6 +210,12 @@ SNAPSHOT_RULES: tuple[Rule, ...] = (
         limit="cross_section_move",
         setting="--confirm-session DATE",
     ),
+    Rule(
+        name="newer_rules",
+        compares="bars of the last 61 sessions with rules of rows that are newer than the snapshot",
+        becomes=SNAPSHOT,
+        limit="newer_rules",
+    ),
 )
 #: Rules of the import as a whole.
 IMPORT_RULES: tuple[Rule, ...] = (
@@ -235,6 +243,34 @@ REASONS = tuple(rule.name for rule in ROW_RULES)
 LIMITS = tuple(one.name for one in fields(Rules) if one.type is float or one.type == "float")
 
 
+def with_limits(limits: Mapping[str, float]) -> Rules:
+    """Return the rules with these limits, by name, and nothing settled."""
+    return Rules(**limits)  # type: ignore[arg-type]  # limits alone, which are all numbers
+
+
+def limited(texts: Sequence[str]) -> dict[str, float]:
+    """Return limit to value, as settings write them.
+
+    Args:
+        texts: `NAME=VALUE` each.
+
+    Raises:
+        ValueError: There is no such limit, or the value is not above 0.
+    """
+    given = {}
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if name not in LIMITS:
+            raise ValueError(f"{name!r} is no limit of bars; the limits are {', '.join(LIMITS)}")
+        try:
+            given[name] = float(value)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a number, it was {value!r}") from error
+        if not 0 < given[name] < float("inf"):
+            raise ValueError(f"{name} must be above 0, it was {value}")
+    return given
+
+
 def rules_page() -> str:
     """Return the table of docs/data.md."""
     lines = [
@@ -245,6 +281,11 @@ def rules_page() -> str:
         f"| `{rule.name}` | {rule.compares} | {rule.default()} | {rule.set_by()} | {rule.becomes} |" for rule in RULES
     ]
     return "\n".join(lines) + "\n"
+
+
+def row_versions() -> dict[str, int]:
+    """Return rule of rows to its version, for the manifest."""
+    return {rule.name: rule.version for rule in ROW_RULES}
 
 
 def stated(rules: Rules) -> Mapping[str, float]:

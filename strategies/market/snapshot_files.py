@@ -8,11 +8,13 @@ Invariant: a file is on disk before its function returns.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from strategies.errors import DataError
 from strategies.files import write_synced
 from strategies.market.bars import BoolArray, FloatArray, SessionArray
 from strategies.market.manifest import COLUMNS, SymbolFile, content_sha256
@@ -74,6 +76,25 @@ def write_refused(folder: Path, refused: Mapping[str, str]) -> None:
         "value": pa.array([reason[:500] for reason in refused.values()], pa.string()),
     }
     _write_table(folder / REFUSED, table)
+
+
+def read_quarantine(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a snapshot's quarantine by symbol and date: symbol, date, reason, file, row, column, value.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    wanted = ["symbol", "date", "reason", "file", "row", "column", "value"]
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            with parquet.ParquetFile(path) as file:
+                names = [name for name in wanted if name in file.schema_arrow.names]
+                table = file.read(columns=names, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: cannot be read: {(str(error).splitlines() or ['?'])[0][:200]}") from error
+        rows += [dict.fromkeys(wanted) | row for row in table.to_pylist()]
+    return sorted(rows, key=lambda row: (row["symbol"] or "", str(row["date"] or ""), row["row"] or 0))
 
 
 def _nullable(values: FloatArray) -> pa.Array:

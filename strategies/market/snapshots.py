@@ -7,9 +7,9 @@ what serves passed every check of `rules`, those of its manifest and those that 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from types import MappingProxyType
@@ -19,14 +19,14 @@ import numpy as np
 from strategies.errors import CalendarRange, DataError, SnapshotNotFound, SnapshotRefused, UnknownSymbols
 from strategies.market.bars import FIELDS, BoolArray, IntArray, Panel, SessionArray
 from strategies.market.calendar import SessionCalendar, canonical_name
-from strategies.market.checks import closes_of, run_checks
+from strategies.market.checks import closes_of, judged_late, run_checks
 from strategies.market.manifest import (
     NAME,
     CheckResult,
     Manifest,
     read_manifest,
 )
-from strategies.market.rules import SNAPSHOT_RULES, Rules
+from strategies.market.rules import SNAPSHOT_RULES, Rules, row_versions
 from strategies.market.symbol_bars import SymbolBars, read_bars
 from strategies.market.symbols import folded
 
@@ -208,18 +208,21 @@ def load_panel(
     return grid.panel(snapshot.id, unsettled_marks(manifest, chosen, sessions))
 
 
-def require_passed(snapshot: SnapshotRef, panel: Panel, rules: Rules | None = None) -> None:
+def require_passed(
+    snapshot: SnapshotRef, panel: Panel, rules: Rules | None = None, *, given: Collection[str] = ()
+) -> None:
     """Do nothing if a snapshot passed every check; those that its manifest does not state are run now.
 
     Args:
         snapshot: The snapshot.
         panel: All of its bars.
         rules: Limits of the checks that are run now.
+        given: Names of limits that this worker was given: checks that were held to other ones are run again.
 
     Raises:
         SnapshotRefused: It did not pass one of them.
     """
-    results = check_results(snapshot, panel, rules)
+    results = check_results(snapshot, panel, rules, given=given)
     failed = [result for result in results.values() if not result.passed]
     if failed:
         raise SnapshotRefused(
@@ -227,15 +230,34 @@ def require_passed(snapshot: SnapshotRef, panel: Panel, rules: Rules | None = No
         )
 
 
-def check_results(snapshot: SnapshotRef, panel: Panel, rules: Rules | None = None) -> dict[str, CheckResult]:
+def check_results(
+    snapshot: SnapshotRef, panel: Panel, rules: Rules | None = None, *, given: Collection[str] = ()
+) -> dict[str, CheckResult]:
     """Return name to what each check found: as the manifest states it, or run now where it does not."""
-    known = {
-        rule.name: snapshot.manifest.checks[rule.name]
-        for rule in SNAPSHOT_RULES
-        if rule.name in snapshot.manifest.checks and snapshot.manifest.checks[rule.name].version >= rule.version
-    }
+    manifest = snapshot.manifest
+    rules = replace(
+        rules or Rules(),
+        confirmed_moves=manifest.confirmed_moves,
+        confirmed_sessions=manifest.confirmed_sessions,
+    )
+    known = stated_results(manifest, rules, given)
     missing = frozenset(rule.name for rule in SNAPSHOT_RULES) - set(known)
-    return known | (run_checks(closes_of(panel), rules or Rules(), names=missing) if missing else {})
+    results = known | (run_checks(closes_of(panel), rules, names=missing) if missing else {})
+    newer = [name for name, version in row_versions().items() if manifest.rules.get(name, 0) < version]
+    if newer:
+        late = judged_late(panel, snapshot.open_calendar(), manifest.run_date, rules, newer)
+        results[late.name] = late
+    return results
+
+
+def stated_results(manifest: Manifest, rules: Rules, given: Collection[str] = ()) -> dict[str, CheckResult]:
+    """Return name to what a manifest states of the checks of this release, with the limits that are asked for."""
+    stated = {rule: manifest.checks[rule.name] for rule in SNAPSHOT_RULES if rule.name in manifest.checks}
+    return {
+        rule.name: check
+        for rule, check in stated.items()
+        if check.version >= rule.version and (rule.limit not in given or check.limit == getattr(rules, rule.limit))
+    }
 
 
 def unsettled_marks(manifest: Manifest, symbols: tuple[str, ...], sessions: SessionArray) -> BoolArray | None:

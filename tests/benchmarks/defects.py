@@ -1,7 +1,7 @@
 """A bench of injected defects: what the rules hold back, beside what others' checks find.
 
 Run: `python -m tests.benchmarks.defects [FOLDER] [--seed N] [--symbols N] [--rounds N]`; the table goes to stdout.
- Bars are read from a folder of one Parquet file a symbol, else built.
+Bars are read from a folder of one Parquet file a symbol, else built.
 """
 
 import argparse
@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from strategies.market.bars import BoolArray
 from strategies.market.checks import Gathering, run_checks
 from strategies.market.readers import RawBars
 from strategies.market.rules import Rules
 from strategies.market.verdicts import Judged, Settled, judged
+from tests.benchmarks.others import PRICES, Health, Repair, health_check, price_repair
 from tests.support.market import make_bars, raw_rows, us500, xnys
 
-PRICES = ["open", "high", "low", "close"]
 #: Rows that must be before a defect.
 WARM_UP = 100
 
@@ -128,6 +129,14 @@ KINDS: tuple[Defect, ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Others:
+    """What others' checks say of a frame."""
+
+    health: Health
+    repair: Repair | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What became of the defects of one kind."""
 
@@ -137,7 +146,9 @@ class Result:
     #: Injected on the last row, and those of them that are held back.
     last: int
     last_held: int
-    qlib: str
+    #: Symbols that Qlib's check names, and defects of which yfinance's repair changes every row; None: not measured.
+    qlib: int
+    yfinance: int | None
 
 
 def clean_frames(folder: Path | None, symbols: int) -> dict[str, pd.DataFrame]:
@@ -168,12 +179,14 @@ def held_rows(frame: pd.DataFrame) -> np.ndarray:
     return held
 
 
-def measure(frames: Mapping[str, pd.DataFrame], rng: np.random.Generator, rounds: int) -> Iterator[Result]:
+def measure(
+    frames: Mapping[str, pd.DataFrame], rng: np.random.Generator, rounds: int, others: Others
+) -> Iterator[Result]:
     """Return what became of each kind, injected at random places and on the last row."""
     names = sorted(frames)
     sound = {name: held_rows(frame) for name, frame in frames.items()}
     for kind in KINDS:
-        counts = {"held": 0, "last": 0, "last_held": 0, "qlib": 0, "tried": 0}
+        counts = {"held": 0, "last": 0, "last_held": 0, "qlib": 0, "tried": 0, "yfinance": 0}
         for turn in range(rounds):
             name = names[int(rng.integers(len(names)))]
             frame = frames[name].copy()
@@ -187,7 +200,8 @@ def measure(frames: Mapping[str, pd.DataFrame], rng: np.random.Generator, rounds
             counts["held"] += caught
             counts["last"] += on_last
             counts["last_held"] += on_last and caught
-            counts["qlib"] += qlib_finds(frame)
+            counts["qlib"] += others.health(frame)
+            counts["yfinance"] += others.repair is not None and _repaired(others.repair(frame), rows)
             counts["tried"] += 1
         yield Result(
             name=kind.name,
@@ -195,58 +209,56 @@ def measure(frames: Mapping[str, pd.DataFrame], rng: np.random.Generator, rounds
             held=counts["held"],
             last=counts["last"],
             last_held=counts["last_held"],
-            qlib=f"{counts['qlib'] / max(counts['tried'], 1):.0%}",
+            qlib=counts["qlib"],
+            yfinance=None if others.repair is None else counts["yfinance"],
         )
 
 
-def qlib_finds(frame: pd.DataFrame) -> bool:
-    """Return whether Qlib's data health check would name the frame.
-
-    Source: Qlib 0.9.7, `scripts/check_data_health.py`: missing values, price steps above 0.5 and volume steps above 3
-    (as `pct_change`), missing columns; its limits, applied to one symbol.
-    """
-    if frame[[*PRICES, "volume"]].isna().to_numpy().any():
-        return True
-    steps = frame[PRICES].pct_change(fill_method=None).abs()
-    volume = frame["volume"].replace(0, np.nan).pct_change(fill_method=None).abs()
-    return bool((steps > 0.5).to_numpy().any() or (volume > 3).any())
+def _repaired(changed: BoolArray, rows: list[int]) -> bool:
+    """Return whether every wrong row was changed, or every row before them, by which they are right again."""
+    return bool(changed[rows].all() or (rows[0] > 0 and changed[: rows[0]].all()))
 
 
 def false_holds(frames: Mapping[str, pd.DataFrame]) -> tuple[int, int, float]:
-    """Return rows held back of clean bars, all rows, and the seconds that judging and checking took."""
+    """Return rows held back of clean bars, all rows, and the processor seconds that judging and checking took."""
     rows: dict[str, RawBars] = {name: raw_rows(frame, name) for name, frame in frames.items()}
     settled = Settled(calendar=xnys(), run_date=pd.Timestamp("2030-01-02").date(), rules=Rules())
-    begun, held, gathering = time.perf_counter(), 0, Gathering(xnys().sessions)
+    begun, held, gathering = time.process_time(), 0, Gathering(xnys().sessions)
     for name, one in rows.items():
         result = judged(one, settled)
         held += len(one.rows) - len(result.sessions)
         gathering.add(name, result.sessions, result.columns)
     run_checks(gathering.closes(), Rules())
-    return held, sum(len(one.rows) for one in rows.values()), time.perf_counter() - begun
+    return held, sum(len(one.rows) for one in rows.values()), time.process_time() - begun
 
 
-def page(frames: Mapping[str, pd.DataFrame], seed: int, rounds: int) -> str:
+def page(frames: Mapping[str, pd.DataFrame], seed: int, rounds: int, others: Others) -> str:
     """Return the table of docs/data.md."""
     rng = np.random.default_rng(seed)
     lines = [
         f"Seed {seed}; {len(frames)} symbols, {rounds} defects of each kind, every fourth on the last session.",
         "",
-        "| defect | held back | on the last session | Qlib's health check names the symbol |",
-        "| --- | --- | --- | --- |",
+        "| defect | held back | on the last session | Qlib's check names the symbol | yfinance repairs the rows |",
+        "| --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {one.name} | {one.held} of {one.injected} ({one.held / one.injected:.1%}) | "
-        f"{one.last_held} of {one.last} | {one.qlib} |"
-        for one in measure(frames, rng, rounds)
+        f"{one.last_held} of {one.last} | {one.qlib / one.injected:.0%} | {_share(one.yfinance, one.injected)} |"
+        for one in measure(frames, rng, rounds, others)
     ]
     held, rows, seconds = false_holds(frames)
-    sound = np.mean([qlib_finds(frame) for frame in frames.values()])
+    named = sum(others.health(frame) for frame in frames.values())
+    changed = None if others.repair is None else sum(bool(others.repair(frame).any()) for frame in frames.values())
     lines += [
-        f"| nothing | {held} of {rows} bars | | {sound:.0%} |",
+        f"| nothing | {held} of {rows} bars | | {named / len(frames):.0%} | {_share(changed, len(frames))} |",
         "",
-        f"Judging and checking these {rows} bars took {seconds:.2f} s.",
+        f"Judging and checking these {rows} bars took {seconds:.2f} s of processor time.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _share(count: int | None, of: int) -> str:
+    return "not installed" if count is None else f"{count / of:.0%}"
 
 
 def main() -> None:
@@ -257,9 +269,11 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=505)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--built", action="store_true", help="Use built bars.")
+    parser.add_argument("--qlib-script", type=Path, help="scripts/check_data_health.py of a checkout of Qlib.")
     asked = parser.parse_args()
     folder = None if asked.built else asked.folder or us500()
-    print(page(clean_frames(folder, asked.symbols), asked.seed, asked.rounds), end="")  # noqa: T201
+    others = Others(health=health_check(asked.qlib_script), repair=price_repair())
+    print(page(clean_frames(folder, asked.symbols), asked.seed, asked.rounds, others), end="")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -71,17 +71,18 @@ def test_a_real_crash_waits_in_quarantine_until_it_is_confirmed(data_dir, tmp_pa
     assert confirmed["snapshot_id"] == wider["snapshot_id"]
 
 
-#: Every row that the data set's own description calls impossible; moves beyond one half that no factor explains (AMD
-#: and VRTX are real, NI is a spin-off); moves that look like splits: spin-offs and special dividends that nobody
-#: adjusted for (A, DISCA, DISCK, EBAY, HPE, IR, KLAC, SYMC, VNO) and closes of one bad day (FLR, MPC, MRO); a low of a
-#: seventh of the close (XL); a day of 61 times the usual volume, the one sound bar that is held back (AOS).
+#: Every row that the data set's own description calls impossible; moves beyond one half that no factor explains, the
+#: two sound bars that are held back (AMD, VRTX); moves that look like splits: splits, spin-offs and special dividends
+#: that nobody adjusted for (A, BAX, BHGE, DISCA, DISCK, EBAY, HPE, IR, KLAC, NI, SYMC, VNO, YUM) and closes of one bad
+#: day (FLR, MPC, MRO, NWL); a low of a seventh of the close (XL).
 US500_QUARANTINE = {
     "A 2014-11-03": "split_like",
     "AMD 2016-04-22": "unexplained_move",
     "AOS 2014-05-19": "high_below_low;open_outside_range;close_outside_range",
-    "AOS 2017-07-25": "volume_unit",
+    "BAX 2015-07-01": "split_like",
     "BBY 2016-03-14": "close_outside_range",
     "BHF 2017-07-26": "missing_price",
+    "BHGE 2017-07-05": "split_like",
     "CHD 2014-05-19": "open_outside_range",
     "CHK 2014-06-30": "close_outside_range",
     "DHR 2014-11-06": "open_outside_range",
@@ -100,7 +101,8 @@ US500_QUARANTINE = {
     "LNT 2016-05-19": "close_outside_range",
     "MPC 2017-09-14": "split_like",
     "MRO 2017-09-14": "split_like",
-    "NI 2015-07-02": "unexplained_move",
+    "NI 2015-07-02": "split_like",
+    "NWL 2017-09-14": "split_like",
     "O 2014-08-27": "close_outside_range",
     "O 2014-11-06": "open_outside_range",
     "O 2015-07-17": "missing_price",
@@ -116,7 +118,10 @@ US500_QUARANTINE = {
     "WRK 2015-06-26": "missing_price",
     "WRK 2016-05-13": "close_outside_range",
     "XL 2015-08-24": "price_spike",
+    "YUM 2016-11-01": "split_like",
 }
+#: Symbols with a level that nobody has settled.
+US500_UNSETTLED = "A BAX BHGE DISCA DISCK EBAY HPE IR KLAC NI SYMC VNO YUM"
 #: Bars whose prices and volume are those of one of the five bars before; on four days a sixth of all symbols.
 US500_REPEATED = 688
 
@@ -135,7 +140,7 @@ def test_505_symbols_lose_exactly_their_impossible_rows(data_dir):
     assert sum(reason == "repeated_bar" for reason in found.values()) == US500_REPEATED
     held = len(US500_QUARANTINE) + US500_REPEATED
     assert (report["symbols"], report["accepted"], report["quarantined"]) == (505, 619_040 - held, held)
-    assert sorted(report["unsettled"]) == ["A", "DISCA", "DISCK", "EBAY", "HPE", "IR", "KLAC", "SYMC", "VNO"]
+    assert sorted(report["unsettled"]) == US500_UNSETTLED.split()
     assert report["served"]
     panel = load_panel(latest_snapshot(data_dir), xnys())
     assert len(panel.sessions) == 1259
@@ -159,15 +164,34 @@ def test_a_narrower_bound_finds_the_bad_print_and_real_falls(data_dir, tmp_path)
     import_json(folder, data_dir, "2018-02-08", "--max-move", "0.25")
 
     assert quarantined(data_dir / "quarantine/2018-02-08") == {
-        "BAX 2015-07-01": "unexplained_move",
+        "BAX 2015-07-01": "split_like",
         "BAX 2017-08-04": "repeated_bar",
         "LNT 2014-08-04": "repeated_bar",
         "NWL 2014-08-04": "repeated_bar",
         "NWL 2017-08-04": "repeated_bar",
         "LNT 2016-05-19": "close_outside_range;unexplained_move",
-        "NWL 2017-09-14": "unexplained_move",
+        "NWL 2017-09-14": "split_like",
         "NWL 2017-11-02": "unexplained_move",  # real: the shares fell by a quarter on that day's earnings
     }
+
+
+def test_every_row_that_is_held_back_is_listed_with_its_reason(source, data_dir, tmp_path):
+    call("import", source, "--data-dir", data_dir, "--run-date", "2020-01-02")
+    day = make_bars(sessions=92).tail(2).assign(symbol="AAPL")
+    day.loc[90, "high"] = 1.0
+    day.to_csv(tmp_path / "day.csv", index=False)
+    call("append", tmp_path / "day.csv", "--data-dir", data_dir, "--run-date", "2020-01-03", "--max-move", 5)
+
+    listed = json.loads(call("check", "--data-dir", data_dir, "--held-back", "--json"))["held_back"]
+
+    assert [(row["snapshot"], row["symbol"], row["reason"], row["row"], row["file"]) for row in listed] == [
+        ("2020-01-03", "AAPL", "high_below_low;open_outside_range;close_outside_range", 1, "day.csv"),
+        ("2020-01-02", "IBM", "non_positive_price", 5, "IBM.csv"),
+    ]
+    printed = call("check", "--data-dir", data_dir, "--held-back")
+    assert "non_positive_price" in printed
+    assert "high_below_low" in printed
+    assert "held_back" not in json.loads(call("check", "--data-dir", data_dir, "--json"))
 
 
 def test_import_prints_the_snapshot_and_each_reason(source, data_dir):

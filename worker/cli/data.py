@@ -69,7 +69,7 @@ def import_raw(
     from strategies.market.importing import import_bars
 
     settings = settings_of(data_dir=data_dir)
-    judged = rules_of(max_move, limit or [], confirm_move or [], confirm_session or [])
+    judged = rules_of(max_move, [*settings.bar_limits, *(limit or [])], confirm_move or [], confirm_session or [])
     with failures(), _progress(shown=not as_json) as progress:
         if calendar_from_data:
             calendar = _made_calendar(source, settings.data_dir, calendar_from_data, zone, close, column or [])
@@ -119,18 +119,22 @@ def check(
     lookback: Annotated[int, typer.Option(min=1, help="Bars a symbol needs.")] = 61,
     max_move: Annotated[float, typer.Option(min=0.0, help="Moves beyond it are suspicious, as a fraction.")] = 0.25,
     *,
+    held_back: Annotated[bool, typer.Option("--held-back", help="List every row that is held back, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show what is odd about a snapshot, and whether it is served: stale symbols, missing sessions, jumps.
 
-    JSON: snapshot_id, as_of, symbols, findings, quarantined, checks, served.
+    JSON: snapshot_id, as_of, symbols, findings, quarantined, checks, served, unsettled; with --held-back held_back.
 
     Example: signal-worker data check --as-of 2014-03-12
     """
     from strategies.market.checking import CheckBounds, check_snapshot
+    from strategies.market.differences import held_back as held_rows
+    from strategies.market.rules import limited, with_limits
     from strategies.market.snapshots import check_results, find_snapshot, latest_snapshot, load_panel
 
-    folder = settings_of(data_dir=data_dir).data_dir
+    settings = settings_of(data_dir=data_dir)
+    folder, limits = settings.data_dir, limited(settings.bar_limits)
     day = day_of(as_of, "--as-of") if as_of else None
     with failures():
         found = find_snapshot(folder, snapshot) if snapshot else latest_snapshot(folder)
@@ -138,13 +142,17 @@ def check(
         bounds = CheckBounds(lookback=lookback, max_move=max_move)
         panel = load_panel(found, calendar)
         report = check_snapshot(panel, calendar, as_of=day, bounds=bounds)
-        results = check_results(found, panel)
+        results = check_results(found, panel, with_limits(limits), given=limits)
+        rows = held_rows(folder, found) if held_back else []
     failed = {name: result.detail for name, result in results.items() if not result.passed}
     if as_json:
         stated = {"checks": {name: plain(result) for name, result in results.items()}, "served": not failed}
-        print_json(plain(report) | {"quarantined": dict(found.manifest.quarantined)} | stated)
+        listed = {"held_back": plain(rows)} if held_back else {}
+        settle = {"unsettled": plain(dict(found.manifest.unsettled)), "quarantined": dict(found.manifest.quarantined)}
+        print_json(plain(report) | settle | stated | listed)
     else:
         _print_check(report, found)
+        _print_held(found, rows)
         for name, detail in failed.items():
             print_line(f"NOT SERVED: {name}: {detail}")
     if failed:
@@ -261,6 +269,14 @@ def _print_import(report: "ImportReport") -> None:
         print_records(rows, "quarantine")
     for name, detail in report.failed.items():
         print_line(f"NOT SERVED: {name}: {detail}")
+
+
+def _print_held(snapshot: "SnapshotRef", rows: list[dict[str, Any]]) -> None:
+    for symbol, days in snapshot.manifest.unsettled.items():
+        print_line(f"{symbol} has an unsettled step on {', '.join(map(str, days))}: --split or --confirm-move")
+    names = ("symbol", "date", "reason", "file", "row", "column", "value")
+    if rows:
+        print_records([{name: "" if row[name] is None else row[name] for name in names} for row in rows], "held back")
 
 
 def _print_check(report: "CheckReport", snapshot: "SnapshotRef") -> None:

@@ -39,6 +39,8 @@ def append(
     column: Annotated[list[str] | None, typer.Option(help="FIELD=NAME, where a name is not recognised.")] = None,
     confirm_move: Annotated[list[str] | None, typer.Option(help="SYMBOL:YYYY-MM-DD of a move known as real.")] = None,
     confirm_session: Annotated[list[str] | None, typer.Option(help="YYYY-MM-DD on which all prices did move.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="SYMBOL=YYYY-MM-DD:RATIO of a new session.")] = None,
+    symbols: Annotated[Path | None, typer.Option(help="CSV symbol,first,last,name: renames, re-used tickers.")] = None,
     *,
     as_json: Json = False,
 ) -> None:
@@ -57,11 +59,11 @@ def append(
             settings.calendar,
             adjust,
             column or [],
-            rules_of(max_move, limit or [], confirm_move or [], confirm_session or []),
-            [],
+            rules_of(max_move, [*settings.bar_limits, *(limit or [])], confirm_move or [], confirm_session or []),
+            split or [],
             like=like,
             settle_minutes=settings.settle_minutes,
-            symbols=None,
+            symbols=symbols,
         )
         day = _run_day(run_date, settings.data_dir)
         report = append_bars(source, settings.data_dir, run_date=day, options=options, now=datetime.now(UTC))

@@ -7,12 +7,14 @@ Invariant: the path is under the artifact root, and what is there is the version
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from strategies.errors import BundleError, BundleNotFound, BundleUnavailable, MalformedBundle
 from strategies.market.calendar import SessionCalendar, canonical_name
 from strategies.market.loading import Loading
+from strategies.market.rules import limited, with_limits
 from strategies.models.bundle import Bundle
 from strategies.models.bundle_store import fetched_path, load_bare_model, load_bundle
 from worker.lifecycle.last_known_good import LastKnownGood
@@ -40,11 +42,19 @@ class ModelSources:
     cache: LastKnownGood
     #: Whether that may serve while the registry has not answered since the start.
     serve_from_cache: bool = False
+    #: Limits that this worker holds bars to; the others are those of the rules, or of a snapshot's manifest.
+    bar_limits: Mapping[str, float] = field(default_factory=dict)
     #: Snapshots that may serve.
     snapshots: Loading = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "snapshots", Loading(data_dir=self.data_dir, calendar=self.calendar))
+        loading = Loading(
+            data_dir=self.data_dir,
+            calendar=self.calendar,
+            rules=with_limits(self.bar_limits),
+            given=frozenset(self.bar_limits),
+        )
+        object.__setattr__(self, "snapshots", loading)
 
     def proven(self, ref: ModelRef) -> Bundle:
         """Return the bundle of a version, proven on this worker and for its exchange.
@@ -67,6 +77,7 @@ def sources_of(settings: Settings, calendar: SessionCalendar) -> ModelSources:
         allow_unproven=settings.allow_unproven,
         cache=LastKnownGood(settings.local_dir / "proven" / settings.namespace),
         serve_from_cache=settings.serve_from_cache,
+        bar_limits=limited(settings.bar_limits),
     )
 
 

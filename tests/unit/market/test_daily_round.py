@@ -13,7 +13,8 @@ from strategies.errors import DataError, SnapshotNotFound, UnknownSymbols
 from strategies.market.appending import append_bars
 from strategies.market.correcting import Correction, correct_bars
 from strategies.market.differences import differences
-from strategies.market.importing import import_bars
+from strategies.market.importing import ImportOptions, import_bars
+from strategies.market.lives import Life
 from strategies.market.loading import Loading
 from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel, read_symbol
 from tests.support.market import make_bars, write_raw, xnys
@@ -224,6 +225,53 @@ def test_split_that_comes_with_a_session_restates_the_history(place):
     before = panel.fields["close"].copy()
     assert_same(loading.newer(panel)[1], whole)
     np.testing.assert_array_equal(panel.fields["close"], before)
+
+
+def test_split_that_is_stated_beside_a_session_restates_the_history(place):
+    frames = frames_of()
+    place.begin(frames)
+    for name in ("open", "high", "low", "close"):
+        frames["S02"].loc[BASE:, name] /= 3
+    frames["S02"].loc[BASE:, "volume"] *= 3
+    day = frames["S02"]["date"][BASE].date()
+
+    held = place.append(session(frames, BASE))
+    assert (dict(held.reasons), held.bars) == ({"split_like": 1}, 11)
+    report = place.append(session(frames, BASE), options=ImportOptions(splits=(("S02", day, 3.0),)))
+
+    assert (report.restated, report.bars, report.quarantined) == (("S02",), 1, 0)
+    source = write_raw(place.folder / "whole", {name: frame.iloc[: BASE + 1] for name, frame in frames.items()})
+    import_bars(source, place.folder / "other", run_date=DAY, options=ImportOptions(splits=(("S02", day, 3.0),)))
+    assert_same(load_panel(latest_snapshot(place.folder / "other"), xnys()), place.panel())
+
+
+@pytest.mark.parametrize(("symbol", "at"), [("S02", BASE - 1), ("S99", BASE)])
+def test_split_that_no_appended_row_shows_is_refused(place, symbol, at):
+    frames = frames_of()
+    place.begin(frames)
+    day = frames["S00"]["date"][at].date()
+
+    with pytest.raises(DataError, match=symbol):
+        place.append(session(frames, BASE), options=ImportOptions(splits=((symbol, day, 2.0),)))
+
+
+def test_renamed_symbol_is_appended_under_its_name_and_rows_of_no_life_are_held_back(place):
+    frames = frames_of()
+    place.begin(frames)
+    day = frames["S00"]["date"][BASE].date()
+    ended = date(2013, 1, 31)
+    lives = (
+        Life(symbol="NEW", first=day, last=date.max, name="S03"),
+        Life(symbol="S04", first=date.min, last=ended, name="S04"),
+    )
+    table = session(frames, BASE)
+    table.loc[table["symbol"].eq("S03"), "symbol"] = "NEW"
+
+    report = place.append(table, options=ImportOptions(lives=lives))
+
+    assert (report.bars, dict(report.reasons)) == (11, {"life_ended": 1})
+    assert read_symbol(latest_snapshot(place.data), "S03").sessions[-1] == np.datetime64(day)
+    assert latest_snapshot(place.data).symbols == NAMES
 
 
 def test_nothing_to_append_to_is_an_error(place):

@@ -63,7 +63,7 @@ class Worker:
             The exit code: 0 after a stop, 1 if a thread died.
 
         Raises:
-            SettingsError: The health port cannot be listened on.
+            SettingsError: The health port cannot be listened on, or a server or a login is not enough for a worker.
         """
         parts = self._parts
         with self._stack, _signals(parts.shutdown):
@@ -85,6 +85,7 @@ class Worker:
     def _serve(self) -> None:
         parts = self._parts
         parts.machine.fault()  # logged: before this machine judges any model
+        parts.require_servers()
         parts.control.begin()
         if parts.shutdown.stopping.is_set():
             return

@@ -8,7 +8,7 @@ exchange's sessions.
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from strategies.market.calendar_files import open_calendar
 from strategies.models.machine_proof import prove_machine
 from worker.clock import utc_now
 from worker.embedded import Endpoints
-from worker.errors import SettingsError
+from worker.errors import RegistryUnavailable, SettingsError
 from worker.events import Events
 from worker.fleet.drift import DriftThread, DriftWatch
 from worker.fleet.health import Conditions, Liveness, Readiness
@@ -36,6 +36,7 @@ from worker.lifecycle.loader import ModelSources, sources_of
 from worker.lifecycle.reconciler import Reconciler
 from worker.lifecycle.refusals import Machine, Refusals
 from worker.registry.registry import Registry
+from worker.registry.requirements import RegistryRole, require_registry
 from worker.retry import Outage, RetryPolicy
 from worker.runtime import code_version
 from worker.service import Service
@@ -54,6 +55,7 @@ from worker.shutdown import Shutdown
 from worker.telemetry import Counters, Pulse
 from worker.tracing import Tracing, no_tracing
 from worker.transport.client import Client, connect
+from worker.transport.requirements import StreamRole, require_stream_server
 
 #: Connections whose outages are counted apart.
 _OUTAGES = ("requests", "control", "heartbeat", "leases", "janitor", "shadow")
@@ -65,6 +67,8 @@ class Parts:
 
     names: StreamNames
     shutdown: Shutdown
+    #: Looks once whether both servers and their logins are enough for a worker; waits for the stream server.
+    require_servers: Callable[[], None]
     #: Set once the worker can answer.
     ready: threading.Event
     control: ControlListener
@@ -134,6 +138,7 @@ class _Builder:
         return Parts(
             names=self._names,
             shutdown=self._shutdown,
+            require_servers=self._require_servers,
             ready=self._ready,
             control=control,
             machine=self._machine,
@@ -157,6 +162,19 @@ class _Builder:
                 DriftThread(drift, self._shutdown),
             ),
         )
+
+    def _require_servers(self) -> None:
+        """Look once, after the stream server answers; a worker may start while the registry is unavailable.
+
+        Raises:
+            SettingsError: A server or a login is not enough.
+            StreamUnavailable: The worker is to stop, and the server still does not answer.
+        """
+        self._retry("control").call(
+            lambda: require_stream_server(self._control_commands, self._names, StreamRole.WORKER)
+        )
+        with suppress(RegistryUnavailable):
+            require_registry(self._endpoints.database_url, RegistryRole.WORKER)
 
     def _connect(self, role: str, block_ms: int = 0) -> Client:
         client = connect(self._endpoints.redis_url, f"{self._name}:{role}", block_ms=block_ms)

@@ -95,6 +95,7 @@ def words_of():
         "request": (("--wait", "--explain", "--timeout", "60", ",".join(SYMBOLS)), 0),
         "publish-registry": (("--check",), 1),
         "settings": ((), 0),
+        "check": (("worker",), 0),
         "replay": ((LONG_ID,), 0),
         "archive": ((), 0),
         "control ping": (("--wait", "--timeout", "60"), 0),

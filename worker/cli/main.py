@@ -12,6 +12,7 @@ import typer
 from worker.cli import control, data, db, features, local, models, rejections, requests
 from worker.cli._common import ExitCode, VerbGroup
 from worker.cli.archive import archive
+from worker.cli.check import check
 from worker.cli.demo import demo
 from worker.cli.gateway import gateway
 from worker.cli.publish import publish_registry
@@ -56,6 +57,7 @@ app.command()(gateway)
 app.command()(train)
 app.command()(demo)
 app.command()(settings)
+app.command()(check)
 app.command()(replay)
 app.command()(report)
 app.command()(archive)

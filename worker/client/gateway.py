@@ -24,6 +24,7 @@ from worker.client.synchronous import BACKOFF_MAX_SECONDS, SignalClient
 from worker.errors import GroupVanished
 from worker.retry import Outage, RetryPolicy, backoff
 from worker.transport.client import connect
+from worker.transport.requirements import StreamRole, require_stream_server
 
 #: First and longest pause before a vector whose application failed is tried again, in seconds.
 FIRST_PAUSE_SECONDS, RETRY_MAX_SECONDS = 0.05, 5.0
@@ -133,7 +134,7 @@ class Gateway:
             raise ValueError(f"a gateway's name has 1 to 64 letters, digits, _, . or -, was {name!r}")
         chosen = options or GatewayOptions()
         self._apply, self._options, self._stop = apply, chosen, stop or threading.Event()
-        self._commands = connect(client.redis_url, f"gateway:{name}")
+        self._commands, self._names = connect(client.redis_url, f"gateway:{name}"), client.names
         self._inbox = Inbox(
             self._commands,
             client.names,
@@ -175,8 +176,10 @@ class Gateway:
         """Apply vectors as they come until stopped, outages of the server waited out.
 
         Raises:
+            SettingsError: The server or the login is not enough for a gateway; nothing was read.
             StreamUnavailable: The server was unavailable when the gateway was stopped.
         """
+        self._patience.call(lambda: require_stream_server(self._commands, self._names, StreamRole.GATEWAY))
         for delivery in self._feed:
             self.take(delivery)
 

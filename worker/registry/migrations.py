@@ -21,6 +21,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 import worker
 from worker.errors import MigrationFailed, RegistryUnavailable
 from worker.registry.postgres import connect, translated
+from worker.registry.requirements import require_session
 from worker.server_urls import registry_url
 
 #: Any number, the same in every release: the advisory lock of migrators.
@@ -67,7 +68,9 @@ def migrate(database_url: str) -> tuple[str, ...]:
         RegistryUnavailable: The server is unavailable, or after a minute another migrator is still busy or a table is
             still locked by a transaction.
         MigrationFailed: The server refused a statement; the file that contains it left no trace.
+        SettingsError: A pooler shares sessions out, which would lose the lock.
     """
+    require_session(database_url, "db migrate")
     with _lock(database_url), _backend(database_url) as backend:
         applied = []
         for migration in backend.to_apply(_files()):

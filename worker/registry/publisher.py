@@ -18,8 +18,10 @@ from contracts.streams import StreamNames
 from worker.errors import RegistryUnavailable, StreamUnavailable
 from worker.registry.outbox import Outbox, OutboxEvent
 from worker.registry.postgres import RegistryOutage
+from worker.registry.requirements import RegistryRole, require_registry
 from worker.retry import Outage, backoff
 from worker.transport.client import Client, connect
+from worker.transport.requirements import StreamRole, require_stream_server
 
 #: Longest pause after the first failed try, in seconds.
 FIRST_PAUSE_SECONDS = 0.1
@@ -58,6 +60,8 @@ class Publisher:
         self._wake, self._alarm = socket.socketpair()
         self._stopped = False
         self._role = ""
+        #: Whether both servers were found to be enough for a publisher.
+        self._registry_enough = self._stream_enough = False
         self._forget_due = 0.0
 
     def __enter__(self) -> Self:
@@ -80,9 +84,16 @@ class Publisher:
         self._alarm.close()
 
     def run(self) -> None:
-        """Publish until stopped, however long either server is unavailable."""
+        """Publish until stopped, however long either server is unavailable.
+
+        Raises:
+            SettingsError: A server or a login is not enough for a publisher; nothing was published.
+        """
         while not self._stopped:
             try:
+                if not self._registry_enough:
+                    require_registry(self._database_url, RegistryRole.PUBLISHER)
+                    self._registry_enough = True
                 with Outbox(self._database_url) as outbox:
                     self._registry_outage.back()
                     while not self._stopped:
@@ -96,6 +107,9 @@ class Publisher:
         outbox.check()
         try:
             # Who cannot reach the streams does not keep the lead from one who can.
+            if not self._stream_enough:
+                require_stream_server(self._stream, self._names, StreamRole.PUBLISHER)
+                self._stream_enough = True
             self._stream.ping()
             self._say("active" if outbox.lead() else "standby")
             if outbox.leads:

@@ -76,10 +76,43 @@ class Client(redis.Redis):
             raw = self.execute_command("EVAL", script.source(), len(keys), *keys, *arguments)
         return script.reply(raw)
 
+    def may_send(self, commands: Sequence[Sequence[str]]) -> list[bool]:
+        """Return of each command whether this login may send it; none is executed.
+
+        The server decides that when it queues a command of a transaction, which is discarded here.
+
+        Raises:
+            StreamUnavailable: The server does not answer, or this login may send no transactions (`NOPERM`).
+        """
+        with _translated():
+            connection = self.connection_pool.get_connection()
+            try:
+                _reply(connection, ("MULTI",))
+                refusals = [_refusal(connection, command) for command in commands]
+                _reply(connection, ("DISCARD",))
+            finally:
+                # What is left of a transaction ends with its connection.
+                connection.disconnect()  # type: ignore[no-untyped-call]  # as above
+                self.connection_pool.release(connection)
+        return [not isinstance(refusal, redis.exceptions.NoPermissionError) for refusal in refusals]
+
     def server_time(self) -> datetime:
         """Return the instant by the server's clock, by which deadlines and leases are kept."""
         seconds, microseconds = self.execute_command("TIME")
         return datetime.fromtimestamp(int(seconds), UTC) + timedelta(microseconds=int(microseconds))
+
+
+def _reply(connection: Any, command: Sequence[str]) -> Any:  # noqa: ANN401 - the driver's connections have no types
+    connection.send_command(*command)
+    return connection.read_response()
+
+
+def _refusal(connection: Any, command: Sequence[str]) -> redis.ResponseError | None:  # noqa: ANN401 - as above
+    try:
+        _reply(connection, command)
+    except redis.ResponseError as error:
+        return error
+    return None
 
 
 class CommandPipeline(redis.client.Pipeline):

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from strategies.market.rules import limited
@@ -144,6 +144,15 @@ class Settings(BaseSettings):
     """Hours that control events are kept."""
     retention_shadow_hours: float = Field(default=168.0, gt=0, le=87_600)
     """Hours that vectors of models in testing are kept."""
+
+    alpaca_url: str = "https://paper-api.alpaca.markets"
+    """Trading API of `signal-worker gateway --alpaca`; any but the paper endpoint needs `--live`."""
+    alpaca_data_url: str = "https://data.alpaca.markets"
+    """Market data API, which prices come from."""
+    alpaca_key_id: str | None = None
+    """Key of the account at Alpaca."""
+    alpaca_secret_key: SecretStr | None = None
+    """Its secret; sent to Alpaca and shown nowhere."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe line that is logged."""

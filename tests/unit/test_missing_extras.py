@@ -9,6 +9,7 @@ from strategies.alpha_baseline.tracking import TrackingFailed, log_run
 from strategies.errors import DataError
 from strategies.models.bundle_store import load_bundle
 from strategies.models.mlflow_models import MlflowAway, fetch_model
+from worker.client.alpaca import AlpacaBroker, AlpacaOptions, AlpacaUnavailable
 
 
 @pytest.fixture
@@ -49,3 +50,11 @@ def test_qlib_is_not_started_and_the_extra_is_named(without, two_versions):
 
     with pytest.raises(DataError, match=r"qlib is not installed: pip install 'signal-worker\[research\]'"):
         loader.init_qlib()
+
+
+def test_broker_is_not_made_and_the_extra_is_named(without):
+    options = AlpacaOptions(key_id="key", secret_key="secret")  # noqa: S106 - none
+    without("httpx")
+
+    with pytest.raises(AlpacaUnavailable, match=r"httpx is not installed: pip install 'signal-worker\[alpaca\]'"):
+        AlpacaBroker(options)

@@ -1,5 +1,6 @@
 """For producers and gateways: send requests, wait for outcomes, follow signal vectors."""
 
+from worker.client.alpaca import AlpacaBroker, AlpacaOptions
 from worker.client.asynchronous import AsyncSignalClient, AsyncSignalFeed
 from worker.client.brokers import Account, Broker, broker_gateway
 from worker.client.errors import OutcomeGone, RedriveRefused, SubmitInterrupted
@@ -20,6 +21,8 @@ from worker.client.synchronous import SignalClient, SignalFeed
 
 __all__ = [
     "Account",
+    "AlpacaBroker",
+    "AlpacaOptions",
     "Application",
     "AsyncSignalClient",
     "AsyncSignalFeed",

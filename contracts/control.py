@@ -69,6 +69,9 @@ class FleetEventType(StrEnum):
     PAUSED = "worker.paused"
     RESUMED = "worker.resumed"
     PONG = "worker.pong"
+    #: It reads no request, for a model or the bars are missing; the reason names which.
+    UNREADY = "worker.unready"
+    READY = "worker.ready"
     #: Reply to every control event that makes a worker reconcile, whether or not anything changed.
     RECONCILED = "worker.reconciled"
     MODEL_LOADED = "models.loaded"

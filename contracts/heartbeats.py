@@ -19,6 +19,8 @@ class WorkerState(StrEnum):
 
     STARTING = "starting"
     SERVING = "serving"
+    #: A model or the bars are missing: it reads no request.
+    UNREADY = "unready"
     PAUSED = "paused"
     #: The stream server is unavailable.
     WAITING = "waiting"
@@ -96,10 +98,14 @@ class Heartbeat(BaseModel):
     shadows: str = ""
     #: Vectors published by the part of the model, `active=90,canary=10`.
     parts: str = ""
+    #: Strategies whose active version is being loaded, comma-separated.
+    loading: str = ""
     #: Strategies the worker is configured for, comma-separated; empty: all.
     strategies: str = ""
     snapshot_id: str = ""
     snapshot_last_session: str = ""
+    #: Of two snapshots the newer one has the later text; empty: none serves.
+    snapshot_order: str = ""
     #: Entries read and not yet answered.
     in_flight: Annotated[int, Field(ge=0)] = 0
     answered: Annotated[int, Field(ge=0)] = 0
@@ -112,6 +118,8 @@ class Heartbeat(BaseModel):
     failures: Annotated[int, Field(ge=0)] = 0
     #: Requests of a canary's share that the active version answered.
     canary_fallbacks: Annotated[int, Field(ge=0)] = 0
+    #: Entries not answered here, `given=7,waiting=1`: to a worker that can, or until one can.
+    left: str = ""
     #: Rejections by code, `stale_symbol=2,unknown_symbol=1`.
     codes: str = ""
     #: Entries read, `new=7,own=1,claimed=2`.

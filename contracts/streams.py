@@ -62,6 +62,10 @@ class StreamNames:
         """Set of `stream|group` that keep entries older than the stream's retention, as reported."""
         return f"{self.namespace}:janitor:behind"
 
+    def given(self, worker: str) -> str:
+        """Set of entries that other workers gave to one worker, until it takes them up."""
+        return f"{self.namespace}:given:{worker}"
+
     def request(self, request_id: str) -> str:
         """Hash with the outcome of one request id."""
         return f"{self.namespace}:request:{request_id}"

@@ -11,12 +11,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from contracts import StreamNames
-from strategies.errors import DataError
-from strategies.market.calendar import SessionCalendar
-from strategies.market.calendar_files import open_calendar
 from strategies.models.machine_proof import prove_machine
 from worker.clock import utc_now
 from worker.embedded import Endpoints
@@ -42,12 +38,15 @@ from worker.runtime import code_version
 from worker.service import Service
 from worker.serving.committer import Committer, Results
 from worker.serving.consumer import Consumer
+from worker.serving.deadlines import Deadlines
 from worker.serving.failpoints import failpoints
+from worker.serving.gate import Gate
 from worker.serving.intake import Intake, limits_of
 from worker.serving.leases import Leases
-from worker.serving.pipeline import ServingRules
+from worker.serving.peers import Peers
 from worker.serving.processor import Answerer, Processor, WorkerIdentity
 from worker.serving.request_stream import RequestStream
+from worker.serving.rules import rules_of
 from worker.serving.shadow import Shadower, Shadows, ShadowThread
 from worker.serving.slots import Slots
 from worker.settings import Settings
@@ -113,6 +112,7 @@ class _Builder:
         self._ready, self._paused, self._registry_unavailable = (threading.Event() for _ in range(3))
         self._slots, self._counters = Slots(settings.strategies), Counters()
         self._refusals, self._machine = Refusals(), Machine(prove_machine)
+        self._peers = Peers(self._names, name, self._slots)
         self._shadows = Shadows(self._slots, share=settings.shadow_share, size=settings.shadow_queue)
         self._outages = {connection: Outage(connection) for connection in _OUTAGES}
         self._pulse, self._heartbeat_pulse = Pulse(), Pulse()
@@ -205,9 +205,22 @@ class _Builder:
             inflight_retry=self._inflight_retry(),
             shutdown=self._shutdown,
             paused=self._paused,
+            may_read=self._gate().open,
             counters=self._counters,
             pulse=self._pulse,
         )
+
+    def _gate(self) -> Gate:
+        deadlines = Deadlines(
+            self._commands,
+            self._names,
+            self._name,
+            limits_of(self._settings),
+            dedupe_seconds=self._settings.dedupe_seconds,
+            clock=utc_now,
+        )
+        retry = self._retry("requests", pulse=self._pulse)
+        return Gate(self._slots, self._paused, self._events(self._commands), deadlines, self._peers, retry=retry)
 
     def _consumer(self, intake: Intake) -> Consumer:
         settings, failpoint = self._settings, failpoints(self._settings.failpoints)
@@ -217,7 +230,15 @@ class _Builder:
         )
         identity = WorkerIdentity(worker=self._name, code_version=code_version())
         answerer = Answerer(identity, self._slots, self._rules, shadows=self._shadows, counters=self._counters)
-        processor = Processor(self._name, answerer, committer, limits_of(settings), clock=utc_now, failpoint=failpoint)
+        processor = Processor(
+            self._name,
+            answerer,
+            committer,
+            limits_of(settings),
+            peers=self._peers,
+            clock=utc_now,
+            failpoint=failpoint,
+        )
         return Consumer(
             intake,
             processor,
@@ -347,6 +368,7 @@ class _Builder:
             status,
             self._names,
             self._heart,
+            peers=self._peers,
             clock=utc_now,
             pulse=self._heartbeat_pulse,
             shutdown=self._shutdown,
@@ -374,35 +396,3 @@ def open_tracing(exporter: str, *, stream: str, worker: str, version: str) -> tu
         raise SettingsError(sentence) from error
     spans = Spans(find_exporter(exporter), stream=stream, worker=worker, version=version)
     return spans.process, spans.close
-
-
-def session_calendar(name: str, data_dir: Path | None = None) -> SessionCalendar:
-    """Return the exchange's sessions, as far back and ahead as they are known.
-
-    A file `calendars/<name>.yaml`, below the data directory or the working directory, comes before the library.
-
-    Raises:
-        SettingsError: There is no such exchange.
-    """
-    try:
-        return open_calendar(name, data_dir)
-    except DataError as error:
-        raise SettingsError(f"setting calendar: {error}") from error
-
-
-def rules_of(settings: Settings) -> ServingRules:
-    """Return what the settings state about every request.
-
-    Raises:
-        SettingsError: There is no such exchange.
-    """
-    return ServingRules(
-        calendar=session_calendar(settings.calendar, settings.data_dir),
-        settle_minutes=settings.settle_minutes,
-        stale_after_sessions=settings.stale_after_sessions,
-        min_bars_share=settings.min_bars_share,
-        default_as_of=settings.default_as_of,
-        threads=settings.threads,
-        explain_features=settings.explain_features,
-        explain_symbols=settings.explain_symbols,
-    )

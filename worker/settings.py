@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """Idle time after which another worker may claim an entry."""
     claim_interval_ms: int = Field(default=500, ge=50, le=600_000)
     """Pause between two looks for entries of dead workers; no blocking read lasts longer."""
+    grace_seconds: float = Field(default=10.0, ge=0, le=3600)
+    """Time that a request which no living worker can answer waits for one that can, before it is rejected."""
     max_deliveries: int = Field(default=5, ge=1, le=100)
     """Deliveries after which an entry is rejected as `deliveries_exhausted`."""
     dedupe_seconds: int = Field(default=86_400, ge=1, le=31_536_000)

@@ -86,7 +86,9 @@ class Counters:
         self.codes: Counter[str] = Counter()
         #: Status of commits that published nothing: duplicate, conflict, fenced.
         self.drops: Counter[str] = Counter()
-        #: Entries read, by where they came from: new, own, claimed.
+        #: Entries not answered here: given to a worker that can, waiting for one.
+        self.left: Counter[str] = Counter()
+        #: Entries read, by where they came from: new, own, claimed, given.
         self.deliveries: Counter[str] = Counter()
         self.stages = {stage: Histogram() for stage in ("queue", "compute", "commit")}
         self.end_to_end = Histogram()

@@ -23,6 +23,7 @@ from contracts import GROUP, StreamNames
 from contracts.entry_ids import EntryId
 from tests.benchmarks.children import ChildFailed
 from tests.benchmarks.figures import Figure, spell_seconds
+from tests.support.world import WRONG, activate_world, build_world, served_from
 from worker.embedded import Endpoints, LocalStack
 from worker.embedded.processes import wait_until
 from worker.embedded.servers import find_servers
@@ -48,11 +49,15 @@ class _Stand:
     endpoints: Endpoints
     names: StreamNames
     client: Client
+    #: Where its workers' bars and models are.
+    folder: Path
 
     def ask(self) -> str:
         """Add a request and return its id."""
         return text_of(
-            self.client.execute_command("XADD", self.names.requests, "*", "strategy", "nobody", "symbols", "AAPL")
+            self.client.execute_command(
+                "XADD", self.names.requests, "*", *[text for pair in WRONG.items() for text in pair]
+            )
         )
 
     def answered_at(self, request: str) -> float | None:
@@ -160,8 +165,10 @@ def _stand() -> Iterator[_Stand]:
         stack = LocalStack(Path(folder) / "servers")
         with stack as endpoints:
             migrate(endpoints.database_url)
+            world = build_world(Path(folder) / "world")
+            activate_world(endpoints.database_url)
             client = connect(endpoints.redis_url, "recovery")
-            yield _Stand(stack=stack, endpoints=endpoints, names=StreamNames(NAMESPACE), client=client)
+            yield _Stand(stack=stack, endpoints=endpoints, names=StreamNames(NAMESPACE), client=client, folder=world)
             client.close()
 
 
@@ -174,6 +181,7 @@ def _workers(
         "REDIS_URL": stand.endpoints.redis_url,
         "DATABASE_URL": stand.endpoints.database_url,
         "SIGNALS_NAMESPACE": NAMESPACE,
+        **{f"SIGNALS_{name.upper()}": value for name, value in served_from(stand.folder).items()},
         **(more or {}),
     }
     before = len(_started(stand))

@@ -5,11 +5,11 @@ import pytest
 from contracts import GROUP, RejectionCode
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.serving import Streams
+from tests.support.world import WRONG, activate_world, served_from
 from worker.embedded.processes import wait_until
 from worker.registry.migrations import migrate
 
-#: Nobody registered this strategy, so each request has an outcome without a model.
-REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}
+REQUEST = WRONG
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.timeout(180)
 @pytest.fixture
 def servers(private_servers):
     migrate(private_servers.endpoints.database_url)
+    activate_world(private_servers.endpoints.database_url)
     return private_servers
 
 
@@ -26,8 +27,8 @@ def streams(servers):
 
 
 @pytest.fixture
-def fleet(servers, tmp_path):
-    made = Fleet(servers.endpoints, tmp_path)
+def fleet(servers, tmp_path, two_versions):
+    made = Fleet(servers.endpoints, tmp_path, **served_from(two_versions))
     yield made
     made.end()
 
@@ -45,7 +46,7 @@ def test_worker_continues_by_itself_when_the_server_was_killed(servers, streams,
 
     assert wait_until(lambda: len(streams.rejections()) == 4, PATIENCE)
     assert len(worker.events("server_away")) <= 8  # one a state change of each: requests, control, heartbeat, leases
-    assert {rejection.code for rejection in streams.rejections()} == {RejectionCode.UNKNOWN_STRATEGY}
+    assert {rejection.code for rejection in streams.rejections()} == {RejectionCode.UNKNOWN_SYMBOL}
 
 
 def test_worker_still_serves_while_the_registry_is_unavailable(servers, streams, fleet):

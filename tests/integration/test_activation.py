@@ -3,7 +3,6 @@ from datetime import date
 
 import pytest
 
-from contracts import RejectionCode
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import make_bars, write_snapshot
 from tests.support.world import STRATEGY, SYMBOLS, build_world, register
@@ -148,13 +147,20 @@ def test_worker_that_receives_nothing_converges_by_itself(streams, fleet, regist
     assert served_version(streams) == "v2"
 
 
-def test_deactivated_strategy_is_answered_by_nobody(streams, fleet, registry):
+def test_deactivated_strategy_is_answered_by_nobody_until_it_is_active_again(streams, fleet, registry):
     worker = fleet.worker(reconcile_seconds=0.3)
 
     registry.deactivate(STRATEGY, reason="test")
 
-    worker.await_event("fleet_event", kind="models.removed")
-    assert served_version(streams) is RejectionCode.NO_ACTIVE_MODEL
+    worker.await_event("fleet_event", kind="worker.unready")
+    (entry,) = streams.add(REQUEST)
+    streams.control("reload")
+    worker.await_event("fleet_event", kind="worker.reconciled")
+    assert streams.results() == streams.rejections() == []
+    assert streams.pending() == 0
+    registry.activate(STRATEGY, "v1")
+    assert wait_until(streams.results, PATIENCE)
+    assert [vector.request_id for vector in streams.results()] == [entry]
 
 
 def test_bundle_that_is_not_here_yet_fails_nobody_and_is_found_later(streams, fleet, registry, folder):
@@ -187,10 +193,13 @@ def test_worker_that_starts_without_the_active_files_serves_what_it_proved_last(
     worker = fleet.worker(**cache)
 
     worker.await_event("fleet_event", kind="models.failed", version="v2")
-    assert served_version(streams) == ("v1" if allowed else RejectionCode.NO_ACTIVE_MODEL)
     if allowed:
+        assert served_version(streams) == "v1"
         loaded = worker.await_event("fleet_event", kind="models.loaded", version="v1", activation=1)
         assert loaded["reason"] == "from the local cache: v2 cannot be loaded here"
+    else:
+        worker.await_event("fleet_event", kind="worker.unready")
+        streams.add(REQUEST)  # waits
     assert registry.show(STRATEGY, "v2").status == "active"
 
     shutil.move(away, home)
@@ -198,9 +207,10 @@ def test_worker_that_starts_without_the_active_files_serves_what_it_proved_last(
 
     worker.await_event("fleet_event", kind="models.loaded", version="v2")
     assert served_version(streams) == "v2"
+    assert streams.rejections() == []
 
 
-def test_failed_version_does_not_come_back_through_the_cache(streams, fleet, registry, folder):
+def test_failed_version_does_not_come_back_through_the_cache(fleet, registry, folder):
     cache = {"serve_from_cache": "true", "local_dir": folder / "local", "worker_name": "w1"}
     fleet.worker(**cache).end()
     registry.activate(STRATEGY, "v2")
@@ -210,7 +220,8 @@ def test_failed_version_does_not_come_back_through_the_cache(streams, fleet, reg
     worker = fleet.worker(**cache)
 
     worker.await_event("fleet_event", kind="models.failed", version="v2")
-    assert served_version(streams) is RejectionCode.NO_ACTIVE_MODEL
+    worker.await_event("fleet_event", kind="worker.unready")
+    assert "models.loaded" not in [event["kind"] for event in worker.events("fleet_event")]
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "models/alpha_baseline/outside"], ids=["absolute", "link"])

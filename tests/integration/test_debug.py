@@ -9,7 +9,7 @@ from contracts import SignalVector
 from tests.support.fleet import Fleet
 from tests.support.market import make_panel, xnys
 from tests.support.serving import Bench, make_active
-from tests.support.world import STRATEGY, SYMBOLS, build_world, register
+from tests.support.world import STRATEGY, SYMBOLS, WRONG, activate_world, build_world, register, served_from
 from worker.embedded import Endpoints
 from worker.registry.registry import Registry
 from worker.serving.pipeline import ServingRules
@@ -34,12 +34,16 @@ def test_debug_lines_follow_a_request_from_reading_to_commit(valkey_url, streams
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
-def test_worker_shows_debug_lines_only_where_they_are_wanted(level, valkey_url, database_url, streams, tmp_path):
+def test_worker_shows_debug_lines_only_where_they_are_wanted(
+    level, valkey_url, database_url, streams, tmp_path, two_versions
+):
+    activate_world(database_url)
     endpoints = Endpoints(redis_url=valkey_url, database_url=database_url)
-    fleet = Fleet(endpoints, tmp_path, namespace=streams.names.namespace, log_level=level)
+    settings = {"namespace": streams.names.namespace, "log_level": level, **served_from(two_versions)}
+    fleet = Fleet(endpoints, tmp_path, **settings)
     try:
         worker = fleet.worker()
-        streams.add({"strategy": "nobody"})
+        streams.add(WRONG)
         worker.await_event("request_rejected")
     finally:
         fleet.end()

@@ -9,7 +9,7 @@ from strategies.market.calendar import SessionCalendar
 from tests.support.fleet import PATIENCE, Fleet
 from tests.support.probes import ask
 from tests.support.serving import Bench, Streams
-from tests.support.world import STRATEGY, SYMBOLS, build_world, register
+from tests.support.world import STRATEGY, SYMBOLS, WRONG, build_world, register
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.fleet.health import Liveness
@@ -53,7 +53,7 @@ def test_worker_shows_probes_and_scrapes_what_it_does(fleet, streams, database_u
         registry.activate(STRATEGY, "v1")
     worker = fleet.worker()
     streams.add(REQUEST, times=3)
-    streams.add({"strategy": "nobody"})
+    streams.add(WRONG)
 
     assert wait_until(lambda: len(streams.results()) + len(streams.rejections()) == 4, PATIENCE)
     assert ask(free_port, "/livez")[0] == 200
@@ -61,7 +61,7 @@ def test_worker_shows_probes_and_scrapes_what_it_does(fleet, streams, database_u
     assert wait_until(lambda: metrics(free_port).get("signal_worker_pending_entries") == 0, PATIENCE)
     found = metrics(free_port)
     assert found['signal_worker_outcomes_total{code="answered"}'] == 3
-    assert found['signal_worker_outcomes_total{code="unknown_strategy"}'] == 1
+    assert found['signal_worker_outcomes_total{code="unknown_symbol"}'] == 1
     assert found['signal_worker_deliveries_total{kind="new"}'] == 4
     assert found[f'signal_worker_model_activation{{strategy="{STRATEGY}"}}'] == 1
     assert found["signal_worker_end_to_end_seconds_count"] == 4
@@ -71,7 +71,7 @@ def test_worker_shows_probes_and_scrapes_what_it_does(fleet, streams, database_u
     assert wait_until(lambda: streams.client.hmget(key, "answered", "rejected") == [b"3", b"1"], PATIENCE)
     beat = streams.client.hgetall(key)
     assert beat[b"deliveries"] == b"new=4"
-    assert beat[b"codes"] == b"unknown_strategy=1"
+    assert beat[b"codes"] == b"unknown_symbol=1"
     stages = dict(stage.split("=") for stage in beat[b"stages"].decode().split(","))
     assert set(stages) == {"queue", "compute", "commit", "end_to_end"}
     assert all(0 <= float(median) <= float(last) for median, last in (pair.split("/") for pair in stages.values()))

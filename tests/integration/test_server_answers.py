@@ -13,12 +13,13 @@ from tests.support.fleet import PATIENCE, Fleet
 from tests.support.proxy import Proxy
 from tests.support.servers import PrivateServers, connect_redis, copy_prepared, short_lived_directory
 from tests.support.serving import Streams, open_client
+from tests.support.world import WRONG, activate_world, served_from
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
 from worker.registry.migrations import migrate
 
-REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}
+REQUEST = WRONG
 #: Far more than four connections do that wait up to half a second between two tries; a hot loop does thousands.
 MOST_TRIES_A_SECOND = 100
 
@@ -54,6 +55,7 @@ def servers(_prepared_stack):
         copy_prepared(_prepared_stack, directory)
         made = PrivateServers(directory)
         migrate(made.endpoints.database_url)
+        activate_world(made.endpoints.database_url)
         yield made
         made.close()
 
@@ -66,9 +68,9 @@ def proxy(servers):
 
 
 @pytest.fixture(scope="module")
-def worker(servers, proxy, tmp_path_factory):
+def worker(servers, proxy, tmp_path_factory, two_versions):
     endpoints = Endpoints(redis_url=proxy.url, database_url=servers.endpoints.database_url)
-    fleet = Fleet(endpoints, tmp_path_factory.mktemp("fleet"))
+    fleet = Fleet(endpoints, tmp_path_factory.mktemp("fleet"), **served_from(two_versions))
     yield fleet.worker()
     fleet.end()
 

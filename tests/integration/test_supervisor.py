@@ -7,6 +7,7 @@ import pytest
 
 from contracts import GROUP
 from tests.support.fleet import PATIENCE, Fleet, Process
+from tests.support.world import WRONG, activate_world, served_from
 from worker.embedded import Endpoints
 from worker.embedded.identity import free_port
 from worker.embedded.processes import wait_until
@@ -14,14 +15,14 @@ from worker.errors import StreamUnavailable
 
 pytestmark = pytest.mark.timeout(180)
 
-#: Nobody registered this strategy, so each request has an outcome without a model.
-REQUEST = {"strategy": "unregistered", "symbols": "AAPL"}
+REQUEST = WRONG
 
 
 @pytest.fixture
-def fleet(valkey_url, database_url, namespace, tmp_path):
+def fleet(valkey_url, database_url, namespace, tmp_path, two_versions):
+    activate_world(database_url)
     endpoints = Endpoints(redis_url=valkey_url, database_url=database_url)
-    made = Fleet(endpoints, tmp_path, namespace=namespace)
+    made = Fleet(endpoints, tmp_path, namespace=namespace, **served_from(two_versions))
     yield made
     made.end()
 

@@ -27,10 +27,13 @@ from worker.transport.scripts import Script
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path("worker/transport/lua")
 HOT_PATH, OTHERS = "tests/integration/test_worker_scripts.py", "tests/integration/test_stream_scripts.py"
+LEAVING = "tests/integration/test_leave_scripts.py"
 #: What the tests' fixtures import: once here, and in no fork again.
 IMPORTED = (serving, world)
 #: Scripts whose tests are in `OTHERS`.
 ELSEWHERE = frozenset({"trim_stream", "redrive", "begin_application", "finish_application"})
+#: Scripts whose tests are in `LEAVING`.
+OF_LEAVING = frozenset({"leave", "reject_expired"})
 #: Modules are imported before pytest could rewrite their assertions, which none of them has.
 OPTIONS = (
     *("-xq", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:cov"),
@@ -53,15 +56,41 @@ class Mutant:
 
 
 MUTANTS = (
+    Mutant("leave", "if #owned == 0 then", "if false then"),
+    Mutant("leave", ", ARGV[3], ARGV[3], 1, ARGV[2])", ", ARGV[3], ARGV[3], 1)"),
+    Mutant("leave", "if #redis.call('XRANGE', KEYS[1], ARGV[3], ARGV[3]) == 0 then", "if false then"),
+    Mutant("leave", "if kind ~= 'hash' and kind ~= 'none' then", "if false then"),
+    Mutant("leave", "if ARGV[4] ~= '' then", "if false then"),
+    Mutant("leave", "  redis.call('SADD', KEYS[3], ARGV[3])\n"),
+    Mutant("leave", "  redis.call('PEXPIRE', KEYS[3], ARGV[5])\n"),
+    Mutant("leave", "ARGV[4], 0, ARGV[3], 'JUSTID')", "ARGV[4], 0, ARGV[3])"),
+    Mutant("leave", "if ARGV[8] ~= '' and waited >= tonumber(ARGV[8]) then", "if false then"),
+    Mutant("leave", "waited >= tonumber(ARGV[8])", "waited > tonumber(ARGV[8])"),
+    Mutant("leave", "redis.call('HSET', KEYS[2], 'left_at_ms', string.format('%.0f', since))\n"),
+    Mutant("leave", "if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[9]) then", "if false then"),
+    Mutant("leave", "math.max(tonumber(ARGV[7]), math.floor(waited / 2))", "tonumber(ARGV[7])"),
+    Mutant("leave", "  pause = math.min(pause, tonumber(ARGV[8]) - waited)\n"),
+    Mutant(
+        "leave",
+        "math.max(0, tonumber(ARGV[5]) - pause)",
+        "tonumber(ARGV[5]) - pause",
+        "a negative idle time is taken for 0",
+    ),
+    Mutant("leave", "math.max(0, tonumber(ARGV[6]) - 1)", "ARGV[6]"),
+    Mutant("reject_expired", "if now <= tonumber(ARGV[4]) then", "if false then"),
+    Mutant("reject_expired", "if kind ~= 'hash' and kind ~= 'none' then", "if false then"),
+    Mutant("reject_expired", "if redis.call('HGET', KEYS[2], 'entry') then", "if false then"),
+    Mutant("reject_expired", "redis.call('PEXPIRE', KEYS[2], ARGV[3])\n"),
+    Mutant("reject_expired", "'state', 'rejected', ", ""),
     Mutant("commit_outcome", "if kind ~= 'hash' and kind ~= 'none' then", "if false then"),
     Mutant("commit_outcome", "if kind ~= 'hash' and kind ~= 'none' then", "if kind ~= 'none' then"),
     Mutant("commit_outcome", "if remembered[1] then", "if false then"),
     Mutant("commit_outcome", "  redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])\n"),
     Mutant("commit_outcome", "remembered[2] and remembered[2] ~= ARGV[7]", "remembered[2] ~= ARGV[7]"),
     Mutant("commit_outcome", "remembered[2] and remembered[2] ~= ARGV[7]", "false"),
-    Mutant("commit_outcome", "if #ARGV < 8 then", "if #ARGV < 9 then", "an outcome is a field and its value at least"),
-    Mutant("commit_outcome", "if #ARGV < 8 then", "if #ARGV < 10 then"),
-    Mutant("commit_outcome", "if #ARGV < 8 then", "if false then"),
+    Mutant("commit_outcome", "if #ARGV < 10 then", "if #ARGV < 11 then", "a field and its value at least"),
+    Mutant("commit_outcome", "if #ARGV < 10 then", "if #ARGV < 12 then"),
+    Mutant("commit_outcome", "if #ARGV < 10 then", "if false then"),
     Mutant("commit_outcome", "if #owned == 0 then", "if false then"),
     Mutant("commit_outcome", ", ARGV[3], ARGV[3], 1, ARGV[2])", ", ARGV[3], ARGV[3], 1)"),
     Mutant("commit_outcome", "ARGV[4] == 'done' and "),
@@ -70,7 +99,7 @@ MUTANTS = (
     Mutant("commit_outcome", "tonumber(time[1]) * 1000 +", "tonumber(time[1]) +"),
     Mutant("commit_outcome", "redis.call('PEXPIRE', KEYS[3], ARGV[5])\n"),
     Mutant("commit_outcome", "redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])\nreturn {'comm", "return {'comm"),
-    Mutant("commit_outcome", ", 'asked_sha256', ARGV[7])", ")"),
+    Mutant("commit_outcome", ", 'asked_sha256', ARGV[7],", ","),
     Mutant("nack", "if #owned == 0 then", "if false then"),
     Mutant("nack", ", ARGV[3], ARGV[3], 1, ARGV[2])", ", ARGV[3], ARGV[3], 1)"),
     Mutant("nack", "== 0 then\n  redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])", "== 0 then"),
@@ -187,7 +216,7 @@ def main(words: Sequence[str] | None = None) -> int:
     chosen = [mutant for mutant in MUTANTS if options.only is None or mutant.script in options.only]
     load_kernels()
     with servers.shared_endpoints() as endpoints:
-        if any(_run(each, None, endpoints) for each in (HOT_PATH, OTHERS)):
+        if any(_run(each, None, endpoints) for each in (HOT_PATH, OTHERS, LEAVING)):
             raise RuntimeError("the tests fail without any change")
         noticed = sum(_notices(mutant, endpoints) for mutant in chosen)
     print(f"{noticed} of {len(chosen)} noticed; the goal is {GOAL:.0%}")  # noqa: T201
@@ -207,7 +236,8 @@ def mutated(mutant: Mutant, text: str) -> str:
 
 
 def _notices(mutant: Mutant, endpoints: Endpoints) -> bool:
-    code = _run(OTHERS if mutant.script in ELSEWHERE else HOT_PATH, mutant, endpoints)
+    tests = OTHERS if mutant.script in ELSEWHERE else LEAVING if mutant.script in OF_LEAVING else HOT_PATH
+    code = _run(tests, mutant, endpoints)
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"the tests of {mutant.script} did not run: exit code {code}")
     verdict = "noticed" if code else "SURVIVED"

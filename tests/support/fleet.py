@@ -111,6 +111,7 @@ class Fleet:
             "SIGNALS_CLAIM_INTERVAL_MS": "100",
             "SIGNALS_HEARTBEAT_SECONDS": "0.2",
             "SIGNALS_BACKOFF_MAX_SECONDS": "0.5",
+            "SIGNALS_GRACE_SECONDS": "0.5",
             "SIGNALS_DEFAULT_AS_OF": "snapshot",
             "SIGNALS_DRIFT_SESSIONS": "0",
             "SIGNALS_LOG_FORMAT": "json",

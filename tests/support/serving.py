@@ -24,6 +24,7 @@ from worker.serving.consumer import Consumer
 from worker.serving.failpoints import Failpoint, Step, failpoints
 from worker.serving.intake import Intake, Limits
 from worker.serving.leases import Leases
+from worker.serving.peers import Peers
 from worker.serving.pipeline import ServingRules
 from worker.serving.processor import Answerer, Processor, WorkerIdentity
 from worker.serving.request_stream import Entry, RequestStream
@@ -202,6 +203,7 @@ class Bench:
             inflight_retry=inflight_retry,
             shutdown=self.shutdown,
             paused=self.paused,
+            may_read=lambda: not self.paused.is_set(),
             counters=self.counters,
             pulse=self.pulse,
         )
@@ -215,8 +217,15 @@ class Bench:
             shadows=self.shadows,
             counters=self.counters,
         )
+        self.peers = Peers(names, name, self.slots)
         self.processor = Processor(
-            name, self.answerer, self.committer, self.limits, clock=self._clock, failpoint=self._failpoint
+            name,
+            self.answerer,
+            self.committer,
+            self.limits,
+            peers=self.peers,
+            clock=self._clock,
+            failpoint=self._failpoint,
         )
         self.consumer = Consumer(
             self.intake,

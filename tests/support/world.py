@@ -66,6 +66,22 @@ def register(registry: Registry, version: str, path: str | None = None) -> None:
     registry.register(stated)
 
 
+#: Rejected at once by a worker that is ready, without computing anything.
+WRONG = {"strategy": STRATEGY, "symbols": "ZZZZ"}
+
+
+def activate_world(database_url: str) -> None:
+    """Register the world's v1 and activate it, so that its workers are ready to answer."""
+    with Registry(database_url) as registry:
+        register(registry, "v1")
+        registry.activate(STRATEGY, "v1")
+
+
+def served_from(folder: Path) -> dict[str, str]:
+    """Return the settings of workers that serve from a folder of `build_world` and work elsewhere."""
+    return {"data_dir": str(folder / "data"), "artifacts_dir": str(folder / "artifacts")}
+
+
 def catalogue(folder: Path, version: str = "v1") -> dict[str, dict[str, str]]:
     """Return expected outcome to a request that has it, computed here and not by a worker."""
     snapshot = latest_snapshot(folder / "data")

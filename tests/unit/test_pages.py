@@ -51,7 +51,7 @@ def test_fence_is_run_or_states_why_not(fence):
 def test_few_fences_are_not_run_and_each_has_a_reason():
     left_out = {fence.place: fence.not_run for fence in FENCES if fence.not_run}
 
-    assert len(left_out) <= 9, left_out
+    assert len(left_out) <= 10, left_out
     assert all(len(reason.split()) >= 2 for reason in left_out.values()), left_out
 
 

@@ -77,11 +77,19 @@ FACTS = (
         read=lambda status: status.counters.failed,
     ),
     Fact(
+        field="left",
+        metric="left_entries",
+        meaning="Entries not answered here: given to a worker that can, or waiting for one.",
+        label="result",
+        values=("given", "waiting"),
+        read=lambda status: dict(status.counters.left),
+    ),
+    Fact(
         field="deliveries",
         metric="deliveries",
-        meaning="Entries read: new, own of a former process or a lost reply, claimed from others.",
+        meaning="Entries read: new, own of a former process or a lost reply, claimed from others, given by others.",
         label="kind",
-        values=("new", "own", "claimed"),
+        values=("new", "own", "claimed", "given"),
         read=lambda status: dict(status.counters.deliveries),
     ),
     Fact(

@@ -110,7 +110,9 @@ class Readiness:
             return WorkerState.WAITING
         if not conditions.started.is_set():
             return WorkerState.STARTING
-        return WorkerState.PAUSED if conditions.paused.is_set() else WorkerState.SERVING
+        if conditions.paused.is_set():
+            return WorkerState.PAUSED
+        return WorkerState.UNREADY if self._slots.unable() else WorkerState.SERVING
 
     def _life(self) -> Iterator[Reason]:
         conditions = self._conditions

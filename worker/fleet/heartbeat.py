@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 
 import structlog
@@ -21,10 +22,14 @@ from worker.fleet.facts import heartbeat_fields, listed
 from worker.fleet.status import WorkerStatus
 from worker.retry import Outage
 from worker.service import Service
+from worker.serving.peers import Peers
 from worker.serving.slots import Slots
 from worker.shutdown import Shutdown
 from worker.telemetry import Pulse
 from worker.transport.client import Client
+
+#: Pause between two looks at the other workers' heartbeats, in seconds.
+_PEERS_SECONDS = 1.0
 
 _log = structlog.get_logger()
 
@@ -32,12 +37,13 @@ _log = structlog.get_logger()
 class HeartbeatThread(Service):
     """Beats and renews for one worker until it is stopped, after the last commit."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the composition root hands in every part; none is optional
         self,
         status: WorkerStatus,
         names: StreamNames,
         commands: Client,
         *,
+        peers: Peers,
         clock: Callable[[], datetime],
         pulse: Pulse,
         shutdown: Shutdown,
@@ -47,7 +53,7 @@ class HeartbeatThread(Service):
         """Take every part from the composition root; the connection belongs to this thread from now on."""
         super().__init__("heartbeat", shutdown)
         self._status, self._key, self._requests = status, names.worker(status.worker), names.requests
-        self._commands, self._clock = commands, clock
+        self._commands, self._clock, self._peers = commands, clock, peers
         self._beat_seconds, self._renew_seconds = beat_seconds, lease_ms / 3000
         self._started_at = clock()
         # Apart from the beat's: a full server renews leases and refuses beats, which is not a change at each turn.
@@ -55,19 +61,23 @@ class HeartbeatThread(Service):
         self._end, self._wake = threading.Event(), threading.Event()
         #: Set once the heartbeat that somebody waits for was tried.
         self._wanted: threading.Event | None = None
-        self._pulse = pulse
+        self._pulse, self._changed = pulse, threading.Event()
+        status.slots.watch(self._note_change)
 
     def serve(self) -> None:
         """Beat until stopped."""
         next_beat = 0.0
         while True:
             self._pulse.beat()
-            self._wake.wait(min(self._renew_seconds, self._beat_seconds) if next_beat else 0.0)
+            self._wake.wait(min(self._renew_seconds, self._beat_seconds, _PEERS_SECONDS) if next_beat else 0.0)
             self._wake.clear()
             ending = self._end.is_set()
             self._quietly(self._status.leases.renew, self._renewals)
+            with suppress(StreamUnavailable):  # the renewal before it and the beat after it report an outage
+                self._peers.refresh(self._commands)
             wanted, self._wanted = self._wanted, None
-            if wanted is not None or time.monotonic() >= next_beat:
+            if wanted is not None or self._changed.is_set() or time.monotonic() >= next_beat:
+                self._changed.clear()
                 self._quietly(self._beat, self._outage)
                 next_beat = time.monotonic() + self._beat_seconds
             if wanted is not None:
@@ -75,6 +85,11 @@ class HeartbeatThread(Service):
             if ending:
                 self._quietly(self._farewell, self._outage)
                 return
+
+    def _note_change(self) -> None:
+        """State at once that what serves has changed: other workers decide by it who answers."""
+        self._changed.set()
+        self._wake.set()
 
     def stop(self) -> None:
         """Stop beating, after the last commit."""
@@ -152,8 +167,10 @@ def _service(status: WorkerStatus) -> dict[str, object]:
         "candidates": status.candidates(),
         "refused": status.refused(),
         "strategies": ",".join(slots.served),
+        "loading": ",".join(sorted(slots.loading)),
         "snapshot_id": panel.snapshot_id if panel else "",
         "snapshot_last_session": str(panel.sessions[-1]) if panel else "",
+        "snapshot_order": slots.snapshot_order,
         "drift": ",".join(f"{name}={report.prediction.psi:.4f}" for name, report in drift),
     }
 

@@ -159,7 +159,9 @@ class Reconciler:
         # What is no candidate any more stops before anything loads; what is one loads elsewhere, after the active ones.
         self._candidates.release(desired.candidates)
         self._remove(plan, control_id)
+        self._slots.set_loading(frozenset(model.strategy for model in plan.activate))
         rejected = [each for model in plan.activate if (each := self._activate(model, control_id)) is not None]
+        self._slots.set_loading(frozenset())
         self._candidates.set_desired(desired.candidates, again=again)
         self._refusals.keep(self._wanted(desired))
         return [failed for failed, _ in rejected], [*plan.errors, *(sentence for _, sentence in rejected)]
@@ -281,7 +283,9 @@ class Reconciler:
         return []
 
     def _put_snapshot(self, snapshot: SnapshotRef, panel: Panel, began: float) -> None:
-        self._slots.put_panel(panel)
+        manifest = snapshot.manifest
+        # The last part decides between two imports of one day on two machines.
+        self._slots.put_panel(panel, f"{manifest.run_date}.{manifest.revision:06d}.{snapshot.id[:16]}")
         duration_ms = round((time.perf_counter() - began) * 1000, 3)
         self._events.emit(FleetEventType.SNAPSHOT_LOADED, snapshot_id=snapshot.id, duration_ms=duration_ms)
 

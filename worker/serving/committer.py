@@ -18,7 +18,7 @@ from worker.errors import DeadlineExceeded, GroupVanished
 from worker.retry import RetryPolicy
 from worker.serving.failpoints import Failpoint, Step
 from worker.serving.intake import Intake
-from worker.serving.outcomes import Answered, Commit, Duplicate, Left, Outcome, Publication, Rejected
+from worker.serving.outcomes import Answered, Commit, Duplicate, Elsewhere, Left, Outcome, Publication, Rejected
 from worker.serving.rejections import rejection_of
 from worker.serving.request_stream import Entry
 from worker.transport.client import Client
@@ -99,7 +99,7 @@ class Results:
                 remember_ms=self._dedupe_ms,
                 deadline_ms="" if deadline_ms is None else deadline_ms,
                 fingerprint=request_fingerprint(entry),
-                purpose=_purpose_of(entry),
+                purpose=purpose_of(entry),
                 most=PROBES_KEPT if probe else "",
                 outcome=[text for pair in encode(publication).items() for text in pair] if publication else (),
             )
@@ -113,7 +113,7 @@ class Results:
         return self._names.probes if probe else self._names.results
 
 
-def _purpose_of(entry: Entry) -> str:
+def purpose_of(entry: Entry) -> str:
     """Return the purpose that an entry states, to be remembered; what is no purpose counts as none stated."""
     stated = next((value.decode(errors="replace") for name, value in entry.pairs if name == _PURPOSE), "")
     return stated if stated in set(Purpose) else Purpose.TRADE.value
@@ -147,7 +147,7 @@ class Committer:
         self._worker, self._clock, self._failpoint = worker, clock, failpoint
 
     def commit(self, entry: Entry, outcome: Outcome) -> Receipt:
-        """Publish and acknowledge, or nack.
+        """Publish and acknowledge, or nack, or leave to another worker.
 
         Raises:
             StreamUnavailable: The server was unavailable when the worker was forced to stop.
@@ -157,6 +157,9 @@ class Committer:
             return Receipt()
         if isinstance(outcome, Duplicate):
             return Receipt(commit=outcome.commit)
+        if isinstance(outcome, Elsewhere):
+            left = self._intake.leave(entry, heir=outcome.heir, patient=outcome.patient)
+            return Receipt() if left or outcome.rejection is None else self._publish(entry, outcome.rejection)
         receipt = (
             self._publish(entry, outcome.rejection)
             if isinstance(outcome, Rejected)

@@ -12,7 +12,7 @@ from datetime import datetime
 from contracts import SignalVector
 from worker.serving.committer import Committer, Receipt
 from worker.serving.intake import Intake
-from worker.serving.outcomes import Answered, Duplicate, Left, Outcome
+from worker.serving.outcomes import Answered, Duplicate, Elsewhere, Left, Outcome
 from worker.serving.processor import Processor, queue_ms
 from worker.serving.request_log import log_dropped, log_published
 from worker.serving.request_stream import Entry
@@ -68,6 +68,8 @@ class Consumer:
     def _observe(self, entry: Entry, outcome: Outcome, receipt: Receipt, timing: Timing) -> None:
         if isinstance(outcome, Left):
             self._counters.failed += 1
+        elif isinstance(outcome, Elsewhere) and receipt.publication is None:
+            self._counters.left["given" if outcome.heir else "waiting"] += 1
         elif isinstance(outcome, Duplicate):
             self._counters.drop(outcome.commit.status)
             traceparent = trace_fields(entry.pairs).get("traceparent")

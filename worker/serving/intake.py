@@ -7,7 +7,8 @@ Invariant: an entry that was read ends as processed, nacked, or left to its leas
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from worker.serving.request_stream import Entry, RequestStream
 from worker.settings import Settings
 from worker.shutdown import Shutdown
 from worker.telemetry import Counters, Pulse
+from worker.transport.scripts import LeaveStatus
 
 #: What remains of the largest size and of the slowest entry, a batch or an entry later.
 _FADE = 0.9
@@ -43,6 +45,8 @@ class Limits:
     max_entry_bytes: int
     max_symbols: int
     retry_pause_ms: int = 1000
+    #: How long a request that no living worker can answer waits for one that can.
+    grace_ms: int = 0
     batch_bytes: int = 8_388_608
 
 
@@ -57,6 +61,7 @@ def limits_of(settings: Settings) -> Limits:
         max_deliveries=settings.max_deliveries,
         max_entry_bytes=settings.max_entry_bytes,
         max_symbols=settings.max_symbols,
+        grace_ms=int(settings.grace_seconds * 1000),
     )
 
 
@@ -93,6 +98,7 @@ class Intake:
         inflight_retry: RetryPolicy,
         shutdown: Shutdown,
         paused: threading.Event,
+        may_read: Callable[[], bool],
         counters: Counters,
         pulse: Pulse,
     ) -> None:
@@ -106,18 +112,22 @@ class Intake:
             retry: Of reading, which ends when the worker is to stop.
             inflight_retry: Of what was read, which ends when the worker is forced.
             shutdown: When to stop, and whether there is time for one more entry.
-            paused: While set, nothing is read.
+            paused: While set, nothing is answered.
+            may_read: Whether this worker is ready to answer, and not paused.
             counters: Counts deliveries.
             pulse: Shows progress.
         """
         self._stream, self._leases, self._names, self._limits = stream, leases, names, limits
         self._retry, self._inflight_retry, self._shutdown = retry, inflight_retry, shutdown
-        self._paused, self._counters, self._pulse = paused, counters, pulse
+        self._paused, self._may_read, self._counters, self._pulse = paused, may_read, counters, pulse
         self._prefetch = Prefetch(limits.batch_count, limits.batch_bytes, limits.max_entry_bytes)
         self._next_claim = 0.0
         #: What is pending under this name and not in flight: of a former process at first, then of lost replies.
         self._recovering, self._former = True, True
         self._pending: Iterator[Entry] | None = None
+        #: Given by other workers, not taken up yet.
+        self._given: deque[str] = deque()
+        self._next_given = 0.0
         #: Nacked by this process and not seen since: still pending under its name, and not to be recovered early.
         self.nacked: dict[str, float] = {}
         #: Seconds that an entry takes to compute, by those before.
@@ -142,7 +152,7 @@ class Intake:
         try:
             self.join_group()
             while not self._shutdown.stopping.is_set():
-                if self._paused.is_set():
+                if not self._may_read():
                     self._pulse.beat()
                     self._shutdown.stopping.wait(0.1)
                 else:
@@ -159,8 +169,8 @@ class Intake:
             StreamUnavailable: The server is unavailable; its reply may have been lost with entries in it.
         """
         try:
-            recovered = self._next_recovered()
-            claimed = recovered or self._claim_when_due()
+            # What others gave comes first: taken up as recovered, it would count as tried by a former process.
+            claimed = self._next_from_others() or self._next_recovered() or self._claim_when_due()
             return [claimed] if claimed else self.read_new(self._block_ms())
         except GroupVanished as error:
             if not self.recreate_group(error):
@@ -222,6 +232,31 @@ class Intake:
         # After a pause and a lease others have claimed it, and this process would never know.
         self.nacked = {each: at for each, at in self.nacked.items() if now - at < 2 * lease} | {entry.id: now}
 
+    def leave(self, entry: Entry, *, heir: str, patient: bool) -> bool:
+        """Leave an entry that was not tried to a worker that can answer it; False: nobody could within the grace.
+
+        Args:
+            entry: What was read.
+            heir: Worker that answers it; empty: it waits for one.
+            patient: Whether it waits for longer than the grace.
+        """
+        # As for a nack: a renewal in between would make it wait for a whole lease.
+        self._leases.release(entry.id)
+
+        def leave() -> LeaveStatus:
+            try:
+                return self._stream.leave_to(
+                    entry, self._key(entry), heir=heir, grace_ms=None if patient else self._limits.grace_ms
+                )
+            except GroupVanished:
+                return LeaveStatus.FENCED  # a new group delivers the entry again
+
+        status = self._inflight_retry.call(leave)
+        _log.debug("entry_left", entry=entry.id, heir=heir, status=status.value)
+        if status is LeaveStatus.LEFT:
+            self.nacked[entry.id] = time.monotonic()
+        return status is not LeaveStatus.OVER
+
     def last_error(self, entry: Entry) -> str:
         """Return the last error that processing an entry raised, however long the server is unavailable."""
         return self._inflight_retry.call(lambda: self._stream.last_error(self._key(entry)))
@@ -258,6 +293,19 @@ class Intake:
             self._counters.deliveries["own"] += 1
             _log.debug("entry_recovered", entry=entry.id, deliveries=entry.deliveries)
         return entry
+
+    def _next_from_others(self) -> Entry | None:
+        """Return one entry that another worker gave to this one."""
+        if not self._given and time.monotonic() >= self._next_given:
+            self._given.extend(self._stream.given())
+            self._next_given = time.monotonic() + self._limits.claim_interval_ms / 1000
+        while self._given:
+            entry = self._stream.take(self._given.popleft())
+            if entry is not None:
+                self._counters.deliveries["given"] += 1
+                _log.debug("entry_given", entry=entry.id, deliveries=entry.deliveries)
+                return entry
+        return None
 
     def _claim_when_due(self) -> Entry | None:
         if time.monotonic() < self._next_claim:

@@ -50,6 +50,18 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """A request that another worker answers, or answers better; the entry is left without being tried."""
+
+    #: Worker that answers it; empty: none is known, and it waits for one.
+    heir: str = ""
+    #: Outcome if nobody can within the grace; None where there is an heir.
+    rejection: Rejection | None = None
+    #: Whether a worker will be able to by itself, so that it waits for as long as that takes.
+    patient: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
     """The request id had an outcome already; the entry is acknowledged."""
 
@@ -57,4 +69,4 @@ class Duplicate:
     commit: Commit
 
 
-Outcome: TypeAlias = Answered | Rejected | Left | Duplicate
+Outcome: TypeAlias = Answered | Rejected | Left | Elsewhere | Duplicate

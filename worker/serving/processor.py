@@ -14,14 +14,23 @@ from typing import Protocol
 
 import structlog
 
-from contracts import ServedAs, SignalRequest
+from contracts import Rejection, ServedAs, SignalRequest
 from contracts.codec import decode_request, request_id_of
-from worker.errors import DeadlineExceeded, DeliveriesExhausted, StreamUnavailable
+from worker.errors import (
+    DeadlineExceeded,
+    DeliveriesExhausted,
+    NoActiveBundle,
+    NoSnapshot,
+    StrategyNotServed,
+    StreamUnavailable,
+    UnknownStrategy,
+)
 from worker.serving.failpoints import Failpoint, Step
 from worker.serving.intake import Limits
-from worker.serving.outcomes import Answered, Commit, Duplicate, Left, Outcome, Rejected
+from worker.serving.outcomes import Answered, Commit, Duplicate, Elsewhere, Left, Outcome, Rejected
+from worker.serving.peers import Peers
 from worker.serving.pipeline import DeliveryRecord, ServingRules, compute, signal_vector
-from worker.serving.rejections import REJECTED, rejection_of
+from worker.serving.rejections import REASON_CHARACTERS, REJECTED, rejection_of
 from worker.serving.request_stream import Entry
 from worker.serving.shadow import Shadows, ShadowTask
 from worker.serving.slots import ActiveBundle, Slots
@@ -30,6 +39,8 @@ from worker.telemetry import Counters
 from worker.tracing import trace_fields, trace_id
 from worker.transport.scripts import CommitStatus
 
+#: Errors of what this worker has, which another worker may have.
+OF_THIS_WORKER = (NoActiveBundle, NoSnapshot, StrategyNotServed, UnknownStrategy)
 #: In a backlog, one of so many entries is looked up for its outcome before it is computed.
 _LOOK_UP_EVERY = 16
 
@@ -136,11 +147,13 @@ class Processor:
         server: Server,
         limits: Limits,
         *,
+        peers: Peers,
         clock: Callable[[], datetime],
         failpoint: Failpoint,
     ) -> None:
         """Take every part from the composition root."""
         self._worker, self._answerer, self._server, self._limits = worker, answerer, server, limits
+        self._peers = peers
         self._clock, self._failpoint = clock, failpoint
         #: Entries older than a lease, since one of them was looked up.
         self._not_looked_up = 0
@@ -187,7 +200,7 @@ class Processor:
         self._not_looked_up = 0
         return Duplicate(request_id=request_id, commit=commit)
 
-    def _answer_or_reject(self, entry: Entry, began: float) -> Answered | Rejected:
+    def _answer_or_reject(self, entry: Entry, began: float) -> Answered | Rejected | Elsewhere:
         try:
             self._require_deliveries_left(entry)
             request = decode_request(
@@ -203,10 +216,26 @@ class Processor:
                 deliveries=entry.deliveries,
             )
             self._require_time_left(request)
-            answered = self._answerer.answer(request, entry, began=began, now=self._clock())
+            return self._answer_here_or_elsewhere(request, entry, began)
         except REJECTED as error:
-            return Rejected(rejection=rejection_of(entry, error, worker=self._worker, now=self._clock()))
+            return Rejected(rejection=self._rejection(entry, error))
+
+    def _answer_here_or_elsewhere(self, request: SignalRequest, entry: Entry, began: float) -> Answered | Elsewhere:
+        """Return the answer of this worker, unless another one answers better or this one has not what it takes."""
+        if better := self._peers.better(request.strategy):
+            return Elsewhere(heir=better)
+        try:
+            answered = self._answerer.answer(request, entry, began=began, now=self._clock())
+        except OF_THIS_WORKER as error:
+            rejection, others = self._rejection(entry, error), self._peers.reasons(request.strategy)
+            if others:
+                sentence = f"{rejection.reason}; nor can another worker: {others}"[:REASON_CHARACTERS]
+                rejection = rejection.model_copy(update={"reason": sentence})
+            return Elsewhere(rejection=rejection, patient=self._peers.will_answer(request.strategy))
         return replace(answered, deadline_ms=_epoch_ms(request.deadline))
+
+    def _rejection(self, entry: Entry, error: Exception) -> Rejection:
+        return rejection_of(entry, error, worker=self._worker, now=self._clock())
 
     def _require_deliveries_left(self, entry: Entry) -> None:
         if entry.deliveries > self._limits.max_deliveries:

@@ -47,7 +47,7 @@ CODES: Mapping[type[Exception], RejectionCode] = {
 }
 
 #: Longest sentence of a rejection, in characters.
-_REASON_CHARACTERS = 2000
+REASON_CHARACTERS = 2000
 #: Errors that end a request with a rejection.
 REJECTED = tuple(CODES)
 
@@ -62,7 +62,7 @@ def rejection_of(entry: Entry, error: Exception, *, worker: str, now: datetime) 
     return Rejection(
         request_id=request_id_of(entry.pairs, entry.id),
         code=code_of(error),
-        reason=str(error)[:_REASON_CHARACTERS],
+        reason=str(error)[:REASON_CHARACTERS],
         entry_id=entry.id,
         rejected_at=now,
         deliveries=entry.deliveries,

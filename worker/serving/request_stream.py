@@ -16,12 +16,16 @@ from contracts import GROUP, StreamNames
 from contracts.entry_ids import EntryId
 from worker.errors import StreamUnavailable
 from worker.transport.client import Client, pairs_of, text_of
-from worker.transport.scripts import Nack, NackStatus, RemoveConsumer, TakeOwn, TakeStatus
+from worker.transport.scripts import Leave, LeaveStatus, Nack, NackStatus, RemoveConsumer, TakeOwn, TakeStatus
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 
 #: Most pending entries of this consumer that one listing returns; far more than a batch.
 _RECOVERED_AT_ONCE = 1000
+#: Most entries that were given by others and are taken up at once.
+_TAKEN_AT_ONCE = 1000
+#: Least pause until an entry that nobody can answer is claimed again, in milliseconds.
+_LEFT_PAUSE_MS = 1000
 #: How long the last error of an entry is remembered, in milliseconds.
 _ERROR_MS = 24 * 3_600_000
 
@@ -155,6 +159,44 @@ class RequestStream:
         if status is NackStatus.TRIMMED:
             self._note_trimmed([entry.id])
         return status is NackStatus.NACKED
+
+    def leave_to(self, entry: Entry, key: str, *, heir: str, grace_ms: int | None) -> LeaveStatus:
+        """Leave an entry without costing it a delivery; returns what the server did with it.
+
+        Args:
+            entry: What was read.
+            key: Hash of its request id.
+            heir: Worker that can answer it; empty: any that can after a pause.
+            grace_ms: How long it is left without an heir; None: for as long as it takes.
+        """
+        status = self._commands.run(
+            Leave(
+                requests=self._names.requests,
+                request=key,
+                given=self._names.given(heir),
+                group=GROUP,
+                consumer=self._consumer,
+                entry_id=entry.id,
+                heir=heir,
+                lease_ms=self._lease_ms,
+                deliveries=entry.deliveries,
+                pause_ms=min(_LEFT_PAUSE_MS, self._lease_ms),
+                grace_ms="" if grace_ms is None else grace_ms,
+                remember_ms=_ERROR_MS,
+            )
+        )
+        if status is LeaveStatus.TRIMMED:
+            self._note_trimmed([entry.id])
+        return status
+
+    def given(self) -> list[str]:
+        """Return the ids of entries that others gave to this consumer since the last call."""
+        found = self._commands.execute_command("SPOP", self._names.given(self._consumer), _TAKEN_AT_ONCE)
+        return sorted(map(text_of, found), key=EntryId.parse)
+
+    def take(self, entry_id: str) -> Entry | None:
+        """Return an entry that is pending under this consumer's name; None: it is no more."""
+        return next(self._taken(entry_id, 0), None)
 
     def last_error(self, key: str) -> str:
         """Return the last error of a request id, or that its workers died without one."""

@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
+from typing import TypeAlias
 
 from contracts import ServedAs
 from strategies.market.bars import Panel
 from strategies.models.bundle import Bundle
 from worker.errors import NoActiveBundle, NoSnapshot, StrategyNotServed, UnknownStrategy
+
+#: How well a worker answers a strategy's requests: the order of its snapshot, then the activation that serves.
+Rank: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,10 @@ class Slots:
         self._known: frozenset[str] | None = frozenset()
         self._asked = False
         self._panel: Panel | None = None
+        self._snapshot_order = ""
+        self._loading: frozenset[str] = frozenset()
+        #: Called when what serves has changed, by the thread that changed it.
+        self._changed: Callable[[], None] = lambda: None
         # Two threads swap (an activation, a candidate that raised): each must build on the other's value.
         self._swapping = threading.Lock()
 
@@ -90,6 +98,38 @@ class Slots:
     def panel(self) -> Panel | None:
         """The snapshot's bars, if one is loaded."""
         return self._panel
+
+    @property
+    def snapshot_order(self) -> str:
+        """Text that is later for a newer snapshot; empty: none is loaded."""
+        return self._snapshot_order
+
+    @property
+    def loading(self) -> frozenset[str]:
+        """Strategies whose active version is being loaded."""
+        return self._loading
+
+    def loads(self, strategy: str) -> bool:
+        """Return whether the active version of a strategy is being loaded."""
+        return strategy in self._loading
+
+    def rank(self, strategy: str) -> Rank | None:
+        """Return how well this worker answers a strategy's requests; None: it does not."""
+        slot = self._slots.get(strategy)
+        return None if slot is None or self._panel is None else (self._snapshot_order, slot.active.activation)
+
+    def unable(self) -> str:
+        """Return why no request should be read; empty: what this worker is configured for serves."""
+        missing = [strategy for strategy in self._served if strategy not in self._slots]
+        if missing:
+            return f"no model is active here of {', '.join(missing)}"
+        if not self._slots:
+            return "no model is active here"
+        return "no snapshot of bars is loaded" if self._panel is None else ""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Take what to call when what serves has changed; it must not wait."""
+        self._changed = changed
 
     def serves(self, strategy: str) -> bool:
         """Whether this worker is configured for the strategy."""
@@ -164,10 +204,19 @@ class Slots:
         """Let nothing serve a strategy any more."""
         with self._swapping:
             self._slots = MappingProxyType({name: slot for name, slot in self._slots.items() if name != strategy})
+            self._changed()
 
-    def put_panel(self, panel: Panel) -> None:
-        """Let a snapshot serve from the next request on."""
+    def put_panel(self, panel: Panel, order: str = "0") -> None:
+        """Let a snapshot serve from the next request on; of a newer one the order is the later text."""
         self._panel = panel
+        self._snapshot_order = order
+        self._changed()
+
+    def set_loading(self, strategies: frozenset[str]) -> None:
+        """Note strategies whose active version is being loaded."""
+        self._loading = strategies
+        self._changed()
 
     def _swap(self, strategy: str, slot: Slot) -> None:
         self._slots = MappingProxyType({**self._slots, strategy: slot})
+        self._changed()

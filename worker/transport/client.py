@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from worker.errors import GroupVanished, StreamUnavailable
 from worker.server_urls import stream_url
-from worker.transport.scripts import Reply, Script
+from worker.transport.script import Reply, Script
 
 #: Time the server has for a command that does not block, in seconds.
 COMMAND_SECONDS = 5.0

@@ -115,6 +115,9 @@ def _of_worker(names: StreamNames) -> list[Command]:
         ("SMEMBERS", names.behind),
         ("SADD", names.behind, _NOBODY),
         ("SREM", names.behind, _NOBODY),
+        ("SADD", names.given(_NOBODY), _NOBODY),
+        ("SPOP", names.given(_NOBODY), "1"),
+        ("PEXPIRE", names.given(_NOBODY), "1"),
     ]
 
 

@@ -6,80 +6,13 @@ Invariant: the header of each file names the same keys and arguments in the same
 one step for every other client of the server.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
-from hashlib import sha1
-from importlib import resources
-from typing import Annotated, Any, ClassVar, Generic, TypeAlias, TypeVar, get_type_hints
+from typing import Any, ClassVar
 
-Text: TypeAlias = str | bytes
-Reply = TypeVar("Reply")
+from worker.transport.script import Key, Rest, Script, Text
 
-_KEY, _REST = "key", "rest"
-#: A key of the script.
-Key = Annotated[Text, _KEY]
-#: Every argument from here on.
-Rest = Annotated[Sequence[Text], _REST]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Script(ABC, Generic[Reply]):
-    """One call of a script: its keys, then its arguments, in the order of the fields."""
-
-    #: The file's name without `.lua`.
-    name: ClassVar[str]
-
-    @staticmethod
-    @abstractmethod
-    def reply(raw: Any) -> Reply:  # noqa: ANN401 - replies have every shape
-        """Return the server's reply as a value."""
-
-    @classmethod
-    @cache
-    def declaration(cls) -> "Declaration":
-        """Return the script's keys and arguments by name, in their order."""
-        marks = get_type_hints(cls, include_extras=True)
-        hints = {field.name: getattr(marks[field.name], "__metadata__", ()) for field in fields(cls)}
-        return Declaration(
-            keys=tuple(name for name, marks in hints.items() if _KEY in marks),
-            arguments=tuple(name for name, marks in hints.items() if not marks),
-            rest=next((name for name, marks in hints.items() if _REST in marks), None),
-        )
-
-    def keys(self) -> list[Text]:
-        """Return KEYS."""
-        return [getattr(self, name) for name in self.declaration().keys]
-
-    def arguments(self) -> list[str | int | bytes]:
-        """Return ARGV."""
-        declared = self.declaration()
-        arguments: list[str | int | bytes] = [getattr(self, name) for name in declared.arguments]
-        return arguments + list(getattr(self, declared.rest)) if declared.rest else arguments
-
-    @classmethod
-    @cache
-    def source(cls) -> str:
-        """Return the script's text."""
-        return resources.files("worker.transport").joinpath("lua", f"{cls.name}.lua").read_text(encoding="utf-8")
-
-    @classmethod
-    @cache
-    def sha1(cls) -> str:
-        """Return the name under which the server keeps the script."""
-        return sha1(cls.source().encode(), usedforsecurity=False).hexdigest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declaration:
-    """Names of a script's keys and arguments."""
-
-    keys: tuple[str, ...]
-    arguments: tuple[str, ...]
-    #: Name of the arguments that follow those, if any number may.
-    rest: str | None
+__all__ = ["Script"]
 
 
 class CommitStatus(StrEnum):
@@ -161,6 +94,72 @@ class Nack(Script[NackStatus]):
     def reply(raw: Any) -> NackStatus:  # noqa: ANN401
         """Return the status."""
         return Nack._STATUS[int(raw)]
+
+
+class LeaveStatus(StrEnum):
+    """What the server did with an entry that its consumer cannot answer."""
+
+    #: Another worker owns it, which can.
+    GIVEN = "given"
+    #: Any worker may claim it after a pause.
+    LEFT = "left"
+    #: It has been left for longer than the grace, and is this consumer's still.
+    OVER = "over"
+    #: Another consumer owns the entry; nothing was written.
+    FENCED = "fenced"
+    #: It was cut from the stream meanwhile; it is pending no more.
+    TRIMMED = "trimmed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leave(Script[LeaveStatus]):
+    """Leave one entry to a worker that can answer it, or for a while to whoever can by then."""
+
+    name = "leave"
+
+    requests: Key
+    request: Key
+    given: Key
+    group: str
+    consumer: str
+    entry_id: str
+    #: Empty: none is known.
+    heir: str
+    lease_ms: int
+    deliveries: int
+    pause_ms: int
+    #: Empty: as long as it takes.
+    grace_ms: int | str
+    remember_ms: int
+
+    @staticmethod
+    def reply(raw: Any) -> LeaveStatus:  # noqa: ANN401
+        """Return the status."""
+        return LeaveStatus(raw.decode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectExpired(Script[bool]):
+    """Reject a request whose deadline passed unread; returns whether it was rejected now."""
+
+    name = "reject_expired"
+
+    rejections: Key
+    request: Key
+    consumer: str
+    entry_id: str
+    remember_ms: int
+    #: Epoch milliseconds.
+    deadline_ms: int
+    fingerprint: str
+    purpose: str
+    #: Field, value, field, value, … of the rejection.
+    outcome: Rest
+
+    @staticmethod
+    def reply(raw: Any) -> bool:  # noqa: ANN401
+        """Return whether it was rejected now."""
+        return bool(raw)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 import pytest
 
-from worker.build import session_calendar
 from worker.errors import SettingsError
+from worker.serving.rules import session_calendar
 
 
 @pytest.mark.parametrize("name", ["XNYS", "XSHG", "XBOM", "XHKG"])

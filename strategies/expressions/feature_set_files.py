@@ -5,6 +5,7 @@ Must not know: how expressions are computed.
 Invariant: unknown content of a file is an error, never ignored; the order of columns is the file's.
 """
 
+import re
 import tomllib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -20,6 +21,9 @@ from strategies.suggestions import did_you_mean
 _Choice = TypeVar("_Choice", bound=str)
 _STAND_INS: dict[str, VwapStandIn] = {"none": "none", "typical_price": "typical_price", "close": "close"}
 _PRECISIONS: dict[str, Precision] = {"qlib": "qlib", "float64": "float64"}
+#: Parts of a dotted key of TOML: its parser takes memory by the square of them.
+_MOST_PARTS = 16
+_LONG_KEY = re.compile(rf"(?<![\w\"'.-])(?:[\w\"'-]+[ \t]*\.[ \t]*){{{_MOST_PARTS}}}")
 _KEYS = frozenset({"name", "features", "vwap_stand_in", "precision", "expanding_sessions"})
 
 
@@ -56,7 +60,7 @@ def _read(path: Path) -> dict[Hashable, object]:
     if len(data) > MAX_BYTES:
         raise ExpressionError(f"{path}: has {len(data)} bytes, at most {MAX_BYTES} are allowed")
     try:
-        text = data.decode()
+        text = _plain_keys(data.decode(), path)
         # The loader below is PyYAML's safe one.
         content: object = tomllib.loads(text) if path.suffix == ".toml" else yaml.load(text, UniqueKeys)  # noqa: S506
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -64,6 +68,17 @@ def _read(path: Path) -> dict[Hashable, object]:
     if not isinstance(content, dict):
         raise ExpressionError(f"{path}: holds no table with `features`")
     return content
+
+
+def _plain_keys(text: str, path: Path) -> str:
+    """Return the text of a file whose keys are short enough to be parsed.
+
+    Raises:
+        ExpressionError: A dotted key of TOML is longer.
+    """
+    if path.suffix == ".toml" and (key := _LONG_KEY.search(text)):
+        raise ExpressionError(f"{path}: a key of more than {_MOST_PARTS} parts, {key[0][:40]!r}")
+    return text
 
 
 def _columns(path: Path, content: Mapping[Hashable, object]) -> list[tuple[str, str]]:

@@ -127,7 +127,8 @@ def load_bundle(
     manifest, manifest_sha256 = _read_manifest(path, expected_sha256, root)
     contents = {name: _read(path, name, manifest, root) for name in (MODEL_FILE, GOLDEN_FILE, REFERENCE_FILE)}
     features = _feature_set(manifest)
-    booster = _booster(contents[MODEL_FILE], features, check=check)
+    tables = (contents[GOLDEN_FILE], contents[REFERENCE_FILE])
+    booster = _booster(contents[MODEL_FILE], features, tables, check=check)
     bundle = _bundle(manifest, manifest_sha256, features, booster)
     bundle = replace(bundle, reference=_reference(contents[REFERENCE_FILE], features))
     if not prove:
@@ -175,7 +176,7 @@ def load_bare_model(
     content = _read_pinned(path, limit, expected_sha256, root)
     features = feature_set("alpha158", vwap_stand_in=_BARE_STAND_IN)
     sha256 = digest(content)
-    booster = _booster(content, features, check=check)
+    booster = _booster(content, features, (), check=check)
     bundle = Bundle(
         strategy=strategy,
         version=version,
@@ -266,12 +267,34 @@ def _feature_set(manifest: BundleManifest) -> FeatureSet:
     return features
 
 
-def _booster(content: bytes, features: FeatureSet, *, check: bool) -> lgb.Booster:
+def _booster(content: bytes, features: FeatureSet, tables: tuple[bytes, ...], *, check: bool) -> lgb.Booster:
     if check:
-        check_model_bytes(content)
+        _check(content, tables)
     booster = parse_booster(content)
     check_booster(booster, features.names)
     return booster
+
+
+def _check(content: bytes, tables: tuple[bytes, ...]) -> None:
+    """Let a child process parse bytes that none has parsed for this process yet.
+
+    Raises:
+        MalformedBundle: A table of them unpacks to too much.
+        MalformedModel: The model must not be parsed here.
+        BundleUnavailable: They cannot be checked now.
+    """
+    sha256 = digest(b"".join(digest(each).encode() for each in (content, *tables)))
+    if sha256 in _checked:
+        return
+    check_model_bytes(content, tables)
+    while len(_checked) >= _MOST_CHECKED:
+        del _checked[next(iter(_checked))]
+    _checked[sha256] = None
+
+
+#: Digests of what a child has parsed, the oldest first: a version that is activated again needs no second child.
+_checked: dict[str, None] = {}
+_MOST_CHECKED = 256
 
 
 def _reference(content: bytes, features: FeatureSet) -> tuple[Distribution, ...]:

@@ -1,10 +1,11 @@
-"""The child process that parses untrusted model bytes first, so that a crash or a hang never meets the worker.
+"""The child process that parses untrusted bytes first, so that a crash, a hang or a bomb never meets the worker.
 
 Owns: limits of memory and time, what makes the bytes of a model acceptable, the verdict.
-Must not know: bundles, feature sets, registries.
+Must not know: bundles, feature sets, registries, what is in a table.
 Invariant: the worker parses only bytes that a fresh process has parsed, walked and predicted with, as LightGBM dies by
-SIGSEGV or loops for ever on some malformed texts. The child first reproduces a reference model: only then do its words,
-or its death, count against the bytes. Exec'd, never forked: OpenMP hangs after a fork.
+SIGSEGV or loops for ever on some malformed texts, and a Parquet file of a few kilobytes may unpack to gigabytes. The
+child first reproduces a reference model: only then do its words, or its death, count against the bytes. Exec'd, never
+forked: OpenMP hangs after a fork.
 """
 
 import json
@@ -14,6 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.errors import BundleUnavailable, MalformedModel
+from strategies.errors import BundleUnavailable, MalformedBundle, MalformedModel
 
 if TYPE_CHECKING:
     import lightgbm
@@ -32,6 +34,8 @@ CPU_SECONDS = 60
 TIMEOUT_SECONDS = 300.0
 #: Address space of the child: libraries and their thread stacks take about 1 GiB of it before a model is read.
 MEMORY_BYTES = 4 * 1024**3
+#: Memory that one table may take while it is unpacked; those of our bundles take some megabytes.
+TABLE_BYTES = 1024**3
 #: Values with which every feature is probed; NaN follows the default direction of each split.
 PROBES = (0.0, 1.0, -1.0, 1e30, -1e30, float("nan"))
 #: The model that the child reproduces before it judges another, and its outputs for the probes, as `float.hex`.
@@ -57,20 +61,33 @@ class ModelSummary:
 
 
 def check_model_bytes(
-    content: bytes, *, timeout_seconds: float = TIMEOUT_SECONDS, memory_bytes: int = MEMORY_BYTES
+    content: bytes,
+    tables: Sequence[bytes] = (),
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> ModelSummary:
     """Parse the bytes of a LightGBM text model in a fresh child process under limits, and return its summary.
 
+    Args:
+        content: The model.
+        tables: Parquet files that come with it, each of which is unpacked once.
+        timeout_seconds: Longest wait for the child.
+        memory_bytes: Largest address space of the child.
+
     Raises:
+        MalformedBundle: A table unpacks to more than `TABLE_BYTES`.
         MalformedModel: The child, which had reproduced the reference model, refused the bytes or was killed by them.
         BundleUnavailable: The child does not work here, or ran out of time or memory, or was ended by somebody.
         OSError: This machine could not start it.
     """
-    child = _child(content, timeout_seconds, memory_bytes)
+    sizes = " ".join(str(len(each)) for each in (content, *tables))
+    message = b"".join((f"{sizes}\n".encode(), content, *tables))
+    child = _child(message, timeout_seconds, memory_bytes)
     if child.returncode < 0:
         # A library that gets no memory ends a process by the same signals as malformed bytes do.
         of_bytes = -child.returncode in _OF_THE_BYTES
-        if not of_bytes or _child(content, timeout_seconds, 2 * memory_bytes).returncode != child.returncode:
+        if not of_bytes or _child(message, timeout_seconds, 2 * memory_bytes).returncode != child.returncode:
             raise BundleUnavailable(f"the process that checks models was ended: {_signal(child)}, {len(content)} bytes")
         raise MalformedModel(f"model of {len(content)} bytes killed the process that parsed it: {_signal(child)}")
     return _summary(child.stdout.partition(b"\n")[2], child, len(content))
@@ -242,8 +259,8 @@ _PROVEN = b"proven"
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if _NEEDED_TO_START.fullmatch(name)}  # noqa: TID251 - no settings
-    # One thread: each more costs address space.
-    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # One thread: each more costs address space. Arrow's other allocators reserve a gibibyte of it before it is used.
+    return kept | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 
 
 def _signal(child: subprocess.CompletedProcess[bytes]) -> str:
@@ -267,6 +284,8 @@ def _summary(output: bytes, child: subprocess.CompletedProcess[bytes], size_byte
         raise BundleUnavailable(f"the process that checks models ended over {size_bytes} bytes: {cause}") from error
     if "exhausted" in verdict:
         raise BundleUnavailable(f"a model of {size_bytes} bytes cannot be checked here: {verdict['exhausted']}")
+    if "bomb" in verdict:
+        raise MalformedBundle(verdict["bomb"])
     if "refused" in verdict:
         raise MalformedModel(verdict["refused"])
     return ModelSummary(**verdict)
@@ -281,7 +300,7 @@ def reproduce_reference() -> str:
 
 
 def main(memory_bytes: int, cpu_seconds: int) -> None:
-    """Reproduce the reference model, then read a model from standard input; print what came of each, a line each."""
+    """Reproduce the reference model, then read a model and its tables from standard input; print what came of each."""
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -298,14 +317,34 @@ def main(memory_bytes: int, cpu_seconds: int) -> None:
 
 
 def _verdict() -> dict[str, object]:
+    model, *tables = [sys.stdin.buffer.read(int(size)) for size in sys.stdin.buffer.readline().split()]
     try:
-        return asdict(inspect_model(sys.stdin.buffer.read().decode("ascii")))
+        summary = asdict(inspect_model(model.decode("ascii")))
+        return next(({"bomb": fault} for table in tables if (fault := _table_fault(table))), summary)
     except (MemoryError, OSError) as error:
         return {"exhausted": f"{type(error).__name__}: {error}"}
     except MalformedModel as error:
         return {"refused": str(error)}
     except Exception as error:  # noqa: BLE001 - whatever the bytes make this code raise is their refusal
         return {"refused": f"{type(error).__name__}: {error}"}
+
+
+def _table_fault(content: bytes) -> str:
+    """Return why a table must not be unpacked in the worker; empty: it may, or it is no table, as the worker finds."""
+    sys.modules.pop("pyarrow", None)  # hidden from LightGBM
+    import pyarrow as pa  # noqa: PLC0415 - only after the model, which needs none of it
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+    limit = taken + TABLE_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    try:
+        pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    except (MemoryError, pa.ArrowMemoryError):
+        return f"a table of {len(content)} bytes unpacks to more than {TABLE_BYTES} bytes"
+    except (pa.ArrowException, OSError):
+        return ""
+    return ""
 
 
 if __name__ == "__main__":

@@ -122,3 +122,21 @@ def test_long_value_is_cut_in_the_sentence(tmp_path):
         load_feature_set(path)
 
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("form", ["{key} = 1", "[{key}]", "x = {{ {key} = 1 }}", "{spaced} = 1", "{quoted} = 1"])
+def test_key_of_many_parts_is_refused_unread(tmp_path, form):
+    parts = ["a"] * 50_000
+    path = tmp_path / "mine.toml"
+    keys = {"key": ".".join(parts), "spaced": " . ".join(parts), "quoted": ".".join(f'"{part}"' for part in parts)}
+    path.write_text(form.format(**keys))
+
+    with pytest.raises(ExpressionError, match="a key of more than 16 parts"):
+        load_feature_set(path)
+
+
+def test_long_text_without_a_dotted_key_is_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(TOML + f"# {'a' * 400_000}{'. ' * 100_000}\n")
+
+    assert load_feature_set(path) == define("mine", COLUMNS)

@@ -19,9 +19,10 @@ from strategies.errors import (
     EngineDiffers,
     FeatureSetMismatch,
     GoldenSampleMismatch,
+    MalformedBundle,
     MalformedModel,
 )
-from strategies.models import bundle_files
+from strategies.models import bundle_files, bundle_store
 from strategies.models.bundle import Bundle, check_booster
 from strategies.models.bundle_store import (
     bundle_path,
@@ -499,3 +500,46 @@ def _encode(table):
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink)
     return sink.getvalue().to_pybytes()
+
+
+def bomb(values):
+    """Return the bytes of a reference of one row, whose list repeats one value; they are fewer than a thousand."""
+    ones = pa.DictionaryArray.from_arrays(pa.array(np.zeros(values, dtype=np.int32)), pa.array([0.5]))
+    quantiles = pa.ListArray.from_arrays(pa.array([0, values], pa.int32()), ones.cast(pa.float64()))
+    columns = {"name": ["KMID"], "rows": [1], "nan_share": [0.0], "mean": [0.5], "sd": [0.0], "quantiles": quantiles}
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.table(columns), sink, compression="zstd", data_page_size=2**30, write_statistics=False)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("name", ["golden.parquet", "reference.parquet"])
+def test_table_that_unpacks_to_gigabytes_is_refused_in_the_child(tmp_path, name):
+    path = make_bundle(tmp_path)
+    content = bomb(150_000_000)
+    forge_file(path, name, content)
+
+    with pytest.raises(MalformedBundle, match=f"a table of {len(content)} bytes unpacks to more than 1073741824 bytes"):
+        load_bundle(path)
+
+    assert len(content) < 2000
+
+
+def test_same_bytes_are_parsed_by_one_child(tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(bundle_store, "_checked", {})
+    monkeypatch.setattr(bundle_store, "check_model_bytes", lambda content, _tables: sizes.append(len(content)))
+    first, second = (make_bundle(tmp_path, version=version, seed=seed) for version, seed in (("v1", 0), ("v2", 1)))
+
+    for path in (first, second, first, second):
+        assert load_bundle(path).proven
+
+    assert sizes == [(path / "model.txt").stat().st_size for path in (first, second)]
+
+
+def test_bytes_that_were_refused_are_parsed_again(tmp_path):
+    path = make_bundle(tmp_path)
+    forge_file(path, "model.txt", b"tree\nversion=v4\n")
+
+    for _ in range(2):
+        with pytest.raises(MalformedModel):
+            load_bundle(path)

@@ -100,6 +100,8 @@ class Heartbeat(BaseModel):
     parts: str = ""
     #: Strategies whose active version is being loaded, comma-separated.
     loading: str = ""
+    #: Request stream that it reads; empty: that of no partition.
+    partition: str = ""
     #: Strategies the worker is configured for, comma-separated; empty: all.
     strategies: str = ""
     snapshot_id: str = ""

@@ -55,8 +55,9 @@ class Rejection(BaseModel):
     code: RejectionCode
     #: What was found and what the limit is, in one sentence.
     reason: Sentence
-    #: Entry id of the request on the requests stream.
+    #: Entry id of the request on the requests stream, that of the partition where there is one.
     entry_id: str
+    partition: str = ""
     rejected_at: Instant
     deliveries: Annotated[int, Field(ge=1)] = 1
     worker: str

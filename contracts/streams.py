@@ -16,11 +16,17 @@ class StreamNames:
     """The keys of one namespace."""
 
     namespace: str = "signals"
+    #: Name of a request stream of its own, and so of the workers that read it; empty: the stream of all others.
+    partition: str = ""
 
     @property
     def requests(self) -> str:
         """Stream that producers XADD to."""
-        return f"{self.namespace}:requests"
+        return f"{self.namespace}:requests" + (f":{self.partition}" if self.partition else "")
+
+    def default_id(self, entry_id: str) -> str:
+        """Return the request id of an entry that has none: two streams may give two entries the same id."""
+        return f"{self.partition}:{entry_id}" if self.partition else entry_id
 
     @property
     def results(self) -> str:
@@ -54,8 +60,8 @@ class StreamNames:
 
     @property
     def janitor(self) -> str:
-        """Lease of the worker that cuts streams and removes dead consumers just now."""
-        return f"{self.namespace}:janitor"
+        """Lease of the worker that cuts streams and removes dead consumers just now, one for each request stream."""
+        return f"{self.namespace}:janitor" + (f":of:{self.partition}" if self.partition else "")
 
     @property
     def behind(self) -> str:

@@ -107,7 +107,7 @@ class _Builder:
 
     def __init__(self, settings: Settings, endpoints: Endpoints, name: str, stack: ExitStack) -> None:
         self._settings, self._endpoints, self._name, self._stack = settings, endpoints, name, stack
-        self._names, self._rules = StreamNames(settings.namespace), rules_of(settings)
+        self._names, self._rules = StreamNames(settings.namespace, settings.partition), rules_of(settings)
         self._shutdown = Shutdown(settings.shutdown_timeout_seconds)
         self._ready, self._paused, self._registry_unavailable = (threading.Event() for _ in range(3))
         self._slots, self._counters = Slots(settings.strategies), Counters()

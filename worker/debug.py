@@ -53,7 +53,9 @@ def debug(settings: Settings, strategy: str, symbols: tuple[str, ...]) -> Signal
         thread = threading.Thread(target=worker.run, name="worker")
         thread.start()
         try:
-            with SignalClient(endpoints.redis_url, namespace=settings.namespace) as client:
+            with SignalClient(
+                endpoints.redis_url, namespace=settings.namespace, partition=settings.partition
+            ) as client:
                 return _ask_and_trade(client, strategy, symbols)
         finally:
             worker.stop()

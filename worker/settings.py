@@ -38,6 +38,8 @@ class Settings(BaseSettings):
 
     namespace: str = Field(default="signals", pattern=r"^(\{[A-Za-z0-9_.-]{1,40}\}|[A-Za-z0-9_.-]{1,40})$")
     """Prefix of every key; `{signals}` on a cluster, so that all keys share a slot."""
+    partition: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9_-]{0,39})?$")
+    """Request stream `<namespace>:requests:<partition>` that this worker reads alone; empty: `<namespace>:requests`."""
     data_dir: Path = Path("data")
     """Snapshots: `adjusted/<date>/` and `quarantine/<date>/` are below it."""
     artifacts_dir: Path = Path("artifacts")

@@ -51,7 +51,10 @@ def await_activation(active: "ActiveModel", namespace: str | None, *, wait: bool
     from worker.transport.client import connect
 
     settings = settings_of(namespace=namespace)
-    names, client = StreamNames(settings.namespace), connect(redis_url_of(settings), "signal-worker:models")
+    names, client = (
+        StreamNames(settings.namespace, settings.partition),
+        connect(redis_url_of(settings), "signal-worker:models"),
+    )
     try:
         with registry() as models:
             outcome = await_serving(active, _State(active, models, client, names), timeout=timeout)

@@ -59,7 +59,7 @@ def gathered(settings: "Settings", rows: "tuple[ModelVersion, ModelVersion]", so
     from worker.operations.comparison.gathering import ComparisonSources, recomputed
 
     sources = ComparisonSources(
-        names=StreamNames(settings.namespace),
+        names=StreamNames(settings.namespace, settings.partition),
         data_dir=settings.data_dir,
         artifacts_dir=settings.artifacts_dir,
         stale_after_sessions=settings.stale_after_sessions,

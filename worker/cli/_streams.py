@@ -32,7 +32,7 @@ def stream_server(namespace: str | None) -> "Iterator[tuple[Client, StreamNames,
     settings = settings_of(namespace=namespace)
     client = connect(redis_url_of(settings), "signal-worker-operator")
     try:
-        yield client, StreamNames(settings.namespace), settings
+        yield client, StreamNames(settings.namespace, settings.partition), settings
     finally:
         client.close()
 

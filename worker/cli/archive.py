@@ -47,7 +47,7 @@ def _archive(settings: "Settings", *, whole: bool) -> "list[Archived]":
     from worker.operations.archive import Archive, archive_stream
     from worker.transport.client import connect
 
-    names = StreamNames(settings.namespace)
+    names = StreamNames(settings.namespace, settings.partition)
     client = connect(redis_url_of(settings), "signal-worker:archive")
     try:
         kept: list[tuple[str, type[BaseModel]]] = [(names.results, SignalVector), (names.rejections, Rejection)]

@@ -34,7 +34,7 @@ def check(
     if role not in [*StreamRole]:
         refuse(f"there is no role {role!r}, only {', '.join(StreamRole)}")
     settings = settings_of(namespace=namespace)
-    endpoints, names = endpoints_of(settings), StreamNames(settings.namespace)
+    endpoints, names = endpoints_of(settings), StreamNames(settings.namespace, settings.partition)
     with connect(endpoints.redis_url, "check") as client:
         found = [("streams", finding) for finding in stream_findings(client, names, StreamRole(role))]
     if role in [*RegistryRole]:

@@ -111,10 +111,12 @@ def _answers(
     url = redis_url_of(settings)
     client = connect(url, "signal-worker:control", block_ms=BLOCK_MS)
     try:
-        commander = Commander(client, StreamNames(settings.namespace), maxlen=settings.control_maxlen)
+        commander = Commander(
+            client, StreamNames(settings.namespace, settings.partition), maxlen=settings.control_maxlen
+        )
         if timeout is None:
             return commander.send(event), [], []
-        with SignalClient(url, namespace=settings.namespace) as fleet:
+        with SignalClient(url, namespace=settings.namespace, partition=settings.partition) as fleet:
             living = fleet.workers()
         control_id = commander.send(event)
         return control_id, commander.replies(event, control_id, living, timeout), [beat.worker for beat in living]

@@ -184,7 +184,9 @@ def _await_serving(job: _Job, version: str) -> str:
     from worker.client import SignalClient
 
     wanted = f"{STRATEGY}={version}#"
-    with SignalClient(job.endpoints.redis_url, namespace=job.settings.namespace) as client:
+    with SignalClient(
+        job.endpoints.redis_url, namespace=job.settings.namespace, partition=job.settings.partition
+    ) as client:
 
         def serving() -> list[str]:
             return [beat.worker for beat in client.workers() if wanted in beat.models]
@@ -231,7 +233,10 @@ def lines_to_try(endpoints: Endpoints, settings: "Settings", worker: str, port: 
     """Return lines for a shell in this folder, each with what it does."""
     from contracts import StreamNames
 
-    redis, names = f"redis-cli -u {shlex.quote(_with_user(endpoints.redis_url))}", StreamNames(settings.namespace)
+    redis, names = (
+        f"redis-cli -u {shlex.quote(_with_user(endpoints.redis_url))}",
+        StreamNames(settings.namespace, settings.partition),
+    )
     program, health = _program(), f"http://{settings.health_host}:{port}"
     looks = [
         ("is it alive?", f"curl -s {health}/livez"),

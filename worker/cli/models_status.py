@@ -62,7 +62,7 @@ def _beats(settings: "Settings") -> "list[WorkerBeat]":
 
     client = connect(redis_url_of(settings), "signal-worker:models")
     try:
-        return read_fleet(client, StreamNames(settings.namespace))
+        return read_fleet(client, StreamNames(settings.namespace, settings.partition))
     finally:
         client.close()
 

@@ -56,7 +56,7 @@ def publish_registry(
         backoff_max_seconds=settings.backoff_max_seconds,
         control_maxlen=settings.control_maxlen,
     )
-    names = StreamNames(settings.namespace)
+    names = StreamNames(settings.namespace, settings.partition)
     with Publisher(endpoints.database_url, endpoints.redis_url, names, options) as publisher:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: publisher.stop())

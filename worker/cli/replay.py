@@ -134,7 +134,7 @@ def _publications(
     from worker.operations.replay.published import Publications
     from worker.transport.client import connect
 
-    names = StreamNames(settings.namespace)
+    names = StreamNames(settings.namespace, settings.partition)
     streams = [names.shadow] if shadow else [names.probes] if probes else [names.results, names.probes]
     archives = [Archive(settings.data_dir, stream, SignalVector) for stream in streams]
     if offline:

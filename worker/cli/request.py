@@ -64,7 +64,7 @@ def request(
     options |= {"explain": True} if explain else {}
     purpose = Purpose.TRADE if trade else Purpose.PROBE
     options |= {"purpose": None if trade else purpose, "producer": producer}
-    with SignalClient(redis_url_of(settings), namespace=settings.namespace) as client:
+    with SignalClient(redis_url_of(settings), namespace=settings.namespace, partition=settings.partition) as client:
         try:
             sent = client.submit(strategy, _split(symbols), as_of=as_of, request_id=request_id, **options)
         except ValidationError as error:

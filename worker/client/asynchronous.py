@@ -79,9 +79,9 @@ class _Closing(ABC):
 class AsyncSignalClient(_Closing):
     """A producer's connection for one event loop; see `SignalClient` for what each method promises."""
 
-    def __init__(self, redis_url: str, *, namespace: str = "signals") -> None:
-        """Connect on first use."""
-        self._url, self.names = redis_url, StreamNames(namespace)
+    def __init__(self, redis_url: str, *, namespace: str = "signals", partition: str = "") -> None:
+        """Connect on first use; requests go to the stream of the partition, if one is named."""
+        self._url, self.names = redis_url, StreamNames(namespace, partition)
         self._runner = AsyncRunner(redis_url, "signal-client")
 
     async def aclose(self) -> None:

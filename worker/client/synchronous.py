@@ -84,9 +84,9 @@ class _Closing(ABC):
 class SignalClient(_Closing):
     """A producer's connection; not safe to share between threads."""
 
-    def __init__(self, redis_url: str, *, namespace: str = "signals") -> None:
-        """Connect on first use."""
-        self._url, self.names = redis_url, StreamNames(namespace)
+    def __init__(self, redis_url: str, *, namespace: str = "signals", partition: str = "") -> None:
+        """Connect on first use; requests go to the stream of the partition, if one is named."""
+        self._url, self.names = redis_url, StreamNames(namespace, partition)
         self._runner = Runner.connect(redis_url, "signal-client")
 
     @property

@@ -54,6 +54,7 @@ class HeartbeatThread(Service):
         super().__init__("heartbeat", shutdown)
         self._status, self._key, self._requests = status, names.worker(status.worker), names.requests
         self._commands, self._clock, self._peers = commands, clock, peers
+        self._partition = names.partition
         self._beat_seconds, self._renew_seconds = beat_seconds, lease_ms / 3000
         self._started_at = clock()
         # Apart from the beat's: a full server renews leases and refuses beats, which is not a change at each turn.
@@ -135,6 +136,7 @@ class HeartbeatThread(Service):
                 "started_at": self._started_at,
                 "beaten_at": self._clock(),
                 "code_version": status.code_version,
+                "partition": self._partition,
                 "reason": "; ".join(_reasons(status)),
                 **heartbeat_fields(status),
                 **_service(status),

@@ -141,7 +141,7 @@ class Requests:
             rows = self._client.execute_command("XRANGE", self._names.requests, f"({after}", "+", "COUNT", PAGE)
             for raw_id, flat in rows:
                 after = text_of(raw_id)
-                if request_id_of(pairs_of(flat), after) == request_id:
+                if request_id_of(pairs_of(flat), self._names.default_id(after)) == request_id:
                     age_ms = max(0, self._now() - EntryId.parse(after).ms)
                     return WaitingRequest(entry_id=after, age_ms=age_ms, ahead=seen)
                 seen += 1
@@ -166,7 +166,8 @@ class Requests:
     def _pending(self, row: dict[str, Any], holders: dict[str, Holder], now: int) -> PendingRequest:
         entry_id = text_of(row["message_id"])
         entries = self._client.execute_command("XRANGE", self._names.requests, entry_id, entry_id, "COUNT", 1)
-        request_id = request_id_of(pairs_of(entries[0][1]), entry_id) if entries else entry_id
+        default_id = self._names.default_id(entry_id)
+        request_id = request_id_of(pairs_of(entries[0][1]), default_id) if entries else default_id
         error = self._client.execute_command("HGET", self._names.request(request_id), "last_error")
         return PendingRequest(
             entry_id=entry_id,

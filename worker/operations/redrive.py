@@ -142,9 +142,8 @@ class Rejections:
             StreamUnavailable: The server is unavailable.
         """
         rejection = rejected.rejection
-        rows = self._client.execute_command(
-            "XRANGE", self._names.requests, rejection.entry_id, rejection.entry_id, "COUNT", 1
-        )
+        requests = self._stream_of(rejection)
+        rows = self._client.execute_command("XRANGE", requests, rejection.entry_id, rejection.entry_id, "COUNT", 1)
         pairs = entry_pairs(rows[0][1]) if rows else _kept(rejection)
         if len(pairs) > _FIELDS_MAX:
             raise RedriveRefused(f"the request has {len(pairs)} fields, at most {_FIELDS_MAX} can be put back")
@@ -160,7 +159,7 @@ class Rejections:
         flat = [part for pair in self.request_of(rejected) for part in pair]
         status, detail = self._client.run(
             Redrive(
-                requests=self._names.requests,
+                requests=self._stream_of(rejected.rejection),
                 rejections=self._names.rejections,
                 request=self._names.request(rejected.rejection.request_id),
                 rejection_id=rejected.entry_id,
@@ -181,6 +180,10 @@ class Rejections:
         for start in range(0, len(ids), _PAGE):
             deleted += int(self._client.xdel(self._names.rejections, *ids[start : start + _PAGE]))
         return deleted
+
+    def _stream_of(self, rejection: Rejection) -> str:
+        """Return the stream that a request came on, whatever partition this shell is set to."""
+        return StreamNames(self._names.namespace, rejection.partition).requests
 
     def _bounds(self, wanted: Filter) -> tuple[str, str]:
         """Return the first and last entry id, by the server's clock."""

@@ -60,7 +60,8 @@ class Deadlines:
         rows = self._commands.execute_command("XRANGE", self._names.requests, start, "+", "COUNT", LOOKED_AT_ONCE)
         now = self._commands.server_time() if rows else None
         for entry_id, flat in rows:
-            entry = Entry(id=text_of(entry_id), pairs=pairs_of(flat), deliveries=1)
+            partition = self._names.partition
+            entry = Entry(id=text_of(entry_id), pairs=pairs_of(flat), deliveries=1, partition=partition)
             deadline = self._deadline(entry)
             if now is not None and deadline is not None and now > deadline:
                 self._reject(entry, deadline, now)
@@ -84,7 +85,10 @@ class Deadlines:
             return None
         try:
             request = decode_request(
-                entry.pairs, entry.id, max_bytes=self._limits.max_entry_bytes, max_symbols=self._limits.max_symbols
+                entry.pairs,
+                entry.default_id,
+                max_bytes=self._limits.max_entry_bytes,
+                max_symbols=self._limits.max_symbols,
             )
         except ContractError:
             return None  # whoever reads it rejects it

@@ -326,4 +326,4 @@ class Intake:
         return max(1, min(self._limits.block_ms, until_claim))  # a block of 0 would never end
 
     def _key(self, entry: Entry) -> str:
-        return self._names.request(request_id_of(entry.pairs, entry.id))
+        return self._names.request(request_id_of(entry.pairs, entry.default_id))

@@ -193,7 +193,7 @@ class Processor:
             self._not_looked_up = (self._not_looked_up + 1) % _LOOK_UP_EVERY
             if self._not_looked_up != 1:
                 return None
-        request_id = request_id_of(entry.pairs, entry.id)
+        request_id = request_id_of(entry.pairs, entry.default_id)
         commit = self._server.acknowledge_answered(entry, request_id)
         if commit.status is CommitStatus.OPEN:
             return None
@@ -204,7 +204,10 @@ class Processor:
         try:
             self._require_deliveries_left(entry)
             request = decode_request(
-                entry.pairs, entry.id, max_bytes=self._limits.max_entry_bytes, max_symbols=self._limits.max_symbols
+                entry.pairs,
+                entry.default_id,
+                max_bytes=self._limits.max_entry_bytes,
+                max_symbols=self._limits.max_symbols,
             )
             _log.debug(
                 "request_decoded",

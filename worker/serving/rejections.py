@@ -60,10 +60,11 @@ def code_of(error: Exception) -> RejectionCode:
 def rejection_of(entry: Entry, error: Exception, *, worker: str, now: datetime) -> Rejection:
     """Return the rejection of an entry, with the error's code and sentence and the fields as they came."""
     return Rejection(
-        request_id=request_id_of(entry.pairs, entry.id),
+        request_id=request_id_of(entry.pairs, entry.default_id),
         code=code_of(error),
         reason=str(error)[:REASON_CHARACTERS],
         entry_id=entry.id,
+        partition=entry.partition,
         rejected_at=now,
         deliveries=entry.deliveries,
         worker=worker,

@@ -41,6 +41,13 @@ class Entry:
     pairs: Pairs
     #: How often it was delivered, this time included.
     deliveries: int
+    #: Of the stream that it is on; empty: none.
+    partition: str = ""
+
+    @property
+    def default_id(self) -> str:
+        """Request id of the entry where its producer gave it none."""
+        return StreamNames(partition=self.partition).default_id(self.id)
 
     @property
     def added_ms(self) -> int:
@@ -81,7 +88,7 @@ class RequestStream:
             "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count, "BLOCK", block_ms,
             "STREAMS", self._names.requests, ">",
         )  # fmt: skip
-        return _entries(reply[0][1]) if reply else []
+        return self._entries(reply[0][1]) if reply else []
 
     def recover(self, in_flight: Iterable[str] = (), *, count_again: bool = False) -> Iterator[Entry]:
         """Yield entries pending under this consumer's name that are not in flight, each taken up when it is asked for.
@@ -122,7 +129,7 @@ class RequestStream:
         deliveries = self._deliveries(claimed[0][0]) if claimed and claimed[0] else 0
         self._note_trimmed([text_of(entry_id) for entry_id in (deleted[0] if deleted else ())])
         # A server before 7.0 answers nil for an entry that was trimmed; later ones list it in `deleted`.
-        entries = _entries([row for row in claimed if row], deliveries)
+        entries = self._entries([row for row in claimed if row], deliveries)
         return entries[0] if entries else None
 
     @property
@@ -248,12 +255,15 @@ class RequestStream:
         if status is TakeStatus.TRIMMED:
             self._note_trimmed([entry_id])
         elif status is TakeStatus.TAKEN:
-            yield Entry(id=entry_id, pairs=pairs_of(flat), deliveries=deliveries)
+            yield self._entry(entry_id, flat, deliveries)
 
     def _deliveries(self, entry_id: bytes) -> int:
         row = self._commands.xpending_range(self._names.requests, GROUP, min=entry_id, max=entry_id, count=1)
         return int(row[0]["times_delivered"]) if row else 1
 
+    def _entries(self, rows: Sequence[Any], deliveries: int = 1) -> list[Entry]:
+        return [self._entry(text_of(entry_id), flat, deliveries) for entry_id, flat in rows]
 
-def _entries(rows: Sequence[Any], deliveries: int = 1) -> list[Entry]:
-    return [Entry(id=text_of(entry_id), pairs=pairs_of(flat), deliveries=deliveries) for entry_id, flat in rows]
+    def _entry(self, entry_id: str, flat: Sequence[bytes], deliveries: int) -> Entry:
+        partition = self._names.partition
+        return Entry(id=entry_id, pairs=pairs_of(flat), deliveries=deliveries, partition=partition)

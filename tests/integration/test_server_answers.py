@@ -219,10 +219,12 @@ def name(servers, old, valkey_url):
 def test_control_reader_that_may_not_read_reports_it_once_and_waits(servers, streams, tmp_path):
     """Everything else that it says is answered, so that only the read itself tells."""
     password, address = urlsplit(servers.endpoints.redis_url).password, servers.endpoints.redis_url.rpartition("@")[2]
-    streams.client.execute_command("ACL", "SETUSER", "deaf", "on", f">{password}", "~*", "&*", "+@all", "-xread")
+    streams.client.execute_command("ACL", "SETUSER", "deaf", "on", f">{password}", "~*", "&*", "+@all")
     endpoints = Endpoints(redis_url=f"redis://deaf:{password}@{address}", database_url=servers.endpoints.database_url)
     fleet = Fleet(endpoints, tmp_path, worker_name="deaf")
     worker = fleet.worker()
+    # Not before it starts: it would end with what is missing.
+    streams.client.execute_command("ACL", "SETUSER", "deaf", "-xread")
     worker.await_event("server_away", what="control", reason="NOPERM")
 
     errors, begun = streams.client.info("stats")["total_error_replies"], time.monotonic()

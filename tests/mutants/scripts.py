@@ -191,7 +191,7 @@ MUTANTS = (
     Mutant("begin_application", "tonumber(ARGV[6]) > activation", "tonumber(ARGV[6]) >= activation"),
     Mutant("begin_application", "(tonumber(ARGV[5]) == as_of and tonumber(ARGV[6]) > activation)", "false"),
     Mutant("begin_application", "    record('not_newer')\n"),
-    Mutant("begin_application", "if now >= tonumber(ARGV[7]) then", "if false then"),
+    Mutant("begin_application", "if judged >= tonumber(ARGV[7]) then", "if false then"),
     Mutant("begin_application", "  record('expired')\n"),
     Mutant("begin_application", "if attempts == 0 then", "if true then"),
     Mutant("begin_application", "record('applying')\n"),

@@ -321,6 +321,11 @@ def test_only_newer_vectors_are_applied(book, redis_client, as_of, activation, s
     assert redis_client.hget(book.inbox, "state") == (b"applying" if status == "apply" else b"not_newer")
 
 
+@pytest.mark.parametrize(("until", "status"), [(1_000_001, "apply"), (1_000_000, "expired")])
+def test_validity_is_judged_by_the_clock_of_a_replay(book, until, status):
+    assert book.begin(book.deliver(), valid_until_ms=until, now_ms=1_000_000)[0] == status
+
+
 def test_expired_vector_is_not_applied(book, redis_client):
     assert book.begin(book.deliver(), valid_until_ms=now_ms() - MINUTE)[0] == "expired"
     assert book.waits() == 0

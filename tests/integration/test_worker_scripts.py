@@ -130,6 +130,18 @@ def test_remembered_outcome_expires(stream):
     assert HOUR - MINUTE < stream.client.pttl(stream.request) <= HOUR
 
 
+def test_outcome_of_a_bounded_stream_cuts_it(stream):
+    for _ in range(400):
+        stream.client.xadd(stream.outcomes, {"filler": "x"})
+
+    status, outcome = stream.commit(stream.deliver(), "a", "1", most=100, purpose="probe")
+
+    assert status is CommitStatus.COMMITTED
+    assert stream.client.xlen(stream.outcomes) < 300
+    assert stream.client.xrevrange(stream.outcomes, count=1)[0][0].decode() == outcome
+    assert stream.client.hget(stream.request, "purpose") == b"probe"
+
+
 @pytest.mark.parametrize(("fingerprint", "status"), [("f1", CommitStatus.DUPLICATE), ("f2", CommitStatus.CONFLICT)])
 @pytest.mark.parametrize("fields", [("a", "2"), ()], ids=["outcome", "question"])
 def test_second_entry_of_a_request_id_is_only_acknowledged(stream, fingerprint, status, fields):

@@ -3,10 +3,12 @@
 from datetime import date
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from strategies.errors import DataError
+from strategies.market.appending import append_bars
 from strategies.market.calendar import SessionCalendar
 from strategies.market.importing import ImportOptions, import_bars
 from strategies.market.lives import read_lives
@@ -130,6 +132,119 @@ def test_files_of_a_vendor_become_bars(tmp_path, vendor, asked):
     for row in range(len(panel.symbols)):
         assert panel.fields["close"][row].tolist() == closes
     assert ("halted" in panel.marks) == (vendor == "baostock")
+
+
+NSE_OLD = "SYMBOL,SERIES,OPEN,HIGH,LOW,CLOSE,LAST,PREVCLOSE,TOTTRDQTY,TOTTRDVAL,TIMESTAMP,TOTALTRADES,ISIN,\n"
+NSE_UDIFF = (
+    "TradDt,BizDt,Sgmt,Src,FinInstrmTp,FinInstrmId,ISIN,TckrSymb,SctySrs,XpryDt,FininstrmActlXpryDt,StrkPric,OptnTp,"
+    "FinInstrmNm,OpnPric,HghPric,LwPric,ClsPric,LastPric,PrvsClsgPric,UndrlygPric,SttlmPric,OpnIntrst,"
+    "ChngInOpnIntrst,TtlTradgVol,TtlTrfVal,TtlNbOfTxsExctd,SsnId,NewBrdLotQty,Rmks,Rsvd1,Rsvd2,Rsvd3,Rsvd4\n"
+)
+STOOQ = "<TICKER>,<PER>,<DATE>,<TIME>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<VOL>,<OPENINT>\n"
+
+
+def sessions_of(heading, name, row, symbols):
+    """Return a file a session; `row` is given symbol, day, close before, open, high, low, close, volume."""
+    before = (100.5, 100.84, 101.08)
+    return {
+        name.format(day=day.replace("-", "")): heading + "".join(row(symbol, day, last, *bar) for symbol in symbols)
+        for day, last, bar in zip(DAYS, before, BARS, strict=True)
+    }
+
+
+FORMS = {
+    "nse bhavcopy, old": (
+        "nse bhavcopy",
+        sessions_of(
+            NSE_OLD,
+            "cm{day}bhav.csv",
+            lambda s, d, b, o, h, low, c, v: (
+                f"{s[0]},{s[1]},{o},{h},{low},{c},{c},{b},{v},1.0,{d[8:]}-JUN-2024,5,INE,\n"
+            ),
+            (("M&M", "EQ"), ("TCS", "BE"), ("TCS", "N1")),
+        ),
+    ),
+    "nse bhavcopy, UDiFF": (
+        "nse bhavcopy",
+        sessions_of(
+            NSE_UDIFF,
+            "BhavCopy_NSE_CM_0_0_0_{day}_F_0000.csv",
+            lambda s, d, b, o, h, low, c, v: (
+                f"{d},{d},CM,NSE,STK,1,INE,{s[0]},{s[1]},,,,,NAME,{o},{h},{low},{c},{c},{b},,{c},,,"
+                f"{v},1.0,5,F1,1,,,,,\n"
+            ),
+            (("M&M", "EQ"), ("TCS", "EQ"), ("TCS", "GB")),
+        ),
+    ),
+    "stooq, sessions of many tickers": (
+        "stooq",
+        sessions_of(
+            STOOQ,
+            "{day}_d.txt",
+            lambda s, d, _b, o, h, low, c, v: f"{s},D,{d.replace('-', '')},000000,{o},{h},{low},{c},{v},0\n",
+            ("AAPL.US", "BRK-B.US"),
+        ),
+    ),
+    "any, UTF-16": (
+        "any",
+        {
+            "AAPL.csv": (
+                "\ufeff" + lines("Date;Open;High;Low;Close;Volume", lambda *bar: ";".join(map(str, bar)))
+            ).encode("utf-16-le")
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_other_forms_of_vendors_files_become_the_same_bars(tmp_path, form):
+    vendor, files = FORMS[form]
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    calendar = "XBOM" if vendor == "nse bhavcopy" else "XNYS"
+
+    report = import_bars(
+        folder, tmp_path / "data", run_date=date(2024, 6, 28), options=ImportOptions(calendar=calendar)
+    )
+
+    assert (report.vendor, report.quarantined, dict(report.refused)) == (vendor, 0, {})
+    panel = load_panel(latest_snapshot(tmp_path / "data"), SessionCalendar(calendar))
+    symbols = {"stooq": ("AAPL.US", "BRK-B.US"), "nse bhavcopy": ("M&M", "TCS")}
+    assert panel.symbols == symbols.get(vendor, ("AAPL",))
+    assert panel.sessions.astype(str).tolist() == list(DAYS)
+    for at, name in enumerate(("open", "high", "low", "close", "volume")):
+        assert panel.fields[name].tolist() == [[bar[at] for bar in BARS]] * len(panel.symbols)
+
+
+def test_parquet_of_a_download_of_many_tickers_is_one_symbol_each(tmp_path):
+    frames = {
+        name: make_bars(seed=seed).rename(columns=str.title).set_index("Date")
+        for seed, name in enumerate(("MSFT", "AAPL"))
+    }
+    wide = pd.concat(frames, axis=1).swaplevel(axis=1)
+    wide.loc[wide.index[4], (slice(None), "AAPL")] = np.nan
+    wide.to_parquet(tmp_path / "prices.parquet")
+
+    source = open_source(tmp_path / "prices.parquet", {}, "auto")
+
+    assert (source.vendor.name, source.symbols) == ("yfinance", ("AAPL", "MSFT"))
+    np.testing.assert_array_equal(source.read("MSFT").values["close"], frames["MSFT"]["Close"].to_numpy())
+    np.testing.assert_array_equal(
+        source.read("AAPL").values["close"], frames["AAPL"]["Close"].drop(wide.index[4]).to_numpy()
+    )
+
+
+def test_session_in_lots_after_shares_is_held_back(tmp_path):
+    shares = make_bars(sessions=90).assign(volume=lambda frame: 1e6 + np.arange(len(frame)) * 777.0)
+    source = write_raw(tmp_path / "raw", dict.fromkeys(("AAPL", "IBM", "MSFT"), shares.iloc[:89]))
+    import_bars(source, tmp_path / "data", run_date=date(2014, 1, 2))
+    lots = shares.iloc[[89]].assign(volume=shares["volume"] / 100, average=shares["close"], barCount=55)
+    pd.concat([lots.assign(symbol=name) for name in ("AAPL", "IBM", "MSFT")]).to_csv(tmp_path / "day.csv", index=False)
+
+    with pytest.raises(DataError, match="volume_unit"):
+        append_bars(tmp_path / "day.csv", tmp_path / "data", run_date=date(2014, 1, 3))
 
 
 def test_every_recipe_has_a_file_here():

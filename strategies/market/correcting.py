@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,14 +19,13 @@ from strategies.market.appending import recent_bars
 from strategies.market.bars import BoolArray, FloatArray, SessionArray
 from strategies.market.derived import Change, DerivedReport, write_derived
 from strategies.market.imports import ImportOptions
+from strategies.market.neighbours import SPLITS
 from strategies.market.quarantine import Suspects, judge_rows
 from strategies.market.raw_bars import RawBars, open_source
 from strategies.market.snapshots import SnapshotRef, latest_snapshot, read_symbol
 from strategies.market.store import exclusive, scratch_folder
 from strategies.market.symbol_bars import SymbolBars
 from strategies.market.verdicts import Settled
-
-_PRICES = ("open", "high", "low", "close", "vwap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +72,10 @@ def correct_bars(data_dir: Path, correction: Correction, *, run_date: date) -> D
     unknown = tuple(symbol for symbol in wanted if symbol not in base.manifest.files)
     if unknown:
         raise UnknownSymbols(unknown, base.manifest.files)
-    replaced, unsettled, held = {}, {}, []
+    replaced, raw, unsettled, held = {}, {}, {}, []
     for symbol in wanted:
-        bars, flags, days = _corrected(base, symbol, rows.get(symbol), correction, settled)
-        replaced[symbol] = bars
+        bars, paid, flags, days = _corrected(base, symbol, rows.get(symbol), correction, settled)
+        replaced[symbol], raw[symbol] = bars, paid
         if flags is not None:
             held.append(flags)
         if days:
@@ -87,7 +87,7 @@ def correct_bars(data_dir: Path, correction: Correction, *, run_date: date) -> D
         "dividends": [f"{symbol}={day}:{cash:g}" for symbol, day, cash in correction.dividends],
         "dropped": [f"{symbol}={day}" for symbol, day in correction.drops],
     }
-    change = Change(kind="correct", replaced=replaced, unsettled=unsettled, held=held, facts=facts)
+    change = Change(kind="correct", replaced=replaced, raw=raw, unsettled=unsettled, held=held, facts=facts)
     with exclusive(data_dir), scratch_folder(data_dir) as scratch:
         return write_derived(scratch, data_dir, base, recent_bars(base), change, settled)
 
@@ -100,17 +100,27 @@ def _rows(correction: Correction, settled: Settled) -> dict[str, RawBars]:
     return {symbol: raw.read(symbol) for symbol in raw.symbols}
 
 
+class _Corrected(NamedTuple):
+    """One symbol after a correction."""
+
+    bars: tuple[SessionArray, dict[str, FloatArray]]
+    #: What was paid, where it is not what the bars state.
+    raw: dict[str, FloatArray]
+    held: tuple[RawBars, dict[str, BoolArray]] | None
+    unsettled: tuple[date, ...]
+
+
 def _corrected(
     base: SnapshotRef, symbol: str, rows: RawBars | None, correction: Correction, settled: Settled
-) -> tuple[tuple[SessionArray, dict[str, FloatArray]], tuple[RawBars, dict[str, BoolArray]] | None, tuple[date, ...]]:
-    bars = _without(read_symbol(base, symbol), [day for one, day in correction.drops if one == symbol])
-    raw = _raw(bars)
+) -> _Corrected:
+    bars = _without(read_symbol(base, symbol, raw=True), [day for one, day in correction.drops if one == symbol])
+    raw = bars.as_paid()
     sessions, factor = bars.sessions, bars.columns["factor"].copy()
     adjusted = {name: values.copy() for name, values in bars.columns.items() if name not in {"factor", "halted"}}
     touched = np.zeros(len(sessions), bool)
     if rows is not None:
         sessions, raw, factor, adjusted, touched = _replaced(sessions, raw, factor, adjusted, rows)
-    step = _steps(symbol, sessions, raw["close"], correction)
+    step = _steps(symbol, sessions, raw["close"], factor, correction)
     factor, touched = factor * step, touched | (step != 1.0)
     for name, values in adjusted.items():
         new = raw[name] / factor if name == "volume" else raw[name] * factor
@@ -126,21 +136,16 @@ def _corrected(
     if "halted" in bars.columns and len(sessions) == len(bars.sessions):
         columns["halted"] = bars.columns["halted"][kept]
     held = (_as_rows(symbol, sessions, raw), flags) if flags else None
-    return (sessions[kept], columns), held, judgement.unsettled
+    paid = {} if (factor == 1).all() else {name: values[kept] for name, values in raw.items()}
+    return _Corrected((sessions[kept], columns), paid, held, judgement.unsettled)
 
 
 def _without(bars: SymbolBars, days: list[date]) -> SymbolBars:
     dropped = np.isin(bars.sessions, np.array(days, dtype="datetime64[D]"))
     if dropped.sum() != len(set(days)):
         raise DataError(f"{bars.symbol}: has no bar on one of {', '.join(map(str, days))}")
-    kept = {name: values[~dropped] for name, values in bars.columns.items()}
-    return SymbolBars(symbol=bars.symbol, sessions=bars.sessions[~dropped], columns=kept)
-
-
-def _raw(bars: SymbolBars) -> dict[str, FloatArray]:
-    factor = bars.columns["factor"]
-    raw = {name: bars.columns[name] / factor for name in _PRICES if name in bars.columns}
-    return raw | {"volume": bars.columns["volume"] * factor}
+    columns, raw = ({name: values[~dropped] for name, values in one.items()} for one in (bars.columns, bars.raw))
+    return SymbolBars(symbol=bars.symbol, sessions=bars.sessions[~dropped], columns=columns, raw=raw)
 
 
 def _replaced(
@@ -170,19 +175,38 @@ def _replaced(
     return every, wide_raw, factor[before], wide, touched
 
 
-def _steps(symbol: str, sessions: SessionArray, close: FloatArray, correction: Correction) -> FloatArray:
-    """Return what the factor of each bar is multiplied by, `[bars]`."""
+def _steps(
+    symbol: str, sessions: SessionArray, close: FloatArray, factor: FloatArray, correction: Correction
+) -> FloatArray:
+    """Return what the factor of each bar is multiplied by, `[bars]`.
+
+    A split or a dividend takes the place of the one that was applied on its day; where there was none, of nothing.
+    """
     step = np.ones(len(sessions))
     for one, day, ratio in correction.splits:
         if one == symbol:
-            step[sessions < np.datetime64(day, "D")] /= ratio
+            before = np.flatnonzero(sessions < np.datetime64(day, "D"))
+            step[before] /= ratio * _applied(factor, len(before))[0]
     for one, day, cash in correction.dividends:
         if one == symbol:
             before = np.flatnonzero(sessions < np.datetime64(day, "D"))
-            if not len(before) or not 0 < cash < close[before[-1]]:
+            if not len(before) or not 0 <= cash < close[before[-1]]:
                 raise DataError(f"{symbol}: a dividend of {cash:g} on {day} is not below the close before it")
-            step[before] *= 1 - cash / close[before[-1]]
+            step[before] *= (1 - cash / close[before[-1]]) / _applied(factor, len(before))[1]
     return step
+
+
+def _applied(factor: FloatArray, at: int) -> tuple[float, float]:
+    """Return the steps of the split and of the dividend that were applied between a bar and the one before it."""
+    if not 0 < at < len(factor):
+        return 1.0, 1.0
+    step = float(factor[at - 1] / factor[at])
+    ratios = np.concatenate((1 / SPLITS, SPLITS, [1.0]))
+    # A dividend makes the earlier prices lower, by less than a split does.
+    rests = step / ratios
+    likely = np.where((rests > 0.8) & (rests < 1 + 1e-9), np.abs(np.log(rests)), np.inf)  # noqa: PLR2004 - a large one
+    nearest = int(np.argmin(likely))
+    return (float(ratios[nearest]), float(rests[nearest])) if np.isfinite(likely[nearest]) else (step, 1.0)
 
 
 def _as_rows(symbol: str, sessions: SessionArray, raw: Mapping[str, FloatArray]) -> RawBars:

@@ -19,6 +19,7 @@ import numpy as np
 
 from strategies.errors import DataError
 from strategies.files import sync, write_synced
+from strategies.market.adjustment import adjust
 from strategies.market.bars import BoolArray, FloatArray, SessionArray
 from strategies.market.checks import Closes, run_checks
 from strategies.market.manifest import (
@@ -42,7 +43,6 @@ from strategies.market.verdicts import Settled
 
 #: Parts of one snapshot; then its bars are imported again.
 MAX_PARTS = 2000
-_VOLUMES = ("volume",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +57,8 @@ class Change:
     restated: Mapping[str, float] = field(default_factory=dict)
     #: Symbol to all of its bars, written anew.
     replaced: Mapping[str, tuple[SessionArray, dict[str, FloatArray]]] = field(default_factory=dict)
+    #: Symbol to what the vendor wrote of its replaced bars.
+    raw: Mapping[str, Mapping[str, FloatArray]] = field(default_factory=dict)
     #: Symbol to further sessions at which an unsettled level began.
     unsettled: Mapping[str, tuple[date, ...]] = field(default_factory=dict)
     held: Sequence[tuple[RawBars, dict[str, BoolArray]]] = ()
@@ -107,11 +109,15 @@ def write_derived(
     folder.mkdir()
     (scratch / "quarantine").mkdir()
     files = dict(base.manifest.files)
-    anew = {symbol: _restated(base, symbol, step) for symbol, step in change.restated.items() if symbol in files}
+    raw = dict(change.raw)
+    anew: dict[str, tuple[SessionArray, dict[str, FloatArray]]] = {}
+    for symbol in sorted(change.restated.keys() & files.keys()):
+        sessions, columns, raw[symbol] = _restated(base, symbol, change.restated[symbol])
+        anew[symbol] = sessions, columns
     anew |= change.replaced
     _link(base, folder, {file_stem(symbol) for symbol in anew})
     for symbol, (sessions, columns) in anew.items():
-        files[symbol] = write_bars(folder, symbol, sessions, columns)
+        files[symbol] = write_bars(folder, symbol, sessions, columns, raw.get(symbol, {}))
     parts = base.manifest.parts
     added = gathered((symbol, sessions, columns) for symbol, (sessions, columns) in change.added.items())
     if change.added:
@@ -145,21 +151,14 @@ def _link(base: SnapshotRef, folder: Path, left_out: set[str]) -> None:
             write_synced(target, Path(entry.path).read_bytes())
 
 
-def _restated(base: SnapshotRef, symbol: str, step: float) -> tuple[SessionArray, dict[str, FloatArray]]:
-    """Return a symbol's bars with its earlier prices adjusted by one more action."""
-    bars = read_symbol(base, symbol)
-    factor = bars.columns["factor"]
-    columns = {}
-    for name, values in bars.columns.items():
-        if name == "factor":
-            columns[name] = factor * step
-        elif name in _VOLUMES:
-            columns[name] = values * factor / (factor * step)
-        elif name == "halted":
-            columns[name] = values
-        else:
-            columns[name] = values / factor * (factor * step)
-    return bars.sessions, columns
+def _restated(
+    base: SnapshotRef, symbol: str, step: float
+) -> tuple[SessionArray, dict[str, FloatArray], dict[str, FloatArray]]:
+    """Return a symbol's bars adjusted by one more action, made of what was paid, and that as well."""
+    bars = read_symbol(base, symbol, raw=True)
+    paid, factor = bars.as_paid(), bars.columns["factor"] * step
+    columns = bars.columns | adjust(paid, factor) | {"factor": factor}
+    return bars.sessions, columns, bars.raw | paid
 
 
 def _write_part(folder: Path, number: int, bars: ManyBars) -> Part:

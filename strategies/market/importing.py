@@ -176,7 +176,7 @@ def _write_symbol(
         result = _held(result, "other_exchange")
     tally.verdicts[result.verdict] += 1
     if len(result.sessions):
-        write.put(rows.symbol, scratch / "adjusted", rows.symbol, result.sessions, result.columns)
+        write.put(rows.symbol, scratch / "adjusted", rows.symbol, result.sessions, result.columns, result.raw)
         tally.gathering.add(rows.symbol, result.sessions, result.columns)
         tally.has_vwap |= "vwap" in result.columns
         last = {name: values[-RECENT_BARS:].copy() for name, values in result.columns.items()}

@@ -29,6 +29,10 @@ MAX_BYTES = 64 * 1024**2
 COLUMNS = (*FIELDS, "vwap", "factor", "halted")
 #: Those that only some files have.
 OPTIONAL_COLUMNS = ("vwap", "halted")
+#: Fields that a file keeps as the vendor wrote them, under a name with the prefix, where they were adjusted, and its
+#: columns of corporate actions. They are no bars of their own: a snapshot's id is that of the adjusted ones.
+RAW = ("open", "high", "low", "close", "volume", "vwap", "adj_close", "dividend", "split", "preclose")
+RAW_PREFIX = "raw_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ Invariant: a file is on disk before its function returns.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from pyarrow import parquet
 from strategies.errors import DataError
 from strategies.files import write_synced
 from strategies.market.bars import BoolArray, FloatArray, SessionArray
-from strategies.market.manifest import COLUMNS, SymbolFile, content_sha256
+from strategies.market.manifest import COLUMNS, RAW, RAW_PREFIX, SymbolFile, content_sha256
 from strategies.market.quarantine import reason_texts
 from strategies.market.raw_bars import NUMBERS, RawBars
 from strategies.market.symbols import file_stem
@@ -26,13 +27,20 @@ from strategies.market.symbols import file_stem
 REFUSED = "refused.parquet"
 
 
-def write_bars(folder: Path, symbol: str, sessions: SessionArray, columns: Mapping[str, FloatArray]) -> SymbolFile:
-    """Write a symbol's bars and return what a manifest states of them."""
+def write_bars(
+    folder: Path,
+    symbol: str,
+    sessions: SessionArray,
+    columns: Mapping[str, FloatArray],
+    raw: Mapping[str, FloatArray] = MappingProxyType({}),
+) -> SymbolFile:
+    """Write a symbol's bars, and those that the vendor wrote, and return what a manifest states of them."""
     table: dict[str, pa.Array] = {
         "symbol": pa.array([symbol] * len(sessions), pa.string()),
         "date": pa.array(sessions.astype("datetime64[D]"), pa.date32()),
     }
     table |= {name: _nullable(columns[name]) for name in COLUMNS if name in columns}
+    table |= {RAW_PREFIX + name: _nullable(raw[name]) for name in RAW if name in raw}
     content = _write_table(folder / f"{file_stem(symbol)}.parquet", table)
     return SymbolFile(
         rows=len(sessions),

@@ -148,13 +148,14 @@ def find_snapshot(data_dir: Path, name: str) -> SnapshotRef:
     return found[-1]
 
 
-def read_symbol(snapshot: SnapshotRef, symbol: str, *, verify: bool = True) -> SymbolBars:
+def read_symbol(snapshot: SnapshotRef, symbol: str, *, verify: bool = True, raw: bool = False) -> SymbolBars:
     """Return one symbol's bars.
 
     Args:
         snapshot: Where to read.
         symbol: As the snapshot spells it.
         verify: Compare the file's bytes and the bars' values with the hashes in the manifest.
+        raw: Read what the vendor wrote, too.
 
     Raises:
         UnknownSymbols: The snapshot has no such symbol.
@@ -162,7 +163,7 @@ def read_symbol(snapshot: SnapshotRef, symbol: str, *, verify: bool = True) -> S
     """
     if symbol not in snapshot.manifest.files:
         raise UnknownSymbols((symbol,), snapshot.manifest.files)
-    return read_bars(snapshot.path, snapshot.manifest, symbol, verify=verify)
+    return read_bars(snapshot.path, snapshot.manifest, symbol, verify=verify, raw=raw)
 
 
 def load_panel(

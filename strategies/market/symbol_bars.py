@@ -7,7 +7,7 @@ Invariant: what is read has the bytes and the bars that the manifest states.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from strategies.errors import DataError
+from strategies.market.adjustment import PRICES
 from strategies.market.bars import FloatArray, SessionArray
-from strategies.market.manifest import COLUMNS, OPTIONAL_COLUMNS, Manifest, SymbolFile, content_sha256
+from strategies.market.manifest import COLUMNS, OPTIONAL_COLUMNS, RAW, RAW_PREFIX, Manifest, SymbolFile, content_sha256
 from strategies.market.parts import read_part
 from strategies.market.symbols import file_stem
 
@@ -30,29 +31,41 @@ class SymbolBars:
     sessions: SessionArray
     #: Column to adjusted values `[bars]`; always the five of `FIELDS` and `factor`; vwap where known.
     columns: dict[str, FloatArray]
+    #: Field to values as the vendor wrote them `[bars]`, and its columns of corporate actions, where they were asked
+    #: for and differ from `columns`.
+    raw: dict[str, FloatArray] = field(default_factory=dict)
+
+    def as_paid(self) -> dict[str, FloatArray]:
+        """Return prices, vwap and volume before adjustment: as they came, else what the factor makes of them."""
+        factor = self.columns["factor"]
+        paid = {name: self.columns[name] / factor for name in (*PRICES, "vwap") if name in self.columns}
+        paid["volume"] = self.columns["volume"] * factor
+        return {name: self.raw.get(name, values) for name, values in paid.items()}
 
 
-def read_bars(folder: Path, manifest: Manifest, symbol: str, *, verify: bool = True) -> SymbolBars:
-    """Return the bars of a symbol that the manifest names.
+def read_bars(folder: Path, manifest: Manifest, symbol: str, *, verify: bool = True, raw: bool = False) -> SymbolBars:
+    """Return the bars of a symbol that the manifest names, with those that the vendor wrote if asked.
 
     Raises:
         DataError: A file is absent, truncated, or not what the manifest states.
     """
     stated = manifest.files[symbol]
-    own = _read_own(folder, stated, symbol, verify=verify) if stated.own_rows else None
+    own = _read_own(folder, stated, symbol, verify=verify, raw=raw) if stated.own_rows else None
     if own is not None and stated.own_rows == stated.rows:
         return own
     pieces = [read_part(folder, part).of(symbol) for part in manifest.parts]
     return _with_parts(symbol, own, pieces, stated, folder)
 
 
-def _read_own(folder: Path, stated: SymbolFile, symbol: str, *, verify: bool) -> SymbolBars:
+def _read_own(folder: Path, stated: SymbolFile, symbol: str, *, verify: bool, raw: bool) -> SymbolBars:
     path = folder / f"{file_stem(symbol)}.parquet"
     try:
         content = path.read_bytes()
         if verify and hashlib.sha256(content).hexdigest() != stated.file_sha256:
             raise DataError(f"{path}: its bytes are not those the manifest states ({len(content)} bytes)")
-        table = parquet.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        with parquet.ParquetFile(pa.BufferReader(content)) as file:
+            names = [name for name in file.schema_arrow.names if raw or not name.startswith(RAW_PREFIX)]
+            table = file.read(columns=names, use_threads=False)
         bars = _bars(symbol, table)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: cannot be read: {(str(error).splitlines() or ['?'])[0][:200]}") from error
@@ -87,9 +100,13 @@ def _followed(
         return SymbolBars(symbol=symbol, sessions=sessions, columns=dict(columns))
     count, more = len(bars.sessions), len(sessions)
     names = [name for name in COLUMNS if name in bars.columns or name in columns]
+    added = SymbolBars(symbol=symbol, sessions=sessions, columns=dict(columns)).as_paid()
     return SymbolBars(
         symbol=symbol,
         sessions=np.concatenate((bars.sessions, sessions)),
+        raw={
+            name: np.concatenate((values, added.get(name, np.full(more, np.nan)))) for name, values in bars.raw.items()
+        },
         columns={
             name: np.concatenate(
                 (bars.columns.get(name, np.full(count, np.nan)), columns.get(name, np.full(more, np.nan)))
@@ -102,7 +119,8 @@ def _followed(
 def _bars(symbol: str, table: pa.Table) -> SymbolBars:
     sessions = table["date"].cast(pa.date32()).to_numpy().astype("datetime64[D]")
     names = [name for name in COLUMNS if name in table.column_names or name not in OPTIONAL_COLUMNS]
-    return SymbolBars(symbol=symbol, sessions=sessions, columns={name: _column(table, name) for name in names})
+    raw = {name: _column(table, RAW_PREFIX + name) for name in RAW if RAW_PREFIX + name in table.column_names}
+    return SymbolBars(symbol=symbol, sessions=sessions, columns={name: _column(table, name) for name in names}, raw=raw)
 
 
 def _column(table: pa.Table, name: str) -> FloatArray:

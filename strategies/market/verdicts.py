@@ -6,15 +6,16 @@ Invariant: every row is a bar or has a reason; a symbol is accepted, accepted wi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 import numpy as np
 
 from strategies.market.actions import Adjustment, understand, with_splits
 from strategies.market.adjustment import adjust
-from strategies.market.bars import BoolArray, FloatArray, SessionArray
+from strategies.market.bars import BoolArray, FloatArray, IntArray, SessionArray
 from strategies.market.calendar import SessionCalendar
+from strategies.market.manifest import RAW
 from strategies.market.quarantine import Suspects, judge_rows
 from strategies.market.readers import RawBars
 from strategies.market.rules import Rules
@@ -54,6 +55,8 @@ class Judged:
     #: Sessions at which a level began that looks like a split nobody has settled.
     unsettled: tuple[date, ...]
     adjusted_by: str
+    #: Field to values as the vendor wrote them `[bars]`, where they were adjusted, and columns of corporate actions.
+    raw: dict[str, FloatArray] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -101,7 +104,16 @@ def judged(rows: RawBars, settled: Settled, *, ended: BoolArray | None = None) -
         flags=flags,
         unsettled=judgement.unsettled,
         adjusted_by=adjustment.used,
+        raw=_kept_raw(rows, adjustment, kept),
     )
+
+
+def _kept_raw(rows: RawBars, adjustment: Adjustment, kept: IntArray) -> dict[str, FloatArray]:
+    """Return what the vendor wrote of the bars, as far as they do not state it themselves."""
+    if (adjustment.multiplier[kept] == 1).all():
+        events = ("dividend", "split")
+        return {name: rows.values[name][kept] for name in events if (rows.values.get(name, np.zeros(1)) > 0).any()}
+    return {name: rows.values[name][kept] for name in RAW if name in rows.values}
 
 
 def is_foreign(result: Judged, rows: RawBars, rules: Rules) -> bool:

@@ -43,7 +43,7 @@ class Rows:
             TrainingError: There is none to train on, or none to stop by.
         """
         labels = transform_labels(np.where(samples.eligible, samples.labels, np.nan), config.label_processor)
-        known = np.isfinite(labels) & ~np.isnan(samples.features).all(axis=2)
+        known = np.isfinite(labels) & np.array([~np.isnan(rows).all(axis=1) for rows in samples.features])
         train, valid = (_only(known, sessions) for sessions in (fold.train, fold.valid))
         for name, mask in (("train", train), ("valid", valid)):
             if not mask.any():
@@ -101,13 +101,14 @@ def fit_model(
         group=_groups(rows.train) if config.ranks else None,
         feature_name=list(names),
         params=parameters,
-    )
+    ).construct()
+    del raw  # in bins now: the rows of both periods and the bins' samples would be in memory together
     valid = lgb.Dataset(
         apply_processors(processors, samples.features[rows.valid]),
         labels[rows.valid],
         group=_groups(rows.valid) if config.ranks else None,
         reference=train,
-    )
+    ).construct()
     stop = _Stop(patience=config.early_stopping_rounds, least=config.min_rounds)
     booster = lgb.train(
         parameters,

@@ -11,15 +11,15 @@ from typing import Annotated
 import typer
 
 from strategies.errors import DataError
-from strategies.market.importing import import_bars
 from tests.benchmarks.children import ChildFailed
 from tests.benchmarks.engine import THREADS, engine_figures, find_rivals, loading_figure
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.growth import draw, sweep_all
+from tests.benchmarks.imports import import_figures
 from tests.benchmarks.install import install_figures, start_figure
 from tests.benchmarks.latency import latency_figures
 from tests.benchmarks.machine import describe_machine, load_average
-from tests.benchmarks.material import RUN_DATE, panel_of, prepare_snapshot, write_bars
+from tests.benchmarks.material import panel_of, prepare_snapshot
 from tests.benchmarks.page import benchmark_page
 from tests.benchmarks.recovery import recovery_figures
 from worker.cli._common import ExitCode, refuse
@@ -35,7 +35,9 @@ def bench(
     qlib: Annotated[bool, typer.Option(help="Measure Qlib too, which takes minutes.")] = True,
     worker: Annotated[bool, typer.Option(help="Measure a real worker on embedded servers.")] = True,
     growth: Annotated[bool, typer.Option(help="Measure how cost grows.")] = True,
-    loading: Annotated[bool, typer.Option(help="Measure loading 5,000 symbols, which are generated first.")] = True,
+    loading: Annotated[
+        bool, typer.Option(help="Measure importing, appending to and loading 5,000 symbols, which are generated first.")
+    ] = True,
     backlog: Annotated[int, typer.Option(min=0, help="Requests of a backlog that a worker works through.")] = 100_000,
     install: Annotated[bool, typer.Option(help="Install without extras into a fresh environment.")] = False,
 ) -> None:
@@ -80,7 +82,8 @@ def _reported(figures: Iterator[Figure]) -> Iterator[Figure]:
 
 
 def _loading(place: Path) -> Iterator[Figure]:
-    import_bars(write_bars(place / "raw", MANY_SYMBOLS, MANY_SESSIONS), place / "data", run_date=RUN_DATE)
+    place.mkdir()
+    yield from import_figures(place, MANY_SYMBOLS, MANY_SESSIONS)
     yield loading_figure(place / "data", MANY_SYMBOLS, MANY_SESSIONS)
 
 

@@ -83,6 +83,40 @@ def load_snapshot(data_dir: str) -> dict[str, float]:
     return {"seconds": seconds, "peak": memory("VmHWM"), "size": size, "symbols": len(panel.symbols)}
 
 
+def import_snapshot(source: str, data_dir: str, run_date: str) -> dict[str, float]:
+    """Import a source: seconds, processor time, highest memory of the whole process."""
+    from datetime import date  # noqa: PLC0415
+
+    from strategies.market.importing import import_bars  # noqa: PLC0415
+
+    begun, processor = time.perf_counter(), time.process_time()
+    import_bars(Path(source), Path(data_dir), run_date=date.fromisoformat(run_date))
+    taken, spent = time.perf_counter() - begun, time.process_time() - processor
+    return {"seconds": taken, "processor": spent, "peak": memory("VmHWM")}
+
+
+def daily_round(data_dir: str, source: str) -> dict[str, float]:
+    """Append a session, and take it into the panel that serves: seconds and processor time of each."""
+    from datetime import timedelta  # noqa: PLC0415
+
+    from strategies.market.appending import append_bars  # noqa: PLC0415
+    from strategies.market.loading import Loading  # noqa: PLC0415
+    from strategies.market.snapshots import latest_snapshot  # noqa: PLC0415
+
+    snapshot = latest_snapshot(Path(data_dir))
+    loading = Loading(data_dir=Path(data_dir), calendar=snapshot.open_calendar())
+    loaded = loading.newer(None)
+    begun, processor = time.perf_counter(), time.process_time()
+    append_bars(Path(source), Path(data_dir), run_date=snapshot.date + timedelta(days=1))
+    append, append_processor = time.perf_counter() - begun, time.process_time() - processor
+    begun, processor = time.perf_counter(), time.process_time()
+    taken = loading.newer(loaded[1] if loaded else None)
+    take, take_processor = time.perf_counter() - begun, time.process_time() - processor
+    if taken is None:
+        raise RuntimeError("the appended session is not served")
+    return {"append": append, "append_processor": append_processor, "take": take, "take_processor": take_processor}
+
+
 def qlib_last(data_dir: str, symbols: int, repeats: int) -> dict[str, float]:
     """Let Qlib compute Alpha158 of the last session: seconds a query, bars read already where its caches hold them."""
     ask, panel = _qlib(data_dir, kernels=1)
@@ -136,7 +170,17 @@ def _qlib(data_dir: str, *, kernels: int, name: str = "alpha158") -> "tuple[Quer
 
 
 MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
-    each.__name__: each for each in (backfill, first_call, load_snapshot, qlib_last, qlib_last360, qlib_range)
+    each.__name__: each
+    for each in (
+        backfill,
+        daily_round,
+        first_call,
+        import_snapshot,
+        load_snapshot,
+        qlib_last,
+        qlib_last360,
+        qlib_range,
+    )
 }
 
 

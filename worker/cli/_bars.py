@@ -81,7 +81,7 @@ def split_of(text: str) -> tuple[str, date, float]:
 def event_of(text: str, option: str) -> tuple[str, date, float]:
     symbol, rest = pair_of(text, "=", option)
     day, amount = pair_of(rest, ":", option)
-    return symbol_of(symbol), day_of(day, option), number_of(amount, option)
+    return symbol_of(symbol), day_of(day, option), number_of(amount, option, zero=True)
 
 
 def symbol_of(text: str) -> str:
@@ -90,14 +90,14 @@ def symbol_of(text: str) -> str:
     return folded(text)
 
 
-def number_of(text: str, option: str) -> float:
+def number_of(text: str, option: str, *, zero: bool = False) -> float:
     from math import isfinite
 
     try:
         number = float(text)
     except ValueError:
         refuse(f"{option}: {text!r} is no number")
-    if not isfinite(number) or number <= 0:
+    if not isfinite(number) or number < 0 or (number == 0 and not zero):
         refuse(f"{option} was {text}, must be above 0")
     return number
 

@@ -76,14 +76,16 @@ def correct(
     data_dir: DataDir = None,
     run_date: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default today, at the exchange.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="SYMBOL=YYYY-MM-DD:RATIO, new shares for one old.")] = None,
-    dividend: Annotated[list[str] | None, typer.Option(help="SYMBOL=YYYY-MM-DD:CASH of one share.")] = None,
+    dividend: Annotated[
+        list[str] | None, typer.Option(help="SYMBOL=YYYY-MM-DD:CASH of one share; 0 removes it.")
+    ] = None,
     drop: Annotated[list[str] | None, typer.Option(help="SYMBOL:YYYY-MM-DD of a bar to remove.")] = None,
     column: Annotated[list[str] | None, typer.Option(help="FIELD=NAME, where a name is not recognised.")] = None,
     confirm_move: Annotated[list[str] | None, typer.Option(help="SYMBOL:YYYY-MM-DD of a move known as real.")] = None,
     *,
     as_json: Json = False,
 ) -> None:
-    """Replace bars of the latest snapshot, or apply a forgotten split or dividend, with a reason.
+    """Replace bars of the latest snapshot, or apply or replace a split or a dividend, with a reason.
 
     JSON: path, snapshot_id, parent, run_date, revision, created, bars, symbols, restated, first, last, unchanged,
     quarantined, reasons, refused, failed, served.

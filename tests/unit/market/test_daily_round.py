@@ -319,6 +319,75 @@ def test_forgotten_split_and_dividend_restate_the_history(place):
     np.testing.assert_array_equal(after.fields["close"][:, 50:], before.fields["close"][:, 50:])
 
 
+def adjusted_frames():
+    """Return raw bars with a 2:1 split on session 30 and a dividend on session 60, as a vendor's columns state them."""
+    frames = frames_of()
+    for name, frame in frames.items():
+        prices = ["open", "high", "low", "close"]
+        frame.loc[:29, prices] *= 2
+        frame[prices] = frame[prices].round(2)
+        frame["high"], frame["low"] = frame[prices].max(axis=1), frame[prices].min(axis=1)
+        frame["dividends"], frame["stock splits"] = 0.0, 0.0
+        frame.loc[30, "stock splits"], frame.loc[60, "dividends"] = 2.0, 1.0
+        frames[name] = frame
+    return frames
+
+
+def test_raw_bars_and_actions_are_kept_as_they_came(place):
+    frames = adjusted_frames()
+    place.begin(frames)
+
+    bars = read_symbol(latest_snapshot(place.data), "S03", raw=True)
+
+    frame = frames["S03"].iloc[:BASE]
+    for name in ("open", "high", "low", "close", "volume"):
+        np.testing.assert_array_equal(bars.raw[name], frame[name].to_numpy())
+    np.testing.assert_array_equal(bars.raw["split"], frame["stock splits"].to_numpy())
+    np.testing.assert_array_equal(bars.raw["dividend"], frame["dividends"].to_numpy())
+    # Adjustment is a function of both.
+    np.testing.assert_array_equal(bars.columns["close"], bars.raw["close"] * bars.columns["factor"])
+    assert read_symbol(latest_snapshot(place.data), "S03").raw == {}
+
+
+def test_corrected_dividend_or_split_takes_the_place_of_the_one_before(place):
+    frames = adjusted_frames()
+    place.begin(frames)
+    before, old = place.panel(), latest_snapshot(place.data)
+    ex, split = (frames["S00"]["date"][at].date() for at in (60, 30))
+
+    place.correct(reason="paid 0.75", dividends=(("S01", ex, 0.75), ("S02", ex, 0.0)), splits=(("S03", split, 2.0),))
+
+    after = place.panel()
+    assert_same(load_panel(old, xnys()), before)
+    for row, cash in ((1, 0.75), (2, 0.0), (3, 1.0)):
+        name = NAMES[row]
+        frame = frames[name].iloc[:BASE].copy()
+        frame.loc[60, "dividends"] = cash
+        whole = place.imported({name: frame})
+        at = whole.symbols.index(name)
+        np.testing.assert_allclose(after.fields["close"][row], whole.fields["close"][at], rtol=1e-14)
+        np.testing.assert_allclose(after.fields["volume"][row], whole.fields["volume"][at], rtol=1e-14)
+        raw = read_symbol(latest_snapshot(place.data), name, raw=True).raw
+        np.testing.assert_array_equal(raw["close"], frame["close"].to_numpy())
+    changed = (before.fields["close"] != after.fields["close"]).any(axis=1)
+    assert [NAMES[row] for row in np.flatnonzero(changed)] == ["S01", "S02"]
+
+
+def test_split_that_comes_with_a_session_restates_from_the_raw_bars(place):
+    frames = adjusted_frames()
+    for name in ("open", "high", "low", "close"):
+        frames["S02"].loc[BASE:, name] /= 3
+    frames["S02"].loc[BASE, "stock splits"] = 3.0
+    place.begin(frames)
+
+    assert place.append(session(frames, BASE)).restated == ("S02",)
+
+    bars = read_symbol(latest_snapshot(place.data), "S02", raw=True)
+    np.testing.assert_array_equal(bars.raw["close"], frames["S02"]["close"][: BASE + 1].to_numpy())
+    whole = place.imported({name: frame.iloc[: BASE + 1] for name, frame in frames.items()})
+    np.testing.assert_allclose(place.panel().fields["close"][2], whole.fields["close"][2], rtol=1e-14)
+
+
 def test_dropped_bar_is_a_missing_session(place):
     frames = frames_of()
     place.begin(frames)

@@ -1,20 +1,27 @@
 """Files: YAML read within bounds, and writes that survive a power cut.
 
-Owns: the bound on a file's size, refusal of duplicate keys and of aliases, how values are quoted in errors, fsync.
+Owns: the bound on a file's size, refusal of duplicate keys and of aliases, how values are quoted in errors, fsync,
+arrays that need not stay in memory.
 Must not know: what the files contain, or when they are renamed into place.
 Invariant: nothing is built that is much larger than the file, nothing in a file is ignored silently; what a caller
 renames after `write_synced` and `sync` is never empty or half written.
 """
 
+import mmap
 import os
 from collections.abc import Hashable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TypeGuard
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 #: Largest file, in bytes.
 MAX_BYTES = 1_000_000
+#: Size from which an array is kept in a file, in bytes.
+SCRATCH_BYTES = 64 * 1024**2
 #: Longest whole number, in bits, and how much of a value an error shows, in characters.
 _MOST_BITS, _SHOWN = 64, 160
 
@@ -94,3 +101,32 @@ def sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
+
+
+def scratch_array(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return an array that is not filled yet; a large one in a file without a name, where the disk has room for it.
+
+    Its pages can leave memory while nobody uses them: see `release`.
+    """
+    size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
+    if size < SCRATCH_BYTES or not hasattr(os, "posix_fallocate"):
+        return np.empty(shape, np.float32)
+    try:
+        with TemporaryFile() as file:
+            # A full disk shows here: a page that cannot be written later ends the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+            pages = mmap.mmap(file.fileno(), size)
+    except OSError:
+        return np.empty(shape, np.float32)
+    return np.frombuffer(pages, np.float32).reshape(shape)
+
+
+def release(array: NDArray[np.float32]) -> None:
+    """Let the pages of a scratch array leave memory; they are read again when they are used."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    pages = base.obj if isinstance(base, memoryview) else base
+    if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        pages.flush()
+        pages.madvise(mmap.MADV_DONTNEED)

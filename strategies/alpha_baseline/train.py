@@ -19,6 +19,7 @@ from strategies.analysis.walk_forward import WalkForwardResult, walk_forward, wa
 from strategies.errors import BundleExists
 from strategies.expressions.feature_set_files import load_feature_set
 from strategies.expressions.feature_sets import FeatureSet, feature_set
+from strategies.files import release
 from strategies.market.bars import Panel
 from strategies.market.snapshots import find_snapshot, latest_snapshot, load_panel
 from strategies.models.bundle import Bundle, Scorer
@@ -204,6 +205,7 @@ def _reference(
 ) -> tuple[tuple[Distribution, ...], tuple[ChancePsiRecord, ...]]:
     """Return what the training rows look like, and how far stretches of them are from the whole."""
     features = samples.features[rows.train]
+    release(samples.features)
     predictions = np.full(rows.train.shape, np.nan)
     predictions[rows.train] = scorer.predict(features)
     described = describe(scorer.feature_set.names, features, predictions[rows.train])

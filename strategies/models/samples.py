@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from strategies.errors import TrainingError
 from strategies.expressions.feature_sets import FeatureSet, label
+from strategies.files import scratch_array
 from strategies.market.bars import Float32Array, FloatArray, IntArray, Panel, SessionArray
 from strategies.market.eligibility import MIN_BARS_SHARE, bars_needed
 from strategies.models.bundle import ALPHA158_LABEL
@@ -120,7 +121,7 @@ def relevance(labels: FloatArray, levels: int) -> FloatArray:
 def _features(
     panel: Panel, features: FeatureSet, symbols: Sequence[str], sessions: slice, progress: Progress
 ) -> Float32Array:
-    values = np.empty((sessions.stop - sessions.start, len(symbols), len(features.names)), dtype=np.float32)
+    values = scratch_array((sessions.stop - sessions.start, len(symbols), len(features.names)))
     progress("features", 0, len(values))
     for start in range(sessions.start, sessions.stop, CHUNK_SESSIONS):
         chunk = slice(start, min(start + CHUNK_SESSIONS, sessions.stop))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from strategies.errors import TrainingError
 from strategies.expressions.feature_sets import FeatureSet
+from strategies.files import release
 from strategies.market.bars import FloatArray, IntArray
 from strategies.models.bundle import Scorer, check_booster
 from strategies.models.bundle_store import parse_booster
@@ -92,6 +93,7 @@ def fit_model(
 ) -> Fit:
     """Return the booster of these rows; `report` is called with the stage `rounds`."""
     raw = samples.features[rows.train]
+    release(samples.features)  # until they are evaluated: boosting needs the memory
     processors = fit_processors(config.processors, raw)
     parameters = config.lightgbm_parameters()
     labels = relevance(rows.labels, config.relevance_levels) if config.ranks else rows.labels
@@ -109,6 +111,7 @@ def fit_model(
         group=_groups(rows.valid) if config.ranks else None,
         reference=train,
     ).construct()
+    release(samples.features)
     stop = _Stop(patience=config.early_stopping_rounds, least=config.min_rounds)
     booster = lgb.train(
         parameters,

@@ -6,8 +6,12 @@ import pytest
 
 from contracts import RejectionCode, StreamNames
 from strategies.market.calendar import SessionCalendar
+from tests.support.fleet import PATIENCE, Fleet
 from tests.support.market import make_panel
 from tests.support.serving import Bench, make_active
+from tests.support.world import WRONG, activate_world, served_from
+from worker.embedded import Endpoints
+from worker.embedded.processes import wait_until
 from worker.events import Events
 from worker.fleet.janitor import Janitor, retentions
 from worker.operations.pending import Requests
@@ -115,3 +119,25 @@ def test_each_stream_has_a_janitor_that_cuts_it(workers, streams):
         assert janitor.turn(bench.shutdown.stopping)
 
         assert streams.client.xlen(names.requests) < 3
+
+
+@pytest.mark.timeout(180)
+def test_worker_process_reads_the_stream_of_its_setting_alone(
+    streams, valkey_url, database_url, two_versions, tmp_path
+):
+    activate_world(database_url)
+    endpoints = Endpoints(redis_url=valkey_url, database_url=database_url)
+    fleet = Fleet(endpoints, tmp_path, namespace=streams.names.namespace, **served_from(two_versions))
+    try:
+        fleet.worker(worker_name="fast", partition="fast", lease_ms=60_000)
+        waiting = xadd(streams, "", WRONG)
+        asked = xadd(streams, "fast", WRONG)
+
+        assert wait_until(streams.rejections, PATIENCE)
+        assert [(one.request_id, one.worker) for one in streams.rejections()] == [(f"fast:{asked}", "fast")]
+        fleet.worker(worker_name="common", lease_ms=60_000)
+        assert wait_until(lambda: len(streams.rejections()) == 2, PATIENCE)
+    finally:
+        fleet.end()
+
+    assert (streams.rejections()[1].request_id, streams.rejections()[1].worker) == (waiting, "common")

@@ -71,6 +71,8 @@ def quiet_mlflow() -> Iterator[None]:
     # It reads these from the environment alone.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # noqa: TID251
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # noqa: TID251
+    # Its import sets the level of its logger, whatever was set before.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # noqa: TID251
     # Seconds instead of minutes until an unavailable server fails the call: the bundle is already saved.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # noqa: TID251
     for name in ("mlflow", "alembic"):

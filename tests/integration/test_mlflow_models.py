@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightgbm as lgb
@@ -27,6 +30,7 @@ from worker.embedded.processes import wait_until
 from worker.lifecycle.loader import prove
 from worker.operations.replay.lineage import LineageResolver
 from worker.registry.registry import Registration, Registry
+from worker.settings import inherited_environment
 
 AWAY = "http://127.0.0.1:9"
 
@@ -339,3 +343,20 @@ def test_worker_waits_for_the_files_and_serves_what_was_pinned(
         assert (replayed.bundle_sha256, trouble) == (vector.bundle_sha256, "")
     finally:
         fleet.end()
+
+
+def test_new_local_store_is_made_without_a_word(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from strategies.models.mlflow_connection import connect, quiet_mlflow\n"
+        "with quiet_mlflow():\n    print(len(connect(Path(sys.argv[1]), None).client.search_experiments()))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env=inherited_environment() | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert (done.stdout, done.stderr) == ("1\n", "")

@@ -129,6 +129,8 @@ class SignalVector(BaseModel):
     purpose: Purpose = Purpose.TRADE
     #: From the request; absent: it named nobody.
     producer: Producer | None = None
+    #: Of the request stream that it came on, which access rules can grant; empty: that of no partition.
+    partition: str = ""
     model_version: Version
     #: SHA-256 of the model file.
     model_sha256: Digest

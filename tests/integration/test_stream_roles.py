@@ -1,16 +1,19 @@
 """The access rules of docs/gateway.md on a real server: who may publish vectors, and that each role can do its work."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import pytest
 
+from contracts import StreamNames
 from contracts.codec import encode
+from strategies.market.calendar import SessionCalendar
 from tests.support.fleet import PATIENCE, Fleet
-from tests.support.serving import Streams
+from tests.support.market import make_panel
+from tests.support.serving import Bench, Streams, make_active
 from tests.support.wire import make_vector
 from tests.support.world import STRATEGY, build_world, register
 from worker.client import Disposition, Gateway, GatewayOptions, SignalClient
@@ -18,6 +21,7 @@ from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
 from worker.registry.registry import Registry
+from worker.serving.pipeline import ServingRules
 
 GUIDE = Path(__file__).parents[2] / "docs" / "gateway.md"
 PASSWORD = uuid4().hex
@@ -81,3 +85,26 @@ def test_worker_and_producer_work_under_their_roles(streams, role, namespace, da
         fleet.end()
 
     assert [answer.purpose for answer in answers] == ["trade", "probe"]
+
+
+def test_asker_of_a_partition_cannot_have_anything_traded(valkey_url, streams, role, namespace):
+    rules = ServingRules(calendar=SessionCalendar("XNYS", first=date(2012, 1, 1), last=date(2014, 1, 1)))
+    bench = Bench(valkey_url, StreamNames(namespace, "ask"), rules)
+    bench.serve(make_panel(("AAPL", "IBM"), sessions=120, first=date(2012, 9, 5)), [make_active(("AAPL", "IBM"))])
+    asker = Streams(role("asker"), namespace)
+    request = {"strategy": STRATEGY, "symbols": "AAPL,IBM", "as_of": "2013-02-01", "producer": "rebalance"}
+    with pytest.raises(StreamUnavailable, match=r"(?i)noperm|permission"):
+        asker.add(request)
+    asker.client.xadd(bench.names.requests, request)
+
+    bench.run_once()
+
+    (vector,) = streams.results()
+    assert (vector.partition, vector.purpose) == ("ask", "trade")
+    applied = []
+    with (
+        SignalClient(valkey_url, namespace=namespace) as client,
+        Gateway(client, "desk", applied.append, options=GatewayOptions(partitions=frozenset({""}))) as gateway,
+    ):
+        assert gateway.run_once() == [Disposition.IGNORED]
+    assert applied == []

@@ -115,7 +115,7 @@ def why_unanswered(namespace: str, request_id: str, strategy: str) -> str:
         requests = Requests(client, names)
         claimed = next((one for one in requests.pending(limit=1000).requests if one.request_id == request_id), None)
         waiting = requests.waiting(request_id) if claimed is None else None
-    living = [beat for beat in beating if beat is not None]
+    living = [beat for beat in beating if beat is not None and beat.partition == names.partition]
     return _of_fleet(living, namespace, strategy) or _of_entry(claimed, waiting)
 
 

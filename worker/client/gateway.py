@@ -73,6 +73,9 @@ class GatewayOptions:
     strategies: frozenset[str] | None = None
     #: Producers whose requests it follows, as they name themselves in `producer`. None = all.
     producers: frozenset[str] | None = None
+    #: Partitions whose requests it follows; empty text = the stream of no partition. Other than a producer's name it is
+    #: stated by the worker, so that access rules for request streams decide who may trade. None = all.
+    partitions: frozenset[str] | None = None
     #: Universes that it follows: digests as `contracts.universe_digest` computes them of the symbols asked for, or
     #: `model` for requests that name no symbols. None = all: any vector replaces the book of its strategy.
     universes: frozenset[str] | None = None
@@ -89,7 +92,7 @@ class GatewayOptions:
 
     def __post_init__(self) -> None:
         """Refuse a text where a set of names is wanted: its letters would be the names."""
-        for name in ("strategies", "producers", "universes"):
+        for name in ("strategies", "producers", "partitions", "universes"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} was the text {getattr(self, name)!r}, must be a set of names")  # noqa: TRY004
 
@@ -99,6 +102,8 @@ class GatewayOptions:
             return f"strategy {vector.strategy} is not followed"
         if self.producers is not None and vector.producer not in self.producers:
             return f"producer {vector.producer or 'unnamed'} is not followed"
+        if self.partitions is not None and vector.partition not in self.partitions:
+            return f"partition {vector.partition or 'none'} is not followed"
         if self.universes is not None and not self.universes & {vector.universe, vector.universe_sha256}:
             symbols = len(vector.weights) + len(vector.excluded)
             return f"the universe of {symbols} symbols with digest {vector.universe_sha256} is not followed"

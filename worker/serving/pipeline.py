@@ -70,6 +70,8 @@ class DeliveryRecord:
     queue_ms: float
     compute_ms: float
     deliveries: int
+    #: Of the request stream; empty: that of no partition.
+    partition: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,7 @@ def signal_vector(computed: Computed, delivery: DeliveryRecord, rules: ServingRu
         strategy=bundle.strategy,
         purpose=request.purpose or Purpose.TRADE,
         producer=request.producer,
+        partition=delivery.partition,
         model_version=bundle.version,
         model_sha256=bundle.model_sha256,
         bundle_sha256=bundle.bundle_sha256,

@@ -121,6 +121,7 @@ class Answerer:
             queue_ms=queue_ms(entry, now),
             compute_ms=round((time.perf_counter() - began) * 1000, 3),
             deliveries=entry.deliveries,
+            partition=entry.partition,
         )
 
 

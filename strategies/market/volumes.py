@@ -19,10 +19,18 @@ _UNITS = np.log(np.array([100.0, 1000.0]))
 #: else. The busiest days of a sound share have some 20 times the usual volume, the quietest ones a third of it.
 _UP, _DOWN, _FARTHEST = np.log(59.0), np.log(12.0), np.log(4000.0)
 #: How near to the usual volume a row may come, upwards and downwards, and how many standard deviations of the volume's
-#: logarithm it must be beyond: in a block that has begun, and in one of 20 rows.
-_YOUNG, _OLD = (np.log(19.5), np.log(4.0), 4.0), (np.log(5.0), np.log(1.8), 1.2)
+#: logarithm it must be beyond: in a block that has begun, in one of 3 rows, in one of 20.
+_YOUNG, _SURE, _OLD = (
+    (np.log(19.5), np.log(4.0), 4.0),
+    (np.log(15.0), np.log(2.5), 2.5),
+    (np.log(5.0), np.log(1.8), 1.2),
+)
 #: Standard deviations to begin a block, and to be held back although no other row of it was seen.
-_BEGINS, _ALONE, _LEAST_SPREAD = 5.0, 8.0, 0.25
+_BEGINS, _ALONE, _LEAST_SPREAD = 5.0, 10.0, 0.25
+#: Rows of a block after which one that looks like its end may be a busy day.
+_SURE_ROWS = 3
+#: How far a block must begin, as a multiple of the farthest volume on its side: some volumes are no bell.
+_FARTHER = 1.5
 
 
 def other_unit(volume: FloatArray, close: FloatArray, confirmed: BoolArray) -> BoolArray:
@@ -82,14 +90,17 @@ class _Scan:
         calm = self._volume[max(0, row - SPREAD_BARS) : row - RECENT_BARS]
         spread = max(float(np.std(calm)), _LEAST_SPREAD)
         ratio = self._volume[row] - usual
-        if abs(ratio) <= _BEGINS * spread:
+        farthest = float(np.max(np.sign(ratio) * (calm - np.median(calm))))
+        if abs(ratio) <= max(_BEGINS * spread, _FARTHER * farthest):
             return row + 1
-        start, first = row, 0 if abs(ratio) > _ALONE * spread else 1
+        # The row before may have been too busy to begin the block.
+        second = np.sign(ratio) * (self._volume[row - 1] - usual) >= _YOUNG[2] * spread
+        start, first = row, 0 if second or self._alone(row, usual, spread) else 1
         while True:
             end, usual = self._end(start, usual, np.sign(ratio), spread)
             self.found[start + first : end] = True
-            if end <= start + first:
-                return row + 1
+            if end < row + _SURE_ROWS:
+                return max(end, row + 1)
             if self._confirmed[end : end + 1].any():
                 return end + MEDIAN_BARS
             # A day of many trades may look like the end: the rows after it show whether it was.
@@ -107,11 +118,17 @@ class _Scan:
             step = own[0] - usual
             usually[MEDIAN_BARS:] = own - sign * _UNITS[np.argmin(np.abs(abs(step) - _UNITS))]
         belongs = self._belongs(slice(start, None), usually, sign, spread)
-        belongs[MEDIAN_BARS:] = self._belongs(
-            slice(start + MEDIAN_BARS, None), usually[MEDIAN_BARS:], sign, spread, _OLD
-        )
+        if not self._alone(start, usual, spread):
+            # One row may be a day's own; the next one must show as much for both to be of another unit.
+            belongs[1:2] &= sign * (volume[1:2] - usual) >= _BEGINS * spread
+        for rows, limits in ((_SURE_ROWS, _SURE), (MEDIAN_BARS, _OLD)):
+            belongs[rows:] = self._belongs(slice(start + rows, None), usually[rows:], sign, spread, limits)
         length = len(belongs) if belongs.all() else int(np.argmin(belongs))
         return start + length, float(usually[min(length, len(usually) - 1)])
+
+    def _alone(self, row: int, usual: float, spread: float) -> bool:
+        """Return whether a row is so far from the usual volume that it needs no other one beside it."""
+        return bool(abs(self._volume[row] - usual) > _ALONE * spread)
 
     def _belongs(
         self,

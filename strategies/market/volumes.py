@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from strategies.market.bars import BoolArray, FloatArray
+from strategies.market.bars import BoolArray, FloatArray, IntArray
 
 #: Bars before a row whose median is the usual volume, and those whose spread counts, less the last few: a block may
 #: have begun on a busy day, which hides it.
@@ -83,7 +83,22 @@ class _Scan:
         moves = self._close[rows] - _medians(_windows(self._close)[rows - MEDIAN_BARS])
         split = np.abs(moves + ratios) < np.abs(ratios) / 2
         chosen = (up | down) & ~split
+        chosen[chosen] = self._far(rows[chosen], ratios[chosen])
         return zip(rows[chosen].tolist(), usual[chosen].tolist(), strict=True)
+
+    def _far(self, rows: IntArray, ratios: FloatArray) -> BoolArray:
+        """Return whether rows are beyond every volume of the calm bars before them; those near the start may be."""
+        far = np.ones(len(rows), bool)
+        late = rows >= SPREAD_BARS
+        if late.any():
+            length = SPREAD_BARS - RECENT_BARS
+            calm = np.lib.stride_tricks.sliding_window_view(self._volume, length)[rows[late] - SPREAD_BARS]
+            sign = np.sign(ratios[late])[:, None]
+            # As `_follow` decides, for many rows at once.
+            farthest = (sign * (calm - np.median(calm, axis=1, keepdims=True))).max(axis=1)
+            spread = np.maximum(np.std(calm, axis=1), _LEAST_SPREAD)
+            far[late] = np.abs(ratios[late]) > np.maximum(_BEGINS * spread, _FARTHER * farthest) * (1 - 1e-9)
+        return far
 
     def _follow(self, row: int, usual: float) -> int:
         """Mark the block that begins with a row, and those that go on with it; return the row to look on from."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from urllib.parse import urlsplit
 
+import psutil
 import psycopg
 import pytest
 from psycopg import sql
@@ -134,13 +135,19 @@ def test_worker_and_publisher_serve_with_exactly_the_commands_of_their_roles(
                 producer.result(producer.submit(strategy=STRATEGY, symbols=SYMBOLS), timeout=PATIENCE) for _ in range(3)
             ]
         assert wait_until(lambda: redis_client.exists(f"{namespace}:janitor"), PATIENCE)
+        commands = [" ".join(each.cmdline()) for each in psutil.process_iter() if each.is_running()]
+        redis_client.execute_command("CLIENT", "KILL", "TYPE", "NORMAL", "SKIPME", "YES")
+        worker.await_event("server_back")
         worker.end()
         publisher.end()
 
     assert {outcome.model_version for outcome in outcomes} == {"v1"}
     assert streams.pending() == 0
-    refused = redis_client.info("errorstats").get("errorstat_NOPERM")
-    assert "NOPERM" not in worker.log.read_text(encoding="utf-8") + publisher.log.read_text(encoding="utf-8"), refused
+    printed = worker.log.read_text(encoding="utf-8") + publisher.log.read_text(encoding="utf-8")
+    assert "NOPERM" not in printed
+    for secret in (PASSWORD, conninfo_to_dict(database_url)["password"]):
+        assert secret not in printed
+        assert not [command for command in commands if str(secret) in command]
 
 
 def test_process_that_lacks_something_ends_with_one_sentence(fleet, redis_client, valkey_url, namespace):

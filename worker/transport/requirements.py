@@ -107,6 +107,7 @@ def _of_worker(names: StreamNames) -> list[Command]:
         ("XRANGE", requests, _NOTHING, _NOTHING, "COUNT", "1"),
         ("XREAD", "COUNT", "1", "STREAMS", names.control, "$"),
         ("XREVRANGE", names.control, "+", "-", "COUNT", "1"),
+        ("XINFO", "STREAM", names.control),
         *_of_hash(request),
         ("TYPE", request),
         ("PTTL", request),

@@ -91,11 +91,11 @@ def test_bundle_states_folds_costs_and_metrics(tmp_path):
     assert (bundle.manifest.costs.cost_bps, bundle.manifest.costs.borrow_bps_a_year) == (5.0, 50.0)
 
 
-def test_bundle_without_folds_states_neither_folds_nor_costs(tmp_path):
+def test_bundle_without_folds_states_neither_folds_nor_costs_nor_a_packaging(tmp_path):
     path = make_bundle(tmp_path)
 
     assert list(json.loads((path / "bundle.json").read_text(encoding="utf-8"))) == [
-        name for name in BundleManifest.model_fields if name not in ("costs", "walk_forward")
+        name for name in BundleManifest.model_fields if name not in ("costs", "walk_forward", "packaging")
     ]
 
 

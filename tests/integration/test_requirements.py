@@ -31,7 +31,7 @@ from worker.registry.migrations import migrate
 from worker.registry.registry import Registry
 from worker.registry.requirements import RegistryRole, registry_findings, require_registry, require_session
 from worker.transport.client import connect
-from worker.transport.requirements import StreamRole, commands_of, require_stream_server
+from worker.transport.requirements import StreamRole, commands_of, require_stream_server, stream_findings
 
 PASSWORD = "a-secret-of-the-test"  # noqa: S105 - of logins that end with their test
 #: What every connection and every probe sends.
@@ -95,14 +95,23 @@ def test_keys_of_another_namespace_are_missed(redis_client, valkey_url, namespac
         require_stream_server(client, StreamNames(namespace), StreamRole.PRODUCER)
 
 
-def test_login_without_transactions_is_told_so(redis_client, valkey_url, namespace):
-    rules = [*rules_of(StreamRole.PRODUCER, namespace), "-multi"]
+def test_login_that_may_not_look_is_no_fault(redis_client, valkey_url, namespace):
+    rules = [*rules_of(StreamRole.PRODUCER, namespace), "-multi", "-info"]
+    with login(redis_client, valkey_url, namespace, rules) as url, connect(url, "t") as client:
+        findings = stream_findings(client, StreamNames(namespace), StreamRole.PRODUCER)
+
+    assert [finding.met for finding in findings] == [None, None]
+
+
+@pytest.mark.parametrize("role", [StreamRole.WORKER, StreamRole.GATEWAY])
+def test_login_without_scripts_is_named(redis_client, valkey_url, namespace, role):
+    rules = [*rules_of(role, namespace), "-eval"]
     with (
         login(redis_client, valkey_url, namespace, rules) as url,
         connect(url, "t") as client,
-        pytest.raises(SettingsError, match="may not send MULTI"),
+        pytest.raises(SettingsError, match=r"needs scripts .*EVAL is refused"),
     ):
-        require_stream_server(client, StreamNames(namespace), StreamRole.PRODUCER)
+        require_stream_server(client, StreamNames(namespace), role)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from worker.embedded.processes import wait_until
 from worker.errors import StreamUnavailable
 from worker.registry.registry import Registry
 from worker.serving.pipeline import ServingRules
+from worker.transport.client import connect
+from worker.transport.requirements import StreamRole, stream_findings
 
 GUIDE = Path(__file__).parents[2] / "docs" / "gateway.md"
 PASSWORD = uuid4().hex
@@ -47,6 +49,14 @@ def role(streams, valkey_url, namespace):
     yield login
     for user in made:
         streams.client.execute_command("ACL", "DELUSER", user)
+
+
+@pytest.mark.parametrize("name", ["worker", "producer", "gateway"])
+def test_rules_of_the_guide_are_enough_for_each_role(role, namespace, name):
+    with connect(role(name), "test") as client:
+        findings = stream_findings(client, StreamNames(namespace), StreamRole(name))
+
+    assert [finding for finding in findings if finding.met is False] == []
 
 
 def test_only_workers_publish_vectors(streams, role, namespace):

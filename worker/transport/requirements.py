@@ -36,6 +36,10 @@ class StreamRole(StrEnum):
     GATEWAY = "gateway"
 
 
+#: Roles that run none.
+_WITHOUT_SCRIPTS = frozenset({StreamRole.PUBLISHER, StreamRole.PRODUCER})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One need of a role, and what was found."""
@@ -75,7 +79,8 @@ def stream_findings(client: Client, names: StreamNames, role: StreamRole) -> lis
     Raises:
         StreamUnavailable: The server does not answer.
     """
-    return [*_of_server(client), _of_scripts(client), _of_rights(client, commands_of(role, names))]
+    findings = [*_of_server(client), _of_rights(client, commands_of(role, names))]
+    return findings if role in _WITHOUT_SCRIPTS else [*findings, _of_scripts(client)]
 
 
 def commands_of(role: StreamRole, names: StreamNames) -> list[Command]:
@@ -128,18 +133,25 @@ def _of_producer(names: StreamNames) -> list[Command]:
     return [
         _add(names.requests),
         ("HMGET", request, "state"),
-        ("HGETALL", names.worker(_NOBODY)),
         *(("XRANGE", stream, _NOTHING, _NOTHING, "COUNT", "1") for stream in outcomes),
     ]
 
 
 def _of_gateway(names: StreamNames) -> list[Command]:
-    state = f"{names.namespace}:gateway:{_NOBODY}:book:{_NOBODY}"
+    state, results = f"{names.namespace}:gateway:{_NOBODY}:book:{_NOBODY}", names.results
     return [
         ("TIME",),
-        *_of_group(names.results),
-        ("XREAD", "COUNT", "1", "STREAMS", names.results, "$"),
-        *_of_hash(state),
+        ("XGROUP", "CREATE", results, _NOBODY, "0", "MKSTREAM"),
+        ("XREADGROUP", "GROUP", _NOBODY, _NOBODY, "COUNT", "1", "STREAMS", results, ">"),
+        ("XAUTOCLAIM", results, _NOBODY, _NOBODY, "1", _NOTHING),
+        ("XPENDING", results, _NOBODY),
+        ("XACK", results, _NOBODY, "0-1"),
+        ("HMGET", state, "field"),
+        ("HGET", state, "field"),
+        ("HSET", state, "field", "value"),
+        ("HDEL", state, "field"),
+        ("HINCRBY", state, "field", "1"),
+        ("PEXPIRE", state, "1"),
     ]
 
 
@@ -233,7 +245,7 @@ def _of_rights(client: Client, commands: Sequence[Command]) -> Finding:
     except StreamUnavailable as error:
         if error.reason != _REFUSED:
             raise
-        return Finding(need=need, found=f"this login may not send MULTI and DISCARD ({error})", met=False)
+        return Finding(need=need, found="this login may send no MULTI, in which they are looked at", met=None)
     refused = [_spelled(command) for command, may in zip(commands, allowed, strict=True) if not may]
     return Finding(
         need=need,

@@ -1,5 +1,5 @@
 # make demo [KEEP=1]   the whole job on real data; KEEP=1 leaves the servers and the worker running
-# make test [COV=1]    the test suite; COV=1 measures branch coverage, too
+# make test [COV=1]    the test suite; COV=1 measures its coverage, too
 # make quick           tests of single functions and modules, about a minute
 # make one T=tests/unit/test_construction.py::test_…   one test or file, with the output it prints
 # make check           linters, types, layers, locks, compose file and Dockerfile

@@ -59,7 +59,9 @@ def test_services_run_without_docker_on_the_same_environment(begin, environment_
     workers = [begin("worker", environment) for environment in worker_environments]
     with connect_redis(valkey_url) as client:
         names = StreamNames(namespace)
-        client.xadd(names.requests, {"strategy": "nobody_knows", "symbols": "AAPL"})
+        # Without a model they read nothing; what is too late they reject all the same.
+        late = {"deadline": "2020-01-01T00:00:00Z"}
+        client.xadd(names.requests, {"strategy": "alpha_baseline", "symbols": "AAPL", **late})
         assert wait_until(lambda: client.xlen(names.rejections) == 1, 60)
         assert wait_until(lambda: len(list(client.scan_iter(names.worker("*")))) == len(workers), 60)
 

@@ -512,11 +512,10 @@ def bomb(values):
     return sink.getvalue().to_pybytes()
 
 
-@pytest.mark.parametrize("name", ["golden.parquet", "reference.parquet"])
-def test_table_that_unpacks_to_gigabytes_is_refused_in_the_child(tmp_path, name):
+def test_table_that_unpacks_to_gigabytes_is_refused_in_the_child(tmp_path):
     path = make_bundle(tmp_path)
-    content = bomb(150_000_000)
-    forge_file(path, name, content)
+    content = bomb(140_000_000)
+    forge_file(path, "reference.parquet", content)
 
     with pytest.raises(MalformedBundle, match=f"a table of {len(content)} bytes unpacks to more than 1073741824 bytes"):
         load_bundle(path)

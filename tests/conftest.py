@@ -51,6 +51,22 @@ def pytest_report_header():
     return f"fault runs: Valkey, and Redis as {redis_program()}"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Begin each test process's share with its slow tests, so that none of them runs on while the others are done."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # noqa: TID251 - as xdist states it
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if not item.get_closest_marker("slow")]
+    share, extra = divmod(len(items), processes)
+    ordered = []
+    for process in range(processes):
+        first = slow[process::processes]
+        others = share + (process < extra) - len(first)
+        ordered += [*first, *rest[: max(0, others)]]
+        del rest[: max(0, others)]
+    items[:] = [*ordered, *rest]
+
+
 def pytest_sessionstart(session):
     """Compile the kernels into their cache once, before processes of xdist start and any test's time limit runs."""
     if not session.config.option.collectonly:

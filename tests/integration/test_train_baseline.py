@@ -336,6 +336,7 @@ def test_command_warns_once_and_succeeds_while_mlflow_is_unavailable(places):
 @pytest.mark.parametrize(("asked", "warnings"), [((), 0), (("--mlflow",), 1)])
 def test_command_mentions_a_missing_mlflow_only_where_it_was_asked_for(places, monkeypatch, asked, warnings):
     monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it where a test names a store
 
     result = run(places, *quick(places), "--version", f"without{len(asked)}", *asked)
 

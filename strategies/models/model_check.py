@@ -86,8 +86,10 @@ def check_model_bytes(
     child = _child(message, timeout_seconds, memory_bytes)
     if child.returncode < 0:
         # A library that gets no memory ends a process by the same signals as malformed bytes do.
-        of_bytes = -child.returncode in _OF_THE_BYTES
-        if not of_bytes or _child(message, timeout_seconds, 2 * memory_bytes).returncode != child.returncode:
+        again = _child(message, timeout_seconds, 2 * memory_bytes) if -child.returncode in _OF_THE_BYTES else child
+        if again.returncode == 0:
+            _summary(again.stdout.partition(b"\n")[2], again, len(content))  # it may refuse what the first died of
+        if -again.returncode not in _OF_THE_BYTES:
             raise BundleUnavailable(f"the process that checks models was ended: {_signal(child)}, {len(content)} bytes")
         raise MalformedModel(f"model of {len(content)} bytes killed the process that parsed it: {_signal(child)}")
     return _summary(child.stdout.partition(b"\n")[2], child, len(content))

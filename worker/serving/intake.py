@@ -134,6 +134,7 @@ class Intake:
         self.slowest_seconds = 0.0
         #: Entry that is being processed, empty between two.
         self.processing = ""
+        self._joined = False
 
     def join_group(self) -> None:
         """Create the consumer group if it is missing: it must exist before the worker is announced.
@@ -142,6 +143,7 @@ class Intake:
             StreamUnavailable: The server was still unavailable when the worker stopped.
         """
         self._retry.call(self._stream.ensure_group)
+        self._joined = True
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield each entry to process until the worker is to stop; what there is no time for is nacked.
@@ -150,7 +152,9 @@ class Intake:
             StreamUnavailable: The server was unavailable when the worker was forced to stop.
         """
         try:
-            self.join_group()
+            # Only once: a group that was lost since is made again, and reported, by the read that misses it.
+            if not self._joined:
+                self.join_group()
             while not self._shutdown.stopping.is_set():
                 if not self._may_read():
                     self._pulse.beat()

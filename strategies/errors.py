@@ -46,7 +46,7 @@ class CalendarRange(StrategyError):
     """A date outside the range that the exchange calendar covers."""
 
     def __init__(self, day: date, first: date, last: date) -> None:
-        super().__init__(f"{day} lies outside the exchange calendar, which covers {first} to {last}")
+        super().__init__(f"{day} is outside the exchange calendar, which covers {first} to {last}")
         self.day, self.first, self.last = day, first, last
 
 

@@ -41,7 +41,7 @@ class SessionCalendar:
         DataError: The definition contradicts itself.
         UnknownCalendar: The library has no calendar of that name.
         UnusableCalendar: It has one and cannot open it.
-        CalendarRange: `first` or `last` was given and lies outside what the library knows.
+        CalendarRange: `first` or `last` was given and is outside what the library knows.
     """
 
     def __init__(

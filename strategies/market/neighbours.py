@@ -182,7 +182,7 @@ class _Walk:
     def _in_unit(self, close: float, before: float, doubted: float, doubt: str) -> str:
         """Return `unit_mixup` for a close near the one before it of another unit, `back` for the step out of that unit.
 
-        In a long block of another unit prices move on, so that the last accepted close says nothing any more.
+        In a long block of another unit prices move on, so that the last accepted close is no measure any more.
         """
         if doubt != "unit_mixup":
             return ""

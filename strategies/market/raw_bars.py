@@ -244,7 +244,7 @@ def _of_many(reader: Reader, source: RawSource) -> Piece:
     if torn:
         source.refused[f"{path.name}, row {whole.rows[len(codes)]}"] = f"{torn} rows have other cells than the heading"
     for symbol, places in [one for one in spelt.items() if len(one[1]) > 1]:
-        # Nothing says that they are one security.
+        # They need not be one security.
         texts = " and ".join(written[at] for at in places)
         source.refused[f"{path.name}, {symbol}"] = f"symbol {symbol} is written in two ways, {texts}"
         del spelt[symbol]

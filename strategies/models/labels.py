@@ -11,7 +11,7 @@ from strategies.models.manifest import LabelProcessor, PredictionKind
 
 #: LightGBM's objectives whose output is an estimate of the label itself.
 REGRESSIONS = frozenset({"regression", "regression_l1", "huber", "fair", "quantile", "mape"})
-#: Those whose output lies between 0 and 1.
+#: Those whose output is between 0 and 1.
 PROBABILITIES = frozenset({"binary", "cross_entropy"})
 _PRICES = frozenset({"open", "high", "low", "close", "vwap"})
 

@@ -130,7 +130,7 @@ KINDS: tuple[Defect, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Others:
-    """What others' checks say of a frame."""
+    """What others' checks find in a frame."""
 
     health: Health
     repair: Repair | None

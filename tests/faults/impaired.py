@@ -2,7 +2,7 @@
 
 Owns: the size of the long run and what it prints.
 Must not know: how workers are impaired (`tests.support.impaired`).
-Invariant: the exit code says whether every request came to what a healthy fleet would give.
+Invariant: the exit code is 0 where every request came to what a healthy fleet would give.
 """
 
 import secrets

@@ -110,7 +110,7 @@ BARE: dict[str, tuple[Callable[[Path], object], str]] = {
 ABSENT = {
     "missing-file": (None, "golden.parquet"),
     "link-inside": (None, "model.txt cannot be opened"),
-    "missing-folder": (f"models/{STRATEGY}/nowhere", "nothing stands at"),
+    "missing-folder": (f"models/{STRATEGY}/nowhere", "there is nothing at"),
     "mlflow-not-fetched": ("models:/alpha/7", "was not brought below"),
     "outside": ("/etc", "outside the artifact root"),
 }

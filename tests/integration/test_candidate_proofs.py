@@ -198,7 +198,7 @@ def test_bundle_that_is_not_here_is_left_alone_and_found_later(side, folder):
     side.look()
     side.verify_next()
     assert side.registry.show(STRATEGY, "v4").status == "testing"
-    assert "nothing stands at" in side.status()["v4"].reason
+    assert "there is nothing at" in side.status()["v4"].reason
     assert side.said("models.failed") == []
 
     shutil.move(away, home)

@@ -122,7 +122,7 @@ def test_reload_names_what_it_could_not_load(call, fleet, database_url):
 
     for result in again:
         assert result.exit_code == 1
-        assert f"{STRATEGY} v1 is refused: nothing stands at" in answers(result)["w1"]["reason"]
+        assert f"{STRATEGY} v1 is refused: there is nothing at" in answers(result)["w1"]["reason"]
 
 
 def test_drained_worker_answers_after_its_last_request(call, streams, fleet):

@@ -105,7 +105,7 @@ def test_bundle_outside_the_artifacts_directory_is_refused(call, trained, tmp_pa
         result = call(models.app, "register", str(path))
 
         assert result.exit_code == 1
-        assert "lies outside the artifacts directory" in result.stderr
+        assert "is outside the artifacts directory" in result.stderr
 
 
 def test_bare_model_is_registered_under_the_name_it_is_given(call, tmp_path):

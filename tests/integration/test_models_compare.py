@@ -224,7 +224,7 @@ def test_missing_bundle_leaves_its_returns_unmeasured(
     found = compared(call("models", "compare", STRATEGY, "v1", "v2", "--json"))
     again = call("models", "compare", STRATEGY, "v1", "v2", "--recompute")
 
-    assert "v1 is not proven here: nothing stands at" in result.stdout
+    assert "v1 is not proven here: there is nothing at" in result.stdout
     assert found["overall"]["left"]["sessions"]["not measurable"] == 8
     assert found["overall"]["right"]["sessions"]["known"] == 6
     assert np.isfinite(found["overall"]["likeness"]["rank_correlation"])

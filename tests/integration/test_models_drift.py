@@ -106,4 +106,4 @@ def test_bundle_that_is_gone_is_a_sentence(call, folder):
     shown = call(STRATEGY)
 
     assert shown.exit_code == 1
-    assert "nothing stands at" in shown.stderr
+    assert "there is nothing at" in shown.stderr

@@ -11,6 +11,7 @@ from tests.support.fleet import PATIENCE, Fleet
 from tests.support.published import Press, command_line
 from tests.support.registry import sql
 from tests.support.world import STRATEGY, register
+from worker.cli._common import ExitCode
 from worker.embedded import Endpoints
 from worker.embedded.processes import wait_until
 from worker.operations.comparison import gate
@@ -115,7 +116,7 @@ def test_version_that_does_not_prove_itself_is_refused(call, shadowing, models):
     result = call(version="v3")
 
     assert result.exit_code == 5
-    assert "proof nothing stands at" in result.stderr
+    assert "proof there is nothing at" in result.stderr
     assert changes(models) == [("v1", "activated")]
 
 
@@ -244,3 +245,37 @@ def test_what_a_worker_shadowed_is_evidence(call, models, shadowing, streams, tw
     assert (result.exit_code, evidence["pairs"], evidence["overall"]["right"]["sessions"]["known"]) == (0, 8, 6)
     assert evidence["overall"]["right"]["compute_ms_p50"] > 0
     assert models.active(STRATEGY).version == "v2"
+
+
+@pytest.fixture
+def fleet(two_versions, tmp_path, streams, valkey_url, database_url):
+    endpoints = Endpoints(redis_url=valkey_url, database_url=database_url)
+    made = Fleet(endpoints, shutil.copytree(two_versions, tmp_path / "fleet"), namespace=streams.names.namespace)
+    yield made
+    made.end()
+
+
+def test_promotion_that_every_worker_serves_names_them(call, models, fleet):
+    models.fail(STRATEGY, "v3", "has no bundle")
+    fleet.start("publish-registry").await_event("publisher_role", role="active")
+    fleet.worker(worker_name="w1")
+
+    promoted = call("--recompute", "--wait", "--timeout", "40")
+
+    assert promoted.exit_code == 0, promoted.stderr
+    assert promoted.stderr.splitlines()[-1].endswith(", served by w1")
+    assert models.active(STRATEGY).version == "v2"
+
+
+def test_promotion_that_a_worker_cannot_serve_names_it(call, models, fleet):
+    models.fail(STRATEGY, "v3", "has no bundle")
+    fleet.start("publish-registry").await_event("publisher_role", role="active")
+    shutil.rmtree(fleet.folder / "artifacts" / "models" / STRATEGY / "v2")
+    fleet.worker(worker_name="w1")
+
+    refused = call("--recompute", "--wait", "--timeout", "40")
+
+    assert refused.exit_code in {ExitCode.FAILED, ExitCode.TIMEOUT}
+    assert "not served" in refused.stderr
+    assert "w1: " in refused.stderr
+    assert ", served by" not in refused.stdout

@@ -78,7 +78,7 @@ def test_faults_of_a_place_make_its_worker_unready_and_condemn_no_model(
 
     for name, words in {
         "calendar": "trained on the calendar XNYS, this worker serves XHKG: set SIGNALS_CALENDAR",
-        "files": "nothing stands at",
+        "files": "there is nothing at",
         "child": "does not work here: OSError: libgomp.so.1",
     }.items():
         assert wait_until(lambda port=ports[name], words=words: words in unready(port), PATIENCE), name

@@ -160,7 +160,7 @@ def test_missing_bundle_is_named(call, press, folder):
 
     assert result.exit_code == 3
     assert result.stdout.startswith("not reproducible: ")
-    assert f"nothing stands at {bundle_of(folder, 'v1')}" in result.stdout
+    assert f"there is nothing at {bundle_of(folder, 'v1')}" in result.stdout
 
 
 def test_missing_snapshot_is_named(call, press, folder):

@@ -63,9 +63,9 @@ def test_latest_snapshot_is_taken_only_when_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (("models/alpha_baseline/v9",), 3, "nothing stands at"),
+        (("models/alpha_baseline/v9",), 3, "there is nothing at"),
         (("models/alpha_baseline",), 3, "bundle.json"),
-        (("/",), 1, "lies outside the artifact root"),
+        (("/",), 1, "is outside the artifact root"),
         ((BUNDLE, "--snapshot", "2001-02-03"), 3, "none fits of 1"),
         ((BUNDLE, "--from", "2031-01-01", "--to", "2031-02-01"), 1, "none from 2031-01-01 to 2031-02-01"),
         ((BUNDLE, "--from", "2031-01-01", "--to", "2030-01-01"), 2, "is before --from 2031-01-01"),

@@ -2,7 +2,7 @@
 
 Owns: the options `--wait` and `--timeout`, what is read while waiting, the sentence and the exit code.
 Must not know: which verb activated, and why.
-Invariant: a sentence says that a version is served only after every living worker stated so itself.
+Invariant: a sentence states that a version is served only after every living worker stated so itself.
 
 Exit codes: 1 refused, not published, no worker lives, or a worker cannot serve it, 7 a worker does not serve it yet.
 """

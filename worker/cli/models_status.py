@@ -1,4 +1,4 @@
-"""`signal-worker models status`: what each worker serves, beside what the registry says.
+"""`signal-worker models status`: what each worker serves, beside what the registry states.
 
 Exit codes: 1 a worker differs from the registry, is silent, or none lives, 8 a server is unavailable.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def status(namespace: Namespace = None, *, as_json: Json = False) -> None:
-    """Show what each worker serves, and whether it is what the registry says (exit code 1 if not).
+    """Show what each worker serves, and whether it is what the registry states (exit code 1 if not).
 
     A worker whose heartbeats are overdue is silent; one whose heartbeat has expired is gone.
 

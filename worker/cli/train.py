@@ -100,7 +100,7 @@ def _let_waiting_threads_sleep() -> None:
     On a machine with other work, spinning takes several times the processor time of the training itself. OpenMP reads
     this when it is loaded.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - OpenMP has no other way to be told
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # noqa: TID251 - OpenMP reads the environment alone
 
 
 def run_training(

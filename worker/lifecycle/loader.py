@@ -121,7 +121,7 @@ def _proven(ref: ModelRef, path: Path, root: Path, *, allow_unproven: bool) -> B
     bundle = load_bundle(path, expected_sha256=ref.bundle_sha256, root=root)
     if (bundle.strategy, bundle.version) != (ref.strategy, ref.version):
         raise MalformedBundle(
-            f"{ref.path} holds {bundle.strategy} {bundle.version}, the registry says {ref.strategy} {ref.version}"
+            f"{ref.path} holds {bundle.strategy} {bundle.version}, the registry states {ref.strategy} {ref.version}"
         )
     return bundle
 
@@ -169,7 +169,7 @@ def artifact_path(model_path: str, artifacts_dir: Path) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # a name too long; links in a circle, until Python 3.13; NUL
         raise BundleUnavailable(f"model_path {model_path[:200]} cannot be followed: {error}") from error
     if not path.is_relative_to(root):
-        raise BundleUnavailable(f"model_path {model_path} lies outside the artifact root {root}")
+        raise BundleUnavailable(f"model_path {model_path} is outside the artifact root {root}")
     if not exists:
-        raise BundleNotFound(f"nothing stands at {path}")
+        raise BundleNotFound(f"there is nothing at {path}")
     return path

@@ -27,13 +27,11 @@ class Refusals:
     def __init__(self) -> None:
         """Begin without any."""
         self._lock = threading.Lock()
-        self._refused: dict[Key, RefusedModel] = {}
-        #: The activation that each was refused under.
-        self._activations: dict[Key, int | None] = {}
+        #: With the activation that each was refused under.
+        self._refused: dict[Key, tuple[RefusedModel, int | None]] = {}
 
     def note(self, strategy: str, version: str, error: BundleError, *, activation: int | None) -> bool:
         """Remember why a version is refused here, and return whether that is news: another reason or activation."""
-        key = strategy, version
         refused = RefusedModel(
             strategy=strategy,
             version=version,
@@ -41,8 +39,8 @@ class Refusals:
             reason=str(error)[:_REASON_CHARACTERS],
         )
         with self._lock:
-            before = self._refused.get(key), self._activations.get(key)
-            self._refused[key], self._activations[key] = refused, activation
+            before = self._refused.get((strategy, version))
+            self._refused[strategy, version] = refused, activation
         return before != (refused, activation)
 
     def keep(self, wanted: Collection[Key]) -> None:
@@ -53,7 +51,7 @@ class Refusals:
     def listed(self) -> tuple[RefusedModel, ...]:
         """Return all of them, by strategy and version."""
         with self._lock:
-            return tuple(refused for _, refused in sorted(self._refused.items()))
+            return tuple(refused for _, (refused, _) in sorted(self._refused.items(), key=lambda item: item[0]))
 
     def reason(self, strategy: str) -> str:
         """Return why versions of a strategy are refused; empty: none is."""

@@ -1,4 +1,4 @@
-"""Whether the fleet serves what the registry says.
+"""Whether the fleet serves what the registry states.
 
 Owns: the comparison of living workers with the registry's active versions.
 Must not know: where heartbeats and the registry are read, how the comparison is shown.

@@ -89,10 +89,10 @@ def _relative(path: Path, artifacts_dir: Path) -> str:
     # As given from here, or as the registry would spell it.
     places = [place for place in (path, root / path) if place.exists()]
     if not places:
-        raise BundleNotFound(f"nothing stands at {path}, neither from here nor in {root}")
+        raise BundleNotFound(f"there is nothing at {path}, neither from here nor in {root}")
     place = places[0].resolve()
     if not place.is_relative_to(root):
-        raise BundleError(f"{path} lies outside the artifacts directory {root}")
+        raise BundleError(f"{path} is outside the artifacts directory {root}")
     return place.relative_to(root).as_posix()
 
 

@@ -90,7 +90,7 @@ class LineageResolver:
             return elsewhere
         if not named.exists():
             raise NotReproducible(
-                f"bundle {strategy} {version}: nothing stands at {named}, and of the first {MAX_FILES} files below "
+                f"bundle {strategy} {version}: there is nothing at {named}, and of the first {MAX_FILES} files below "
                 f"{self._artifacts_dir}, {MAX_DEPTH} folders deep, none has SHA-256 {wanted}"
             )
         return named

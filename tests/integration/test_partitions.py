@@ -100,7 +100,7 @@ def test_request_that_waits_on_a_partition_is_found_by_its_id(workers, streams):
     workers["fast"].stream.ensure_group()
     entry = xadd(streams, "fast", REQUEST)
 
-    waiting = Requests(streams.client, names).waiting(f"fast:{entry}")
+    waiting = Requests(streams.client, names).find(f"fast:{entry}").waiting
 
     assert waiting is not None
     assert waiting.entry_id == entry

@@ -152,6 +152,8 @@ def beat(streams, state, **changes):
         ),
         ([("serving", {"strategies": "other"})], "serves alpha_baseline: w1"),
         ([("serving", {})], "not delivered yet, the next one"),
+        # Bars that are older than the last session are a reason, and it answers all the same.
+        ([("serving", {"reason": "the snapshot ends on 2013-03-01"})], "not delivered yet, the next one"),
     ],
 )
 def test_timeout_states_why_nobody_answered(ask, streams, states, sentence):

@@ -9,6 +9,7 @@ from contracts.codec import encode
 from tests.support.serving import put_hash
 from tests.support.wire import make_rejection, make_vector
 from worker.cli.main import app
+from worker.operations import pending as operations
 
 REQUEST = {"strategy": "alpha_baseline", "symbols": "AAPL", "request_id": "r-1"}
 
@@ -187,13 +188,41 @@ def test_request_that_nobody_was_given_yet_is_shown_with_its_place(cli, add, del
     assert (found["waiting"]["entry_id"], found["waiting"]["ahead"]) == (entry, 1)
     assert (found["pending"], found["outcome"]) == (None, None)
     assert "not delivered yet, 1 before it" in cli("show", "r-1")
-    assert "not delivered yet, 1 before it" in cli("show", "r-1")
 
 
 def test_request_without_an_id_is_found_by_its_entry(cli, redis_client, names):
     entry = redis_client.xadd(names.requests, {"strategy": "alpha_baseline"}).decode()
 
     assert cli("show", entry, "--json")["waiting"]["ahead"] == 0
+
+
+@pytest.mark.parametrize(("pending", "waiting"), [(2, 100_000), (1000, 2)])
+def test_search_that_ended_early_claims_nothing_of_the_rest(cli, add, deliver, monkeypatch, pending, waiting):
+    monkeypatch.setattr(operations, "PENDING_SEARCHED", pending)
+    monkeypatch.setattr(operations, "WAITING_SEARCHED", waiting)
+    monkeypatch.setattr(operations, "PAGE", 2)
+    for number in range(5):
+        add(request_id=f"before-{number}")
+        if waiting > 2:
+            deliver("w")
+    add()
+
+    shown = cli("show", "r-9", code=3)
+
+    assert f"it is not among the oldest {pending:,} that are pending and the first {waiting:,} that wait" in shown
+
+
+def test_request_that_was_answered_while_it_was_looked_for_is_shown(cli, redis_client, names, monkeypatch):
+    """It is on the list of neither by then, and its record is looked at last."""
+    looked = operations.Requests._waiting
+
+    def answered(requests, request_id):
+        put_hash(redis_client, names.request("r-1"), {"state": "done", "stream": names.results, "entry": "5-1"})
+        return looked(requests, request_id)
+
+    monkeypatch.setattr(operations.Requests, "_waiting", answered)
+
+    assert "has been cut from its stream" in cli("show", "r-1")
 
 
 def test_unknown_request_is_not_found(cli):

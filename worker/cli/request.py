@@ -11,7 +11,7 @@ from worker.cli._tables import print_line, print_table, right
 
 if TYPE_CHECKING:
     from contracts import Heartbeat, Rejection, SignalVector
-    from worker.operations.pending import PendingRequest, WaitingRequest
+    from worker.operations.pending import RequestPlace
 
 
 #: What predictions of each kind are, before their horizon.
@@ -112,11 +112,9 @@ def why_unanswered(namespace: str, request_id: str, strategy: str) -> str:
 
     with stream_server(namespace) as (client, names, _):
         beating = [one.heartbeat for one in read_fleet(client, names) if one.beats]
-        requests = Requests(client, names)
-        claimed = next((one for one in requests.pending(limit=1000).requests if one.request_id == request_id), None)
-        waiting = requests.waiting(request_id) if claimed is None else None
+        place = Requests(client, names).find(request_id)
     living = [beat for beat in beating if beat is not None and beat.partition == names.partition]
-    return _of_fleet(living, namespace, strategy) or _of_entry(claimed, waiting)
+    return (_of_fleet(living, namespace, strategy) if not place.answered else "") or _of_entry(place)
 
 
 def _of_fleet(living: "list[Heartbeat]", namespace: str, strategy: str) -> str:
@@ -128,24 +126,25 @@ def _of_fleet(living: "list[Heartbeat]", namespace: str, strategy: str) -> str:
         return f"no worker of {namespace} serves {strategy}: {', '.join(beat.worker for beat in living)}"
     if all(beat.state == "paused" for beat in able):
         return f"paused: {', '.join(beat.worker for beat in able)}; `signal-worker control resume` ends it"
-    if any(beat.state == "serving" and not beat.reason for beat in able):
+    # A worker with a reason, as bars that are older than the last session, answers all the same.
+    if any(beat.state == "serving" for beat in able):
         return ""
     states = "; ".join(f"{beat.worker} {beat.state}" + (f" ({beat.reason})" if beat.reason else "") for beat in able)
     return f"no worker is ready: {states}"
 
 
-def _of_entry(claimed: "PendingRequest | None", waiting: "WaitingRequest | None") -> str:
-    from worker.cli.requests import waiting_text
+def _of_entry(place: "RequestPlace") -> str:
+    from worker.cli.requests import not_found_text, waiting_text
 
-    if claimed is not None:
+    if place.answered:
+        return f"its outcome came meanwhile: `signal-worker requests show {place.record.request_id}`"
+    if (claimed := place.claimed) is not None:
         error = f", last error: {claimed.last_error}" if claimed.last_error else ""
         return (
             f"{claimed.holder.name} ({claimed.holder.state}) was given it, delivery {claimed.deliveries}, "
             f"idle for {span_text(claimed.idle_ms)}{error}"
         )
-    if waiting is not None:
-        return waiting_text(waiting)
-    return "its entry is no longer on the stream"
+    return waiting_text(place.waiting) if place.waiting is not None else not_found_text(place)
 
 
 def _split(symbols: list[str] | None) -> list[str] | None:

@@ -13,7 +13,7 @@ from worker.cli._streams import span_text, stream_server
 from worker.cli._tables import Column, print_rows, print_table
 
 if TYPE_CHECKING:
-    from worker.operations.pending import PendingList, PendingRequest, RequestRecord, Requests, WaitingRequest
+    from worker.operations.pending import PendingList, PendingRequest, RequestPlace, Requests, WaitingRequest
 
 app = typer.Typer(cls=VerbGroup, help="Requests: who works on what, what became of one.", no_args_is_help=True)
 
@@ -58,49 +58,56 @@ def show(
     Example: signal-worker requests show my-request-1
     """
     with _requests(namespace) as (requests, states):
-        record = requests.record(request_id)
-        pending = _with_states(requests.pending(limit=1000), states).requests
-        claimed = next((one for one in pending if one.request_id == request_id), None)
-        answered = record.outcome is not None or claimed is not None
-        waiting = None if answered else requests.waiting(request_id)
-    if not record.remembered and claimed is None and waiting is None:
-        absent = "it is neither pending nor waiting on the stream"
-        refuse(f"nothing is remembered of request {request_id}, and {absent}", code=ExitCode.NOT_FOUND)
+        place = _with_state(requests.find(request_id), states)
+    if not place.record.remembered and place.claimed is None and place.waiting is None:
+        refuse(f"nothing is remembered of request {request_id}, and {not_found_text(place)}", code=ExitCode.NOT_FOUND)
     if as_json:
-        print_json(_fields(record, claimed, waiting))
+        print_json(_fields(place))
     else:
-        _show(record, claimed, waiting)
+        _show(place)
 
 
-def _fields(
-    record: "RequestRecord", claimed: "PendingRequest | None", waiting: "WaitingRequest | None"
-) -> dict[str, Any]:
+def _fields(place: "RequestPlace") -> dict[str, Any]:
+    record = place.record
     return {
         "request_id": record.request_id,
         "remembered": record.remembered,
         "forgotten_in_ms": record.forgotten_in_ms,
-        "waiting": waiting,
-        "pending": claimed,
+        "waiting": place.waiting,
+        "pending": place.claimed,
         "outcome": record.outcome,
     }
 
 
-def _show(record: "RequestRecord", claimed: "PendingRequest | None", waiting: "WaitingRequest | None") -> None:
+def _show(place: "RequestPlace") -> None:
     from worker.cli.request import show as show_outcome
 
+    record = place.record
     if record.remembered:
         rows = [(name.replace("_", " "), value) for name, value in record.remembered.items()]
         if record.forgotten_in_ms is not None:
             rows.append(("forgotten in", span_text(record.forgotten_in_ms)))
         print_table(("field", Column("value", text=True)), rows, title=f"remembered of {record.request_id}")
-    if waiting is not None:
-        typer.echo(waiting_text(waiting))
-    if claimed is not None:
-        print_rows([_row(claimed)], "pending", text=_TEXT)
+    if place.waiting is not None:
+        typer.echo(waiting_text(place.waiting))
+    if place.claimed is not None:
+        print_rows([_row(place.claimed)], "pending", text=_TEXT)
     if record.outcome is not None:
         show_outcome(record.outcome)
-    elif "entry" in record.remembered:
+    elif place.answered:
         typer.echo("its outcome has been cut from its stream since")
+
+
+def not_found_text(place: "RequestPlace") -> str:
+    """Return what is known of an entry that was not found."""
+    from worker.operations.pending import PENDING_SEARCHED, WAITING_SEARCHED
+
+    if place.incomplete:
+        return (
+            f"it is not among the oldest {PENDING_SEARCHED:,} that are pending and the first {WAITING_SEARCHED:,} "
+            "that wait; more are there"
+        )
+    return "it is neither pending nor waiting on the stream"
 
 
 def waiting_text(waiting: "WaitingRequest") -> str:
@@ -134,8 +141,12 @@ def _requests(namespace: str | None) -> "Iterator[tuple[Requests, dict[str, str]
 
 def _with_states(found: "PendingList", states: dict[str, str]) -> "PendingList":
     """Return the list with workers that miss their heartbeats as silent, as `models status` shows them."""
-    requests = tuple(
-        replace(one, holder=replace(one.holder, state=states.get(one.holder.name, one.holder.state)))
-        for one in found.requests
-    )
-    return replace(found, requests=requests)
+    return replace(found, requests=tuple(_stated(one, states) for one in found.requests))
+
+
+def _with_state(place: "RequestPlace", states: dict[str, str]) -> "RequestPlace":
+    return replace(place, claimed=place.claimed and _stated(place.claimed, states))
+
+
+def _stated(one: "PendingRequest", states: dict[str, str]) -> "PendingRequest":
+    return replace(one, holder=replace(one.holder, state=states.get(one.holder.name, one.holder.state)))

@@ -14,8 +14,10 @@ from contracts.entry_ids import EntryId
 from worker.errors import GroupVanished, StreamUnavailable
 from worker.transport.client import Client, pairs_of, text_of
 
-#: Entries read at once, and entries that a search for one that is not delivered yet looks through.
-PAGE, LOOKED_THROUGH = 1000, 100_000
+#: Entries read at once.
+PAGE = 1000
+#: Pending entries, and entries that are not delivered yet, that a search for one request looks through.
+PENDING_SEARCHED, WAITING_SEARCHED = 1000, 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,24 @@ class RequestRecord:
     outcome: SignalVector | Rejection | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestPlace:
+    """Where a request is: at most one of the three is there."""
+
+    record: RequestRecord
+    #: Its entry, where it was delivered and has no outcome yet.
+    claimed: PendingRequest | None
+    #: Its entry, where it was not delivered yet.
+    waiting: WaitingRequest | None
+    #: Whether a search ended before the last entry, so that an entry which was not found may be there.
+    incomplete: bool
+
+    @property
+    def answered(self) -> bool:
+        """Whether the request has its outcome, whether or not that is still on its stream."""
+        return "entry" in self.record.remembered
+
+
 class Requests:
     """The requests stream of one namespace as an operator sees it; not safe to share between threads."""
 
@@ -126,28 +146,48 @@ class Requests:
             outcome=self._outcome(remembered),
         )
 
-    def waiting(self, request_id: str, *, limit: int = LOOKED_THROUGH) -> WaitingRequest | None:
-        """Return the first entry of a request id that is not delivered yet; None where there is none.
+    def find(self, request_id: str) -> RequestPlace:
+        """Return where a request is.
 
         Args:
             request_id: As the producer chose it, or the entry id of the request.
-            limit: Most entries looked at, the oldest first.
 
         Raises:
             StreamUnavailable: The server is unavailable.
         """
+        place = self._find(request_id)
+        if place.answered or place.claimed or place.waiting:
+            return place
+        # It may have been delivered between the two looks.
+        return self._find(request_id)
+
+    def _find(self, request_id: str) -> RequestPlace:
+        pending = self.pending(limit=PENDING_SEARCHED)
+        claimed = next((one for one in pending.requests if one.request_id == request_id), None)
+        waiting, whole = (None, True) if claimed else self._waiting(request_id)
+        # Last, as it may have been answered meanwhile.
+        record = self.record(request_id)
+        return RequestPlace(
+            record=record,
+            claimed=claimed,
+            waiting=waiting,
+            incomplete=not whole or pending.total > PENDING_SEARCHED,
+        )
+
+    def _waiting(self, request_id: str) -> tuple[WaitingRequest | None, bool]:
+        """Return the first entry of a request that is not delivered yet, and whether all of them were looked at."""
         after, seen = self._last_delivered(), 0
-        while seen < limit:
+        while seen < WAITING_SEARCHED:
             rows = self._client.execute_command("XRANGE", self._names.requests, f"({after}", "+", "COUNT", PAGE)
             for raw_id, flat in rows:
                 after = text_of(raw_id)
                 if request_id_of(pairs_of(flat), self._names.default_id(after)) == request_id:
                     age_ms = max(0, self._now() - EntryId.parse(after).ms)
-                    return WaitingRequest(entry_id=after, age_ms=age_ms, ahead=seen)
+                    return WaitingRequest(entry_id=after, age_ms=age_ms, ahead=seen), True
                 seen += 1
             if len(rows) < PAGE:
-                break
-        return None
+                return None, True
+        return None, False
 
     def _last_delivered(self) -> str:
         """Return the last entry id that the group was given; without a group, one before every entry."""

@@ -14,6 +14,8 @@ from typing import Annotated
 from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from contracts.streams import PARTITION
+
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _INTEGER = re.compile(r"-?[0-9]{1,10}")
 
@@ -105,6 +107,8 @@ Count = Annotated[int, Field(ge=0, le=10_000), BeforeValidator(_count)]
 RequestId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 #: A scheduler's or a person's name: `daily-rebalance`, `ops@desk`.
 Producer = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+#: Of a request stream; empty: that of no partition.
+Partition = Annotated[str, StringConstraints(pattern=PARTITION)]
 Strategy = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
 #: A ticker as vendors write it: BRK.B, M&M, BRK/B, TpA; single blanks inside, no comma.

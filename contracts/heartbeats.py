@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.fields import Instant, Strategy, Version
+from contracts.fields import Instant, Partition, Strategy, Version
 from contracts.signals import ServedAs
 
 
@@ -101,7 +101,7 @@ class Heartbeat(BaseModel):
     #: Strategies whose active version is being loaded, comma-separated.
     loading: str = ""
     #: Request stream that it reads; empty: that of no partition.
-    partition: str = ""
+    partition: Partition = ""
     #: Strategies the worker is configured for, comma-separated; empty: all.
     strategies: str = ""
     snapshot_id: str = ""

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.fields import Instant, RequestId, Sentence, TraceParent, TraceState
+from contracts.fields import Instant, Partition, RequestId, Sentence, TraceParent, TraceState
 
 
 class RejectionCode(StrEnum):
@@ -57,7 +57,7 @@ class Rejection(BaseModel):
     reason: Sentence
     #: Entry id of the request on the requests stream, that of the partition where there is one.
     entry_id: str
-    partition: str = ""
+    partition: Partition = ""
     rejected_at: Instant
     deliveries: Annotated[int, Field(ge=1)] = 1
     worker: str

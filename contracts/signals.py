@@ -18,6 +18,7 @@ from contracts.fields import (
     AsOf,
     Digest,
     Instant,
+    Partition,
     Producer,
     Purpose,
     RequestId,
@@ -130,7 +131,7 @@ class SignalVector(BaseModel):
     #: From the request; absent: it named nobody.
     producer: Producer | None = None
     #: Of the request stream that it came on, which access rules can grant; empty: that of no partition.
-    partition: str = ""
+    partition: Partition = ""
     model_version: Version
     #: SHA-256 of the model file.
     model_sha256: Digest

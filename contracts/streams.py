@@ -2,11 +2,14 @@
 
 Owns: the key of every stream and hash, under one namespace.
 Must not know: clients, commands, contents.
-Invariant: every key begins with the namespace, so that `{signals}` puts all of them into one cluster slot.
+Invariant: every key begins with the namespace, so that access rules can name all of them.
 """
 
+import re
 from dataclasses import dataclass
 
+#: Names of partitions; empty: the stream of no partition.
+PARTITION = r"^([a-z0-9][a-z0-9_-]{0,39})?$"
 #: The consumer group of all workers on the requests stream.
 GROUP = "workers"
 
@@ -18,6 +21,15 @@ class StreamNames:
     namespace: str = "signals"
     #: Name of a request stream of its own, and so of the workers that read it; empty: the stream of all others.
     partition: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the partition.
+
+        Raises:
+            ValueError: No worker can be configured for it.
+        """
+        if not re.fullmatch(PARTITION, self.partition):
+            raise ValueError(f"a partition has 1 to 40 small letters, digits, _ or -, was {self.partition!r:.60}")
 
     @property
     def requests(self) -> str:

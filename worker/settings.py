@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from contracts.fields import Partition
 from strategies.market.rules import limited
 from strategies.suggestions import nearest
 from worker.errors import SettingsError
@@ -37,8 +38,8 @@ class Settings(BaseSettings):
     """MLflow tracking store; unset: a local file store under the artifacts directory."""
 
     namespace: str = Field(default="signals", pattern=r"^(\{[A-Za-z0-9_.-]{1,40}\}|[A-Za-z0-9_.-]{1,40})$")
-    """Prefix of every key; `{signals}` on a cluster, so that all keys share a slot."""
-    partition: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9_-]{0,39})?$")
+    """Prefix of every key."""
+    partition: Partition = ""
     """Request stream `<namespace>:requests:<partition>` that this worker reads alone; empty: `<namespace>:requests`."""
     data_dir: Path = Path("data")
     """Snapshots: `adjusted/<date>/` and `quarantine/<date>/` are below it."""

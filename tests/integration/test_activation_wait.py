@@ -1,5 +1,6 @@
 """`--wait` of the verbs that activate: success means that every living worker serves the version."""
 
+import json
 import signal
 
 import pytest
@@ -143,3 +144,18 @@ def test_no_worker_is_a_refusal(call, monkeypatch):
 def test_without_waiting_only_the_registry_is_changed(call):
     assert call("models", "activate", STRATEGY, "v1").stdout == f"{STRATEGY} v1 is active, activation 1\n"
     assert call("models", "activate", STRATEGY, "v1", "--no-wait").exit_code == 0
+
+
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", ""])
+def test_activation_is_stated_where_nothing_can_be_found_out_about_it(folder, streams, valkey_url, database_url, url):
+    call = command_line(folder, streams, valkey_url, DATABASE_URL=database_url, REDIS_URL=url)
+
+    refused = call("models", "activate", STRATEGY, "v1", "--wait")
+    again = call("models", "activate", STRATEGY, "v1", "--wait", "--json")
+
+    assert refused.exit_code in {ExitCode.UNAVAILABLE, ExitCode.USAGE}
+    assert (
+        f"{STRATEGY} v1 (activation 1) is active in the registry; whether it is served is not known: " in refused.stderr
+    )
+    assert (again.exit_code, json.loads(again.stdout)["activation"]) == (refused.exit_code, 1)

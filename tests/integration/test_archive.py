@@ -48,8 +48,9 @@ def test_entries_are_in_the_day_of_their_id(call, streams, archive, tmp_path):
     result = call("archive", "--json")
 
     assert result.exit_code == 0
-    results, rejections, shadow = json.loads(result.stdout)
+    results, rejections, shadow, probes = json.loads(result.stdout)
     assert (results["added"], results["days"], rejections["added"], shadow["added"]) == (2, 2, 1, 1)
+    assert probes["read"] == 0
     assert kept(archive) == {"2024-01-02": [f"{LAST_MS}-5"], "2024-01-03": [f"{FIRST_MS}-0"]}
     folder = tmp_path / "data" / "archive" / streams.names.namespace
     assert (folder / "rejections" / "2024-01-03.parquet").is_file()

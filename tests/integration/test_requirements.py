@@ -6,6 +6,8 @@ import os
 import secrets
 import shutil
 import subprocess
+import threading
+import time
 from urllib.parse import urlsplit
 
 import psutil
@@ -27,6 +29,7 @@ from worker.client.gateway import Gateway
 from worker.embedded import Endpoints, identity, valkey
 from worker.embedded.processes import wait_until
 from worker.errors import SettingsError
+from worker.registry import requirements
 from worker.registry.migrations import migrate
 from worker.registry.registry import Registry
 from worker.registry.requirements import RegistryRole, registry_findings, require_registry, require_session
@@ -270,6 +273,21 @@ def test_session_of_a_transaction_pool_is_noticed(database_url, tmp_path_factory
     require_session(database_url, "db migrate")
 
 
+def test_slow_server_is_no_pooler(database_url, monkeypatch):
+    """Its answer comes after the time for which the other's transaction is kept open, and from the same session."""
+    asked = requirements._session
+
+    def slow(connection):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.3)
+        return asked(connection)
+
+    monkeypatch.setattr(requirements, "_session", slow)
+    monkeypatch.setattr(requirements, "_WAIT_SECONDS", 0.05)
+
+    require_session(database_url, "db migrate")
+
+
 def test_no_two_publishers_lead_behind_a_transaction_pool(fleet, database_url):
     with stand_in(database_url, None, 3) as url:
         fleet.environment["DATABASE_URL"] = url
@@ -329,6 +347,15 @@ def test_check_shows_what_a_role_needs_and_what_there_is(valkey_url, database_ur
     rows = json.loads(shown.stdout)
     assert {row["met"] for row in rows} == {True}
     assert ("registry" in {row["server"] for row in rows}) == (role in {"worker", "publisher"})
+
+
+@pytest.mark.parametrize("role", ["producer", "gateway"])
+def test_check_of_a_role_without_the_registry_needs_no_registry(valkey_url, namespace, role, tmp_path):
+    environment = {"REDIS_URL": valkey_url, "DATABASE_URL": "", "SIGNALS_LOCAL_DIR": str(tmp_path)}
+
+    shown = CliRunner(env=environment).invoke(app, ["check", role, "--namespace", namespace])
+
+    assert shown.exit_code == 0, shown.output
 
 
 def test_check_ends_with_2_where_something_is_missing(redis_client, valkey_url, database_url, namespace):

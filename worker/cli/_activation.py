@@ -4,7 +4,8 @@ Owns: the options `--wait` and `--timeout`, what is read while waiting, the sent
 Must not know: which verb activated, and why.
 Invariant: a sentence states that a version is served only after every living worker stated so itself.
 
-Exit codes: 1 refused, not published, no worker lives, or a worker cannot serve it, 7 a worker does not serve it yet.
+Exit codes: 1 refused, not published, no worker lives, or a worker cannot serve it, 7 a worker does not serve it yet,
+8 a server that was to be asked is unavailable.
 """
 
 import sys
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from worker.cli._common import ExitCode, database_url_of, redis_url_of, refuse, settings_of
+from worker.cli._common import ExitCode, code_of, database_url_of, redis_url_of, refuse, settings_of
 from worker.cli._fleet import read_fleet
 from worker.cli._registry import registry
+from worker.embedded import StackError
+from worker.errors import WorkerError
 
 if TYPE_CHECKING:
     from contracts import Heartbeat, StreamNames
@@ -51,15 +54,14 @@ def await_activation(active: "ActiveModel", namespace: str | None, *, wait: bool
     from worker.transport.client import connect
 
     settings = settings_of(namespace=namespace)
-    names, client = (
-        StreamNames(settings.namespace, settings.partition),
-        connect(redis_url_of(settings), "signal-worker:models"),
-    )
+    names = StreamNames(settings.namespace, settings.partition)
     try:
-        with registry() as models:
+        with connect(redis_url_of(settings), "signal-worker:models") as client, registry() as models:
             outcome = await_serving(active, _State(active, models, client, names), timeout=timeout)
-    finally:
-        client.close()
+    except (WorkerError, StackError) as error:
+        # The activation is made, whatever can be found out about it.
+        served = f"{_name(active)} is active in the registry; whether it is served is not known"
+        refuse(f"{served}: {error}", code=code_of(error))
     if not outcome.served:
         _refuse(active, outcome, settings.namespace, timeout)
     return f", served by {', '.join(outcome.served_by)}"
@@ -114,8 +116,12 @@ class _State:
         return next(of_version, None)
 
 
+def _name(active: "ActiveModel") -> str:
+    return f"{active.strategy} {active.version} (activation {active.activation})"
+
+
 def _refuse(active: "ActiveModel", outcome: "ActivationOutcome", namespace: str, timeout: float) -> NoReturn:
-    name = f"{active.strategy} {active.version} (activation {active.activation})"
+    name = _name(active)
     differing = "; ".join(f"{worker}: {why}" for worker, why in outcome.differing.items())
     if outcome.refused:
         refuse(f"{name} is not served: {outcome.refused}", code=ExitCode.FAILED)

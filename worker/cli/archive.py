@@ -7,8 +7,6 @@ import typer
 from worker.cli._common import ExitCode, Json, Namespace, print_json, redis_url_of, refuse, settings_of
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from worker.operations.archive import Archived
     from worker.settings import Settings
 
@@ -48,12 +46,14 @@ def _archive(settings: "Settings", *, whole: bool) -> "list[Archived]":
     from worker.transport.client import connect
 
     names = StreamNames(settings.namespace, settings.partition)
+    kept = (
+        (names.results, SignalVector),
+        (names.rejections, Rejection),
+        (names.shadow, SignalVector),
+        (names.probes, SignalVector),
+    )
     client = connect(redis_url_of(settings), "signal-worker:archive")
     try:
-        kept: list[tuple[str, type[BaseModel]]] = [(names.results, SignalVector), (names.rejections, Rejection)]
-        kept.append((names.shadow, SignalVector))
-        if client.exists(names.probes):
-            kept.append((names.probes, SignalVector))
         return [
             archive_stream(client, Archive(settings.data_dir, stream, model), whole=whole) for stream, model in kept
         ]

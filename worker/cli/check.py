@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli._common import ExitCode, Json, Namespace, endpoints_of, print_json, refuse, settings_of
+from worker.cli._common import (
+    ExitCode,
+    Json,
+    Namespace,
+    database_url_of,
+    print_json,
+    redis_url_of,
+    refuse,
+    settings_of,
+)
 from worker.cli._tables import print_table
 
 if TYPE_CHECKING:
@@ -34,11 +43,11 @@ def check(
     if role not in [*StreamRole]:
         refuse(f"there is no role {role!r}, only {', '.join(StreamRole)}")
     settings = settings_of(namespace=namespace)
-    endpoints, names = endpoints_of(settings), StreamNames(settings.namespace, settings.partition)
-    with connect(endpoints.redis_url, "check") as client:
+    names = StreamNames(settings.namespace, settings.partition)
+    with connect(redis_url_of(settings), "check") as client:
         found = [("streams", finding) for finding in stream_findings(client, names, StreamRole(role))]
     if role in [*RegistryRole]:
-        found += [("registry", each) for each in registry_findings(endpoints.database_url, RegistryRole(role))]
+        found += [("registry", each) for each in registry_findings(database_url_of(settings), RegistryRole(role))]
     if as_json:
         print_json([{"server": server, **asdict(finding)} for server, finding in found])
     else:

@@ -155,10 +155,12 @@ def activate(
         before = models.active(strategy)
         active = models.activate(strategy, version, by or operator(), reason)
     unchanged = before is not None and before.activation == active.activation
-    served = await_activation(active, namespace, wait=wait, timeout=timeout)
     if as_json:
         print_json(active)
-    elif unchanged:
+    served = await_activation(active, namespace, wait=wait, timeout=timeout)
+    if as_json:
+        return
+    if unchanged:
         typer.echo(f"{strategy} {version} was active already, since activation {active.activation}{served}")
     else:
         typer.echo(f"{strategy} {active.version} is active, activation {active.activation}{served}")
@@ -185,10 +187,10 @@ def rollback(
     """
     with registry(strategy) as models:
         active = models.rollback(strategy, by or operator(), reason)
-    served = await_activation(active, namespace, wait=wait, timeout=timeout)
     if as_json:
         print_json(active)
-    else:
+    served = await_activation(active, namespace, wait=wait, timeout=timeout)
+    if not as_json:
         typer.echo(f"{strategy} {active.version} is active again, activation {active.activation}{served}")
 
 

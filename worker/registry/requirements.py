@@ -10,11 +10,11 @@ whichever process comes next: two publishers would lead at once, and one that wa
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from enum import StrEnum
 
 from worker.errors import RegistryUnavailable
-from worker.registry.postgres import Connection, connect, translated
+from worker.registry.postgres import Connection, answering, connect, translated
 from worker.transport.requirements import Finding, refuse_unmet
 
 #: `server_version_num` of the oldest release that is tested.
@@ -109,14 +109,14 @@ def _moves(database_url: str) -> bool:
             if _session(other) == before:
                 return True
             after = thread.submit(_session, ours)
-            try:
+            with suppress(TimeoutError):
                 return after.result(_WAIT_SECONDS) != before
-            except TimeoutError:
-                return True
+        # Nothing was answered while the other's transaction was open: a slow server, or a pool that is in use.
+        return after.result() != before
 
 
 def _session(connection: Connection) -> int:
-    with translated():
+    with answering(connection):
         row = connection.execute("SELECT pg_backend_pid() AS pid").fetchone()
     if row is None:
         raise RegistryUnavailable("the server did not state its session")

@@ -26,6 +26,8 @@ _OF_SCRIPTS = frozenset({_REFUSED, "ResponseError", "ERR"})
 
 Command = tuple[str, ...]
 
+_EVALSHA: Command = ("EVALSHA", "0" * 40, "0")
+
 
 class StreamRole(StrEnum):
     """What a process is to the stream server."""
@@ -98,13 +100,18 @@ def commands_of(role: StreamRole, names: StreamNames) -> list[Command]:
 
 def _of_worker(names: StreamNames) -> list[Command]:
     requests, request, worker = names.requests, names.request(_NOBODY), names.worker(_NOBODY)
+    outcomes = (names.results, names.probes, names.rejections, names.shadow, names.events)
     return [
         ("TIME",),
+        _EVALSHA,
+        # The heartbeats of the others, as witnesses against a model.
+        ("SCAN", "0"),
+        ("HGETALL", worker),
         *_of_group(requests),
-        *_add_to(requests, names.results, names.probes, names.rejections, names.shadow, names.events),
+        *map(_add, (*outcomes, requests)),
         *(
             command
-            for stream in (requests, names.results, names.probes, names.rejections, names.shadow, names.control)
+            for stream in (*outcomes, requests, names.control)
             for command in (("XTRIM", stream, "MAXLEN", "1"), ("XINFO", "GROUPS", stream))
         ),
         ("XINFO", "CONSUMERS", requests, _NOBODY),
@@ -141,6 +148,7 @@ def _of_gateway(names: StreamNames) -> list[Command]:
     state, results = f"{names.namespace}:gateway:{_NOBODY}:book:{_NOBODY}", names.results
     return [
         ("TIME",),
+        _EVALSHA,
         ("XGROUP", "CREATE", results, _NOBODY, "0", "MKSTREAM"),
         ("XREADGROUP", "GROUP", _NOBODY, _NOBODY, "COUNT", "1", "STREAMS", results, ">"),
         ("XAUTOCLAIM", results, _NOBODY, _NOBODY, "1", _NOTHING),
@@ -181,10 +189,6 @@ def _of_hash(key: str) -> list[Command]:
 
 def _add(stream: str) -> Command:
     return ("XADD", stream, "*", "field", "value")
-
-
-def _add_to(*streams: str) -> list[Command]:
-    return [_add(stream) for stream in streams]
 
 
 def _of_server(client: Client) -> list[Finding]:
@@ -228,7 +232,7 @@ def _of_mode(info: Mapping[str, Any]) -> Finding:
 
 
 def _of_scripts(client: Client) -> Finding:
-    need = "scripts (EVAL, EVALSHA)"
+    need = "scripts (EVAL)"
     try:
         client.execute_command("EVAL", "return 1", 0)
     except StreamUnavailable as error:
@@ -259,6 +263,8 @@ def _spelled(command: Command) -> str:
     name, *words = command
     if name in {"XGROUP", "XINFO"}:
         name, *words = f"{name} {words[0]}", *words[1:]
+    if name == "EVALSHA":
+        return name
     if "STREAMS" in words:
         words = words[words.index("STREAMS") + 1 :]
     return f"{name} {words[0]}" if words else name

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 #: The oldest Python: each lock holds for it and for every later one.
 OLDEST = "3.11.0"
-EXTRAS = ("serving", "demo", "dev", "bench", "research")
+EXTRAS = ("serving", "demo", "tracking", "alpaca", "dev", "bench", "research")
 GROUPS = ("build", "uv", "openmp")
 #: Solved without what they depend on, since only files of them are used.
 ALONE = ("openmp",)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv and installs this project with one extra out of its lock, once: a stamp names what was installed.
 #
-# usage: deploy/venv.sh serving|demo|dev|bench|research    PYTHON=/path/to/python picks the interpreter (3.11 to 3.14)
+# usage: deploy/venv.sh serving|demo|tracking|alpaca|dev|bench|research    PYTHON=/path/to/python picks the interpreter (3.11 to 3.14)
 # uv installs where it can be had (on the PATH, or as a wheel brought into .uv), else pip; both take the versions and the
 # hashes of deploy/lock-<extra>.txt. INSTALLER=pip leaves uv out. The stamp holds pyproject.toml, the locks, the folder and the
 # interpreter, so that a moved clone is installed anew and an unchanged one needs no network. `dev` and `bench` contain `demo`.

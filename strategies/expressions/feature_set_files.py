@@ -23,7 +23,8 @@ _STAND_INS: dict[str, VwapStandIn] = {"none": "none", "typical_price": "typical_
 _PRECISIONS: dict[str, Precision] = {"qlib": "qlib", "float64": "float64"}
 #: Parts of a dotted key of TOML: its parser takes memory by the square of them.
 _MOST_PARTS = 16
-_LONG_KEY = re.compile(rf"(?<![\w\"'.-])(?:[\w\"'-]+[ \t]*\.[ \t]*){{{_MOST_PARTS}}}")
+_PART = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}[ \t]*\.[ \t]*){{{_MOST_PARTS}}}")
 _KEYS = frozenset({"name", "features", "vwap_stand_in", "precision", "expanding_sessions"})
 
 

@@ -80,7 +80,8 @@ def test_every_dependency_has_its_reason(name):
 
 
 def test_what_people_install_and_what_installs_it_is_locked():
-    assert {"serving", "demo", "dev", "bench", "research"} | set(CONTENT["dependency-groups"]) == set(LOCKS)
+    extras = {"serving", "demo", "tracking", "alpaca", "dev", "bench", "research"}
+    assert extras | set(CONTENT["dependency-groups"]) == set(LOCKS)
 
 
 @pytest.mark.parametrize("python", PYTHONS)

@@ -124,11 +124,15 @@ def test_long_value_is_cut_in_the_sentence(tmp_path):
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.parametrize("form", ["{key} = 1", "[{key}]", "x = {{ {key} = 1 }}", "{spaced} = 1", "{quoted} = 1"])
+@pytest.mark.parametrize(
+    "form", ["{key} = 1", "[{key}]", "x = {{ {key} = 1 }}", "{spaced} = 1", "{quoted} = 1", "{odd} = 1"]
+)
 def test_key_of_many_parts_is_refused_unread(tmp_path, form):
     parts = ["a"] * 50_000
     path = tmp_path / "mine.toml"
-    keys = {"key": ".".join(parts), "spaced": " . ".join(parts), "quoted": ".".join(f'"{part}"' for part in parts)}
+    odd = ['"$"', '"a b"', "'é!'", '"\\\\"', '""'] * 10_000
+    keys = {"key": ".".join(parts), "spaced": " . ".join(parts), "odd": ".".join(odd)}
+    keys["quoted"] = ".".join(f'"{part}"' for part in parts)
     path.write_text(form.format(**keys))
 
     with pytest.raises(ExpressionError, match="a key of more than 16 parts"):

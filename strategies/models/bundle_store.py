@@ -7,6 +7,7 @@ bundle that `load_bundle` returns as proven has computed its golden sample again
 """
 
 import re
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,6 +48,32 @@ from strategies.models.tables import decode_golden, decode_reference, encode_gol
 MANIFEST_FILE = "bundle.json"
 #: What a bare model, which states nothing, is taken to have been trained with.
 _BARE_STAND_IN: VwapStandIn = "typical_price"
+
+
+class RecentDigests:
+    """The digests that were added last, at most `limit` of them; any thread may ask and add."""
+
+    def __init__(self, limit: int) -> None:
+        """Begin without any."""
+        self._limit, self._lock = limit, threading.Lock()
+        #: In the order in which they were added.
+        self._digests: dict[str, None] = {}
+
+    def __contains__(self, sha256: str) -> bool:
+        """Return whether it is among them."""
+        with self._lock:
+            return sha256 in self._digests
+
+    def add(self, sha256: str) -> None:
+        """Add one, and forget the oldest where they are too many."""
+        with self._lock:
+            self._digests[sha256] = None
+            if len(self._digests) > self._limit:
+                del self._digests[next(iter(self._digests))]
+
+
+#: What a child has parsed: a version that is activated again needs no second child.
+_checked = RecentDigests(256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,17 +311,9 @@ def _check(content: bytes, tables: tuple[bytes, ...]) -> None:
         BundleUnavailable: They cannot be checked now.
     """
     sha256 = digest(b"".join(digest(each).encode() for each in (content, *tables)))
-    if sha256 in _checked:
-        return
-    check_model_bytes(content, tables)
-    while len(_checked) >= _MOST_CHECKED:
-        del _checked[next(iter(_checked))]
-    _checked[sha256] = None
-
-
-#: Digests of what a child has parsed, the oldest first: a version that is activated again needs no second child.
-_checked: dict[str, None] = {}
-_MOST_CHECKED = 256
+    if sha256 not in _checked:
+        check_model_bytes(content, tables)
+        _checked.add(sha256)
 
 
 def _reference(content: bytes, features: FeatureSet) -> tuple[Distribution, ...]:

@@ -4,18 +4,19 @@ Owns: limits of memory and time, what makes the bytes of a model acceptable, the
 Must not know: bundles, feature sets, registries, what is in a table.
 Invariant: the worker parses only bytes that a fresh process has parsed, walked and predicted with, as LightGBM dies by
 SIGSEGV or loops for ever on some malformed texts, and a Parquet file of a few kilobytes may unpack to gigabytes. The
-child first reproduces a reference model: only then do its words, or its death, count against the bytes. Exec'd, never
-forked: OpenMP hangs after a fork.
+child first loads its libraries and reproduces a reference model: only then do its verdict, or a signal that ends it,
+count against the bytes. Exec'd, never forked: OpenMP hangs after a fork.
 """
 
 import json
+import mmap
 import os
 import re
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ def check_model_bytes(
         memory_bytes: Largest address space of the child.
 
     Raises:
-        MalformedBundle: A table unpacks to more than `TABLE_BYTES`.
+        MalformedBundle: A table unpacks to more than `TABLE_BYTES`, and it was that limit which stopped it.
         MalformedModel: The child, which had reproduced the reference model, refused the bytes or was killed by them.
         BundleUnavailable: The child does not work here, or ran out of time or memory, or was ended by somebody.
         OSError: This machine could not start it.
@@ -255,8 +256,10 @@ def _parse(text: str) -> "lightgbm.Booster":
         raise MalformedModel(f"LightGBM cannot read the model: {error}") from error
 
 
-#: The child's first line once it has reproduced the reference model.
+#: The child's first line once it has loaded its libraries and reproduced the reference model.
 _PROVEN = b"proven"
+#: Memory that the interpreter may take between two measurements of the address space.
+_SPARE_BYTES = 16 * 1024**2
 
 
 def _environment() -> dict[str, str]:
@@ -313,16 +316,20 @@ def main(memory_bytes: int, cpu_seconds: int) -> None:
     for name in ("pandas", "sklearn", "dask", "matplotlib", "graphviz", "pyarrow", "cffi"):
         sys.modules[name] = None  # type: ignore[assignment]  # how Python marks a module as not importable
     fault = reproduce_reference()
+    model_bytes, *table_bytes = [int(size) for size in sys.stdin.buffer.readline().split()]
+    table_fault = _table_reader() if table_bytes else None
     os.write(verdict_fd, (fault.encode() or _PROVEN) + b"\n")
     if not fault:
-        os.write(verdict_fd, json.dumps(_verdict()).encode())
+        model, *tables = [sys.stdin.buffer.read(size) for size in (model_bytes, *table_bytes)]
+        verdict = _model_verdict(model)
+        if table_fault is not None and "num_trees" in verdict:
+            verdict = next((found for table in tables if (found := table_fault(table))), verdict)
+        os.write(verdict_fd, json.dumps(verdict).encode())
 
 
-def _verdict() -> dict[str, object]:
-    model, *tables = [sys.stdin.buffer.read(int(size)) for size in sys.stdin.buffer.readline().split()]
+def _model_verdict(model: bytes) -> dict[str, object]:
     try:
-        summary = asdict(inspect_model(model.decode("ascii")))
-        return next(({"bomb": fault} for table in tables if (fault := _table_fault(table))), summary)
+        return asdict(inspect_model(model.decode("ascii")))
     except (MemoryError, OSError) as error:
         return {"exhausted": f"{type(error).__name__}: {error}"}
     except MalformedModel as error:
@@ -331,22 +338,45 @@ def _verdict() -> dict[str, object]:
         return {"refused": f"{type(error).__name__}: {error}"}
 
 
-def _table_fault(content: bytes) -> str:
-    """Return why a table must not be unpacked in the worker; empty: it may, or it is no table, as the worker finds."""
-    sys.modules.pop("pyarrow", None)  # hidden from LightGBM
-    import pyarrow as pa  # noqa: PLC0415 - only after the model, which needs none of it
+def _table_reader() -> Callable[[bytes], dict[str, object]]:
+    """Return the check of one table, all libraries of which are loaded: a library that is missing is no fault of bytes.
+
+    The check returns why the table must not be unpacked in the worker; nothing where it may, or where it is no table,
+    which the worker finds.
+    """
+    sys.modules.pop("pyarrow", None)  # hidden from LightGBM, which is loaded by now
+    import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
-    limit = taken + TABLE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    def check(content: bytes) -> dict[str, object]:
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = min(_address_space() + TABLE_BYTES, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        try:
+            pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        except (MemoryError, pa.ArrowMemoryError) as error:
+            if limit < hard and _is_granted(limit - _address_space()):
+                return {"bomb": f"a table of {len(content)} bytes unpacks to more than {TABLE_BYTES} bytes"}
+            return {"exhausted": f"no memory for a table of {len(content)} bytes: {error}"}
+        except (pa.ArrowException, OSError):
+            return {}
+        return {}
+
+    return check
+
+
+def _address_space() -> int:
+    """Return the bytes of address space that this process has taken."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+
+
+def _is_granted(size_bytes: int) -> bool:
+    """Return whether the system grants the memory that is left below the limit, so that only the limit refused more."""
     try:
-        pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
-    except (MemoryError, pa.ArrowMemoryError):
-        return f"a table of {len(content)} bytes unpacks to more than {TABLE_BYTES} bytes"
-    except (pa.ArrowException, OSError):
-        return ""
-    return ""
+        mmap.mmap(-1, max(size_bytes - _SPARE_BYTES, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (MemoryError, OSError):
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def test_version_is_failed_by_nobody_who_cannot_ask_the_others(valkey_url, strea
 
 
 @pytest.mark.parametrize("error", [MalformedModel("no trees"), MalformedBundle("no JSON"), WRONG], ids=str)
-def test_bytes_that_say_so_fail_a_version_by_one_worker(reporter, registry, error):
+def test_wrong_bytes_fail_a_version_by_one_worker(reporter, registry, error):
     assert reporter.report(registry.active("alpha"), error)
 
     assert registry.show("alpha", "v2").status == "failed"
@@ -175,7 +175,7 @@ HERE = {"host": socket.gethostname()}
         ({**refusing("v2"), **HERE}, False),
         ({**refusing("v2"), **HERE, "beaten_at": LATER}, True),
     ],
-    ids=["alone", "silent", "of another", "for a place", "another machine", "one that died here", "another here"],
+    ids=["alone", "silent", "of another", "of another kind", "another machine", "one that died here", "another here"],
 )
 def test_golden_sample_counts_once_a_second_living_worker_agrees(reporter, registry, streams, second, failed):
     if second is not None:

@@ -53,7 +53,7 @@ def fate(bundle: Path, content: bytes, *, forged: bool) -> str:
 
 
 def _of_the_child(reason: str) -> str:
-    if "killed the process that parsed it" in reason or "ended the process" in reason:
+    if "killed the process that parsed it" in reason or "the process that checks models ended over" in reason:
         return "killed the child"
     ended = "did not parse within" in reason or "was ended" in reason
     return "hung, the child was ended" if ended else "refused by the child"

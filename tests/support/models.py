@@ -15,6 +15,8 @@ from types import MappingProxyType
 
 import lightgbm as lgb
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from strategies.alpha_baseline.train import Provenance, TrainedModel, train
 from strategies.market.bars import FloatArray, Panel
@@ -128,6 +130,21 @@ def forge_manifest(bundle: Path, change: Callable[[dict[str, object]], None]) ->
     manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
     change(manifest)
     change_file(bundle, "bundle.json", json.dumps(manifest).encode())
+
+
+def make_table_bomb(values: int) -> bytes:
+    """Return a Parquet reference of one row, whose list repeats one value; its bytes are fewer than 2000.
+
+    Args:
+        values: Length of the list; unpacked, each takes 8 bytes.
+    """
+    ones = pa.DictionaryArray.from_arrays(pa.array(np.zeros(values, dtype=np.int32)), pa.array([0.5]))
+    quantiles = pa.ListArray.from_arrays(pa.array([0, values], pa.int32()), ones.cast(pa.float64()))
+    columns = {"name": ["KMID"], "rows": [1], "nan_share": [0.0], "mean": [0.5], "sd": [0.0], "quantiles": quantiles}
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.table(columns), sink, compression="zstd", data_page_size=2**30, write_statistics=False)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 @cache

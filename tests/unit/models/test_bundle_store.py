@@ -1,7 +1,9 @@
 """Bundles on disk: whole or not there, loaded with suspicion, proven by their golden sample."""
 
 import os
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +44,7 @@ from tests.support.models import (
     make_booster,
     make_bundle,
     make_content,
+    make_table_bomb,
 )
 from worker.embedded.processes import wait_until
 
@@ -502,19 +505,9 @@ def _encode(table):
     return sink.getvalue().to_pybytes()
 
 
-def bomb(values):
-    """Return the bytes of a reference of one row, whose list repeats one value; they are fewer than a thousand."""
-    ones = pa.DictionaryArray.from_arrays(pa.array(np.zeros(values, dtype=np.int32)), pa.array([0.5]))
-    quantiles = pa.ListArray.from_arrays(pa.array([0, values], pa.int32()), ones.cast(pa.float64()))
-    columns = {"name": ["KMID"], "rows": [1], "nan_share": [0.0], "mean": [0.5], "sd": [0.0], "quantiles": quantiles}
-    sink = pa.BufferOutputStream()
-    parquet.write_table(pa.table(columns), sink, compression="zstd", data_page_size=2**30, write_statistics=False)
-    return sink.getvalue().to_pybytes()
-
-
 def test_table_that_unpacks_to_gigabytes_is_refused_in_the_child(tmp_path):
     path = make_bundle(tmp_path)
-    content = bomb(140_000_000)
+    content = make_table_bomb(140_000_000)
     forge_file(path, "reference.parquet", content)
 
     with pytest.raises(MalformedBundle, match=f"a table of {len(content)} bytes unpacks to more than 1073741824 bytes"):
@@ -525,7 +518,7 @@ def test_table_that_unpacks_to_gigabytes_is_refused_in_the_child(tmp_path):
 
 def test_same_bytes_are_parsed_by_one_child(tmp_path, monkeypatch):
     sizes = []
-    monkeypatch.setattr(bundle_store, "_checked", {})
+    monkeypatch.setattr(bundle_store, "_checked", bundle_store.RecentDigests(256))
     monkeypatch.setattr(bundle_store, "check_model_bytes", lambda content, _tables: sizes.append(len(content)))
     first, second = (make_bundle(tmp_path, version=version, seed=seed) for version, seed in (("v1", 0), ("v2", 1)))
 
@@ -533,6 +526,29 @@ def test_same_bytes_are_parsed_by_one_child(tmp_path, monkeypatch):
         assert load_bundle(path).proven
 
     assert sizes == [(path / "model.txt").stat().st_size for path in (first, second)]
+
+
+def test_recent_digests_are_bounded_and_forget_the_oldest():
+    recent = bundle_store.RecentDigests(3)
+
+    for digest in "abcad":
+        recent.add(digest)
+
+    assert [digest in recent for digest in "abcd"] == [False, True, True, True]
+
+
+def test_recent_digests_survive_threads_that_add_at_once():
+    recent = bundle_store.RecentDigests(2)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            added = [threads.submit(recent.add, f"{number % 7}") for number in range(5000)]
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert all(each.exception() is None for each in added)
+    assert sum(f"{number}" in recent for number in range(7)) == 2
 
 
 def test_bytes_that_were_refused_are_parsed_again(tmp_path):

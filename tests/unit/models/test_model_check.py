@@ -10,7 +10,7 @@ import pytest
 from strategies.errors import BundleError, BundleUnavailable, MalformedModel
 from strategies.models import model_check
 from strategies.models.model_check import ModelSummary, check_model_bytes, check_trees, inspect_model
-from tests.support.models import make_booster
+from tests.support.models import make_booster, make_bundle, make_table_bomb
 
 #: Without the sizes of its trees, a change of length is not noticed by LightGBM itself.
 MODEL = re.sub(r"tree_sizes=.*\n", "", make_booster(features=6, rounds=4).model_to_string())
@@ -69,11 +69,42 @@ def test_model_that_takes_too_long_is_given_up():
 
 
 @pytest.mark.parametrize("megabytes", [96, 160, 190], ids=["for the libraries", "for the bytes", "for the trees"])
-def test_memory_that_is_short_here_is_not_held_against_the_model(megabytes):
+def test_too_little_memory_makes_the_bundle_unavailable(megabytes):
     content = make_booster(features=6, rounds=20_000).model_to_string().encode()
 
     with pytest.raises(BundleUnavailable):
         check_model_bytes(content, memory_bytes=megabytes * 1024**2)
+
+
+@pytest.mark.parametrize("megabytes", [170, 240, 320, 1100], ids=["model alone", "libraries", "all", "table limit"])
+def test_sound_bundle_is_sound_or_unavailable_at_every_memory_limit(tmp_path, megabytes):
+    bundle = make_bundle(tmp_path)
+    model, *tables = [(bundle / name).read_bytes() for name in ("model.txt", "golden.parquet", "reference.parquet")]
+
+    try:
+        summary = check_model_bytes(model, tables, memory_bytes=megabytes * 1024**2)
+    except BundleUnavailable:
+        assert megabytes < 300
+    else:
+        assert summary.num_features == 158
+
+
+def test_library_of_the_tables_that_is_missing_makes_the_bundle_unavailable(tmp_path, monkeypatch):
+    (tmp_path / "pyarrow").mkdir()
+    (tmp_path / "pyarrow" / "__init__.py").write_text("raise ImportError('libarrow.so: not found')", encoding="ascii")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    assert check_model_bytes(MODEL.encode()).num_trees == 4
+    with pytest.raises(BundleUnavailable, match=r"does not work here: ImportError: libarrow\.so: not found"):
+        check_model_bytes(MODEL.encode(), [b"PAR1"])
+
+
+def test_table_for_which_the_system_has_no_memory_is_unavailable_and_no_bomb(tmp_path, monkeypatch):
+    content = make_table_bomb(40_000_000)
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"ulimit -d {300 * 1024}"))
+
+    with pytest.raises(BundleUnavailable, match=f"no memory for a table of {len(content)} bytes"):
+        check_model_bytes(MODEL.encode(), [content])
 
 
 def interpreter(tmp_path, script):
@@ -90,7 +121,7 @@ NEEDS_LIBRARY_PATH = (
 )
 
 
-def test_child_without_its_libraries_speaks_of_the_place_and_not_of_the_model(tmp_path, monkeypatch):
+def test_child_without_its_libraries_makes_the_bundle_unavailable(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, NEEDS_LIBRARY_PATH))
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     with pytest.raises(BundleUnavailable, match=r"does not work here: OSError: libgomp\.so\.1"):
@@ -122,7 +153,7 @@ def test_child_gets_no_secret(tmp_path, monkeypatch):
         ("echo the reference model comes out otherwise; exit 0", "the reference model comes out otherwise"),
     ],
 )
-def test_child_that_somebody_ends_proves_nothing_about_the_model(tmp_path, monkeypatch, script, words):
+def test_child_that_is_ended_from_outside_makes_the_bundle_unavailable(tmp_path, monkeypatch, script, words):
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, script))
 
     with pytest.raises(BundleUnavailable, match=words):
@@ -130,14 +161,14 @@ def test_child_that_somebody_ends_proves_nothing_about_the_model(tmp_path, monke
 
 
 @pytest.mark.parametrize("name", ["SEGV", "ABRT"])
-def test_child_that_proved_itself_and_died_of_the_bytes_testifies_against_them(tmp_path, monkeypatch, name):
+def test_signal_caused_by_the_bytes_makes_the_model_malformed(tmp_path, monkeypatch, name):
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"echo proven; kill -{name} $$"))
 
     with pytest.raises(MalformedModel, match=f"killed the process that parsed it: SIG{name}"):
         check_model_bytes(MODEL.encode())
 
 
-def test_death_that_more_memory_prevents_is_not_held_against_the_model(tmp_path, monkeypatch):
+def test_signal_that_more_memory_prevents_makes_the_bundle_unavailable(tmp_path, monkeypatch):
     died = f"test -e {tmp_path / 'died'} || {{ touch {tmp_path / 'died'}; echo proven; kill -ABRT $$; }}"
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, died))
 
